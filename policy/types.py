@@ -1,0 +1,211 @@
+"""What the parts say to each other: the streams of a trajectory, recordings in memory, plans and decisions.
+
+Plain data on numpy. Knows nothing of networks, files, simulators or sockets; every other folder may import it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Role = Literal["observation", "action", "reward"]
+Source = Literal["fresh", "plan", "hold"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """One named signal over time.
+
+    name: how recordings, checkpoints and controllers call it. role: observation, action or reward.
+    shape: of one step. units: physical units, "" if none. low, high: limits of every entry of one step, flattened in
+    C order; None if unlimited. rate_of: the stream that this one is the time derivative of, if any.
+    """
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    units: str = ""
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    rate_of: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"stream name must be an identifier, got {self.name!r}")
+        if any(size < 1 for size in self.shape):
+            raise ValueError(f"stream {self.name!r}: every size in shape must be at least 1, got {self.shape}")
+        for label, limit in (("low", self.low), ("high", self.high)):
+            if limit is not None and len(limit) != self.size:
+                raise ValueError(f"stream {self.name!r}: {label} must have {self.size} entries, got {len(limit)}")
+        if self.low is not None and self.high is not None and any(a > b for a, b in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"stream {self.name!r}: low must not exceed high, got {self.low} and {self.high}")
+
+    @property
+    def size(self) -> int:
+        """Numbers in one step."""
+        return int(np.prod(self.shape, dtype=int))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrajectorySpec:
+    """The streams of a trajectory, in a fixed order, and how fast they tick.
+
+    control_hz: steps a second. goal: the observation stream in which goals are given, None if the task has none.
+    """
+
+    streams: tuple[StreamSpec, ...]
+    control_hz: float
+    goal: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [stream.name for stream in self.streams]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stream names must differ, got {names}")
+        if not np.isfinite(self.control_hz) or self.control_hz <= 0:
+            raise ValueError(f"control_hz must be positive, got {self.control_hz}")
+        observed = [stream.name for stream in self.of_role("observation")]
+        if self.goal is not None and self.goal not in observed:
+            raise ValueError(f"goal must name an observation stream {observed}, got {self.goal!r}")
+        for stream in self.streams:
+            if stream.rate_of is not None and stream.rate_of not in names:
+                raise ValueError(f"stream {stream.name!r}: rate_of must name a stream {names}, got {stream.rate_of!r}")
+
+    def of_role(self, role: Role) -> tuple[StreamSpec, ...]:
+        return tuple(stream for stream in self.streams if stream.role == role)
+
+    def __getitem__(self, name: str) -> StreamSpec:
+        for stream in self.streams:
+            if stream.name == name:
+                return stream
+        raise KeyError(f"unknown stream {name!r}; this trajectory has {[stream.name for stream in self.streams]}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "TrajectorySpec":
+        """Raises ValueError on a missing or unknown key."""
+        try:
+            streams = tuple(StreamSpec(**{k: _tupled(v) for k, v in s.items()}) for s in document["streams"])
+            return cls(**{**document, "streams": streams})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"trajectory spec: {error}") from error
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectories:
+    """Recorded episodes, one after another, in memory.
+
+    lengths: [E] control steps of each episode. streams: an episode of length L has L + 1 observations and L actions and
+    rewards (observation i, then action i, then observation i + 1), so observation streams are
+    [sum(lengths) + E, *shape] and the others [sum(lengths), *shape]. All finite (`forcing data check` says if not).
+    """
+
+    spec: TrajectorySpec
+    streams: Mapping[str, Array]
+    lengths: NDArray[np.int64]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        steps, episodes = int(self.lengths.sum()), len(self.lengths)
+        if episodes == 0 or self.lengths.min() < 1:
+            raise ValueError("every episode must have at least 1 step, and there must be at least 1 episode")
+        for stream in self.spec.streams:
+            if stream.name not in self.streams:
+                raise ValueError(f"stream {stream.name!r} is missing; got {sorted(self.streams)}")
+            rows = steps + episodes if stream.role == "observation" else steps
+            expected, got = (rows, *stream.shape), self.streams[stream.name].shape
+            if got != expected:
+                raise ValueError(f"stream {stream.name!r} has shape {got}, its episodes need {expected}")
+
+    def starts(self, role: Role) -> NDArray[np.int64]:
+        """[E] row at which each episode begins in streams of this role."""
+        extra = 1 if role == "observation" else 0
+        return np.concatenate([[0], np.cumsum(self.lengths + extra)[:-1]]).astype(np.int64)
+
+    def episode(self, index: int) -> dict[str, Array]:
+        """One episode's streams: observations [L + 1, *shape], the others [L, *shape]."""
+        length = int(self.lengths[index])
+        result = {}
+        for stream in self.spec.streams:
+            start = int(self.starts(stream.role)[index])
+            rows = length + 1 if stream.role == "observation" else length
+            result[stream.name] = self.streams[stream.name][start : start + rows]
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class WindowBatch:
+    """Windows around an anchor step each ("now"), never crossing an episode.
+
+    streams: observations [B, past + future + 1, *shape], where index `past` is now; actions and rewards
+    [B, past + future, *shape], where index `past` is the action taken now. Before an episode's first step the first
+    row is repeated. past_valid: [B] how many of the `past` steps were really recorded.
+    """
+
+    streams: Mapping[str, Array]
+    past_valid: NDArray[np.int64]
+
+
+class WindowSource(Protocol):
+    """Where training gets its windows."""
+
+    @property
+    def spec(self) -> TrajectorySpec: ...
+
+    def anchors(self, future: int) -> int:
+        """How many steps have at least `future` steps of their episode after them."""
+        ...
+
+    def sample(self, rng: np.random.Generator, count: int, past: int, future: int) -> WindowBatch:
+        """`count` windows, anchors uniform over all that fit. Raises ValueError if no episode is long enough."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A plan, in physical units.
+
+    steps: [F] control steps from `made_at_step` to each planned frame, rising. streams: [F, *shape]; an action frame is
+    the mean action since the frame before. level: [F, S] noise level still on each frame and stream, in the
+    spec's order of streams. spread: stream name -> [F, *shape] standard deviation between the samples of this horizon.
+    candidates: position of every candidate in the goal stream, [C, F_max, *shape], NaN past its own horizon; costs: [C] what
+    they were ranked by; chosen: index of this plan among them.
+    """
+
+    made_at_step: int
+    steps: NDArray[np.int64]
+    streams: Mapping[str, Array]
+    level: Array
+    spread: Mapping[str, Array]
+    candidates: Array
+    costs: Array
+    chosen: int
+    passes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a controller is told to do at one control step.
+
+    action: [A] flat, inside the limits. action_chunk: [H, A] this action and the next H - 1, should no answer come.
+    source: fresh (a plan made for this very observation), plan (an earlier plan, still followed) or hold (no plan: stay).
+    valid_until_step: the last step at which action_chunk may still be played. noise_level: of the planned frame that is being
+    followed, 0 to 1. spread: of that frame's position, in its units. clipped: an action was cut to its limits.
+    """
+
+    step: int
+    action: Array
+    action_chunk: Array
+    source: Source
+    valid_until_step: int
+    noise_level: float
+    spread: float
+    clipped: bool
