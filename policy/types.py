@@ -40,7 +40,11 @@ class StreamSpec:
         for label, limit in (("low", self.low), ("high", self.high)):
             if limit is not None and len(limit) != self.size:
                 raise ValueError(f"stream {self.name!r}: {label} must have {self.size} entries, got {len(limit)}")
-        if self.low is not None and self.high is not None and any(a > b for a, b in zip(self.low, self.high, strict=True)):
+        if (
+            self.low is not None
+            and self.high is not None
+            and any(a > b for a, b in zip(self.low, self.high, strict=True))
+        ):
             raise ValueError(f"stream {self.name!r}: low must not exceed high, got {self.low} and {self.high}")
 
     @property

@@ -1,0 +1,146 @@
+"""Policies and training states on disk: one safetensors file each, with a JSON header; never pickle.
+
+A file is written beside its place and moved there, so that a killed writer leaves the old one. A digest over header and
+weights finds a flipped byte.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from forcing.policy.config import from_json
+from forcing.policy.preset import Preset
+from forcing.policy.tokens import Normaliser
+from forcing.policy.types import TrajectorySpec
+
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of ours, is damaged, or is of a later version."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """tensors by name, and plain facts; see `training.snapshot`."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFile:
+    """What a policy file holds. digest: sha256 over header and weights."""
+
+    preset: Preset
+    spec: TrajectorySpec
+    normaliser: Normaliser
+    weights: Mapping[str, Tensor]
+    card: Mapping[str, Any]
+    digest: str
+
+
+def save_policy(
+    path: Path,
+    preset: Preset,
+    spec: TrajectorySpec,
+    normaliser: Normaliser,
+    weights: Mapping[str, Tensor],
+    card: Mapping[str, Any],
+) -> None:
+    """Writes a policy atomically. Raises OSError if the disk refuses; the old file then stays."""
+    header = {
+        "preset": asdict(preset),
+        "spec": spec.to_json(),
+        "normaliser": normaliser.to_json(),
+        "card": dict(card),
+    }
+    _write(path, "policy", header, weights)
+
+
+def load_policy_file(path: Path) -> PolicyFile:
+    """Raises CheckpointError, naming the file and what is wrong with it."""
+    header, weights, digest = _read(path, "policy")
+    try:
+        normaliser = Normaliser(
+            **{k: {n: tuple(v) for n, v in part.items()} for k, part in header["normaliser"].items()}
+        )
+        return PolicyFile(
+            preset=from_json(Preset, header["preset"], "preset"),
+            spec=TrajectorySpec.from_json(header["spec"]),
+            normaliser=normaliser,
+            weights=weights,
+            card=header["card"],
+            digest=digest,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def save_training_state(state: TrainingState, path: Path) -> None:
+    """Writes a training state atomically."""
+    _write(path, "training", dict(state.facts), state.tensors)
+
+
+def load_training_state(path: Path) -> TrainingState:
+    """Raises CheckpointError, naming the file and what is wrong with it."""
+    facts, tensors, _ = _read(path, "training")
+    return TrainingState(tensors=tensors, facts=facts)
+
+
+def _write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps({"kind": kind, "version": VERSION, **header}, sort_keys=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata={"forcing": text, "sha256": _digest(text, tensors)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}); copy it again or retrain"
+        ) from error
+    if "forcing" not in metadata or "sha256" not in metadata:
+        raise CheckpointError(f"{path} was not written by forcing: its header lacks 'forcing' or 'sha256'")
+    digest = _digest(metadata["forcing"], tensors)
+    if digest != metadata["sha256"]:
+        raise CheckpointError(
+            f"{path} is damaged: its sha256 is {digest[:12]}, its header says {metadata['sha256'][:12]}"
+        )
+    header = json.loads(metadata["forcing"])
+    found, version = header.pop("kind"), header.pop("version")
+    if found != kind:
+        raise CheckpointError(f"{path} must be a {kind} file, got a {found} file")
+    if version > VERSION:
+        raise CheckpointError(f"{path} has version {version}, this forcing reads up to {VERSION}; upgrade forcing")
+    return header, tensors, digest
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

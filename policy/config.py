@@ -1,0 +1,30 @@
+"""Frozen config dataclasses to JSON and back; an unknown key is an error."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+Config = TypeVar("Config")
+
+
+def from_json(kind: type[Config], document: Mapping[str, Any], name: str = "config") -> Config:
+    """An instance of dataclass `kind`, nested dataclasses included; lists become tuples.
+
+    Raises ValueError on an unknown key, a missing key without default, or a value that the dataclass refuses.
+    """
+    hints = get_type_hints(kind)
+    known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(document) - set(known))
+    if unknown:
+        raise ValueError(f"{name} has unknown keys {unknown}; known are {known}")
+    values = {}
+    for key, value in document.items():
+        if is_dataclass(hints[key]) and isinstance(value, Mapping):
+            value = from_json(hints[key], value, f"{name}.{key}")  # type: ignore[arg-type]
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[key] = value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from error

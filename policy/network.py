@@ -1,0 +1,22 @@
+"""The denoiser that a preset and a spec call for, with all that is needed to read its tokens."""
+
+from torch import nn
+
+from forcing.policy.denoiser import TransformerDenoiser
+from forcing.policy.preset import Preset
+from forcing.policy.sampler import Model
+from forcing.policy.tokens import Normaliser, Tokenizer
+from forcing.policy.types import TrajectorySpec
+
+
+def build_tokenizer(preset: Preset, spec: TrajectorySpec, normaliser: Normaliser) -> Tokenizer:
+    return Tokenizer(spec, preset.layout, normaliser)
+
+
+def build_denoiser(preset: Preset, tokenizer: Tokenizer) -> nn.Module:
+    """An untrained denoiser; its weights come from torch's global generator."""
+    return TransformerDenoiser(preset.denoiser, tokenizer.stream_of_feature, preset.layout.max_length, preset.noise)
+
+
+def as_model(preset: Preset, tokenizer: Tokenizer, denoiser: nn.Module) -> Model:
+    return Model(denoiser, preset.noise, tokenizer.stream_of_feature)

@@ -1,0 +1,235 @@
+"""From what was observed and a goal to a plan: candidates over several horizons, the shortest feasible one wins.
+
+Knows no simulator and no map; all it has is the denoiser's idea of what trajectories look like.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from forcing.policy.guidance import Guidance, reach
+from forcing.policy.sampler import Model, PlanState, denoise_step
+from forcing.policy.schedules import Schedule
+from forcing.policy.tokens import Tokenizer
+from forcing.policy.types import Array, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerConfig:
+    """How plans are sampled and chosen.
+
+    schedule: scheduling matrix of the plan tokens. samples: candidates of each horizon. goal_by: `clamp` holds the goal token
+    clean, `guidance` leaves it unknown and steers by the gradient of the distance at the plan's end. guidance_scale: inverse variance
+    of that goal, normalised units. futures: Monte-Carlo futures a gradient is averaged over, 0 for none.
+    open_rows: rows of the scheduling matrix left undone, so that the far future stays noisy. kinematic_tolerance, end_tolerance:
+    what counts as feasible, in the goal stream's units: the largest disagreement between planned positions and velocities from one
+    frame to the next, and the distance between the plan's end and the goal.
+    replan_steps: control steps after which a plan is made anew. hold_distance: nearer to the goal than this, a plan that ends there is
+    kept. history_frames: observed frames that the planner is shown, the newest alone by default.
+    """
+
+    schedule: Schedule = field(default_factory=Schedule)
+    samples: int = 4
+    goal_by: Literal["clamp", "guidance"] = "clamp"
+    guidance_scale: float = 20.0
+    futures: int = 0
+    open_rows: int = 0
+    kinematic_tolerance: float = 0.2
+    end_tolerance: float = 0.3
+    replan_steps: int = 32
+    hold_distance: float = 0.3
+    history_frames: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "replan_steps", "history_frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("guidance_scale", "futures", "open_rows", "kinematic_tolerance", "end_tolerance", "hold_distance"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.goal_by not in ("clamp", "guidance"):
+            raise ValueError(f"goal_by must be 'clamp' or 'guidance', got {self.goal_by!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """All that a plan depends on.
+
+    step: control step it is made at. frames: observation stream -> [history frames, *shape], newest last. noise: observation
+    stream -> standard error of its frames in its own units, infinite if missing. goal: [*goal shape] or None. seed: of the
+    session; the same request gives the same plan.
+    """
+
+    step: int
+    frames: Mapping[str, Array]
+    noise: Mapping[str, float]
+    goal: Array | None
+    seed: int
+
+
+class Planner:
+    """Samples candidate plans with a model and picks one."""
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, config: PlannerConfig) -> None:
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """The chosen plan. Raises FloatingPointError if the model's guess is not finite."""
+        generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step) % 2**63)
+        horizons = np.repeat(np.arange(1, self.tokenizer.layout.horizon + 1), self.config.samples)
+        if request.goal is None:
+            horizons = np.full(self.config.samples, self.tokenizer.layout.horizon)
+        state = self._start(request, torch.from_numpy(horizons), generator)
+        state, passes = self._denoise(request, state)
+        assert state.x0_hat is not None
+        if not bool(torch.isfinite(state.x0_hat).all()):
+            raise FloatingPointError("the denoiser's guess is not finite; the policy's weights are damaged")
+        return self._choose(request, state, horizons, passes)
+
+    def _start(self, request: PlanRequest, horizons: Tensor, generator: torch.Generator) -> PlanState:
+        """History and goal at their levels, everything else pure noise."""
+        layout, tokenizer = self.tokenizer.layout, self.tokenizer
+        batch, length = len(horizons), layout.history + int(horizons.max()) + 1
+        tokens = torch.randn(batch, length, tokenizer.width, generator=generator)
+        levels = torch.ones(batch, length, len(tokenizer.streams))
+        for index, stream in enumerate(tokenizer.streams):
+            if stream.name not in request.frames:
+                continue
+            where = tokenizer.slices[stream.name]
+            scale = float(np.mean(tokenizer.normaliser.std[stream.name]))
+            sigma = torch.tensor(request.noise.get(stream.name, 0.0) / scale)
+            level = self.model.schedule.level_of(sigma)
+            shown = tokenizer.encode_frames(stream.name, request.frames[stream.name])
+            if level < 1:
+                tokens[:, : layout.history, where] = self.model.schedule.alpha_bar(level).sqrt() * shown
+            levels[:, : layout.history, index] = level
+        if request.goal is not None and self.config.goal_by == "clamp":
+            rows, last = torch.arange(batch), layout.history + horizons
+            tokens[rows, last, self._goal_slice] = self._goal_token(request.goal)
+            levels[rows, last, self._goal_index] = 0.0
+        return PlanState(tokens, levels, layout.history + horizons + 1, generator)
+
+    def _denoise(self, request: PlanRequest, state: PlanState) -> tuple[PlanState, int]:
+        """The state after all rows of the scheduling matrix but the open ones, and the network passes that it took."""
+        history, config = self.tokenizer.layout.history, self.config
+        plan_lengths = (state.lengths - history - 1).tolist()
+        matrices = {plan: config.schedule.matrix(plan) for plan in set(plan_lengths)}
+        rows = max(len(matrix) for matrix in matrices.values())
+        done = max(2, rows - config.open_rows)
+        guide = None
+        if request.goal is not None and config.goal_by == "guidance":
+            target = self._goal_token(request.goal)[-self.tokenizer.spec[self._goal_name].size :]
+            end = slice(self._goal_slice.stop - len(target), self._goal_slice.stop)
+            objective = reach(target.expand(len(plan_lengths), -1), end, state.lengths - 2, config.guidance_scale)
+            guide = Guidance(objective=objective, futures=config.futures)
+        for row in range(1, done):
+            levels = state.levels.clone()
+            for index, plan in enumerate(plan_lengths):
+                matrix = matrices[plan]
+                column = torch.from_numpy(matrix[min(row, len(matrix) - 1)])
+                levels[index, history : history + plan] = column[:, None]
+            state = denoise_step(self.model, state, levels, guide)
+        return state, done - 1
+
+    def _choose(self, request: PlanRequest, state: PlanState, horizons: NDArray[np.int64], passes: int) -> Plan:
+        assert state.x0_hat is not None
+        layout, name = self.tokenizer.layout, self._goal_name
+        decoded = self.tokenizer.decode(state.x0_hat[:, layout.history : -1])
+        steps = np.arange(1, int(horizons.max()) * layout.frames + 1) * layout.stride
+        unused = steps[None, :] > horizons[:, None] * layout.token_steps
+        candidates = np.where(unused[..., None], np.nan, decoded[name].reshape(*unused.shape, -1))
+        costs = self._costs(request, decoded, candidates, unused, horizons)
+        chosen = int(np.argmin(costs))
+        frames = int(horizons[chosen]) * layout.frames
+        siblings = np.flatnonzero(horizons == horizons[chosen])
+        level = state.levels[chosen, layout.history : layout.history + int(horizons[chosen])]
+        return Plan(
+            made_at_step=request.step,
+            steps=steps[:frames],
+            streams={key: values[chosen, :frames] for key, values in decoded.items()},
+            level=level.repeat_interleave(layout.frames, dim=0).numpy(),
+            spread={key: values[siblings, :frames].std(axis=0) for key, values in decoded.items()},
+            candidates=candidates,
+            costs=costs,
+            chosen=chosen,
+            passes=passes,
+        )
+
+    def _costs(
+        self,
+        request: PlanRequest,
+        decoded: Mapping[str, Array],
+        candidates: Array,
+        unused: NDArray[np.bool_],
+        horizons: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """[C] steps to arrive, plus a large penalty for each tolerance by which a candidate is infeasible."""
+        layout, config = self.tokenizer.layout, self.config
+        steps = horizons * float(layout.token_steps)
+        # A horizon's worth of penalty for each tolerance exceeded: an infeasible plan loses to any longer feasible one.
+        penalty = float(layout.horizon * layout.token_steps)
+        end = candidates[np.arange(len(horizons)), horizons * layout.frames - 1]
+        cost = steps.copy()
+        if request.goal is not None:
+            miss = np.linalg.norm(end - np.asarray(request.goal, dtype=np.float64).reshape(-1), axis=-1)
+            cost += penalty * np.maximum(0, miss / max(config.end_tolerance, 1e-9) - 1)
+        residual = kinematic_residual(self.tokenizer, request.frames, decoded)
+        if residual is not None:
+            worst = np.where(unused, 0, residual).max(axis=1)
+            cost += penalty * np.maximum(0, worst / max(config.kinematic_tolerance, 1e-9) - 1)
+        return cost
+
+    @property
+    def _goal_name(self) -> str:
+        name = self.tokenizer.spec.goal
+        if name is None:
+            raise ValueError("this policy's recordings name no goal stream, so it cannot plan towards a goal")
+        return name
+
+    @property
+    def _goal_index(self) -> int:
+        assert self.tokenizer.goal_index is not None
+        return self.tokenizer.goal_index
+
+    @property
+    def _goal_slice(self) -> slice:
+        return self.tokenizer.slices[self._goal_name]
+
+    def _goal_token(self, goal: Array) -> Tensor:
+        """[frames * size]: the goal held for a whole token."""
+        frames = np.repeat(np.asarray(goal, dtype=np.float64)[None], self.tokenizer.layout.frames, axis=0)
+        return self.tokenizer.encode_frames(self._goal_name, frames)[0]
+
+
+def kinematic_residual(
+    tokenizer: Tokenizer, frames: Mapping[str, Array], decoded: Mapping[str, Array]
+) -> NDArray[np.float64] | None:
+    """[B, F] distance between each planned position and where the planned velocities lead from the frame before it.
+
+    The trapezoid rule on the goal stream and the stream that is its rate; the frame before the first is the newest observed
+    one. None if no stream is the goal's rate.
+    """
+    spec = tokenizer.spec
+    rates = [stream.name for stream in spec.streams if stream.rate_of == spec.goal and spec.goal is not None]
+    if not rates:
+        return None
+    position, velocity = (_with_now(decoded[name], frames[name]) for name in (spec.goal or "", rates[0]))
+    dt_s = tokenizer.layout.stride / spec.control_hz
+    expected = position[:, :-1] + dt_s * 0.5 * (velocity[:, :-1] + velocity[:, 1:])
+    result: NDArray[np.float64] = np.linalg.norm(position[:, 1:] - expected, axis=-1)
+    return result
+
+
+def _with_now(planned: Array, observed: Array) -> NDArray[np.float64]:
+    """[B, 1 + F, size]."""
+    batch, frames = planned.shape[:2]
+    now = np.broadcast_to(
+        np.asarray(observed[-1], dtype=np.float64).reshape(1, 1, -1), (batch, 1, math.prod(observed.shape[1:]))
+    )
+    return np.concatenate([now, planned.reshape(batch, frames, -1)], axis=1)

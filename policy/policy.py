@@ -1,0 +1,81 @@
+"""A trained policy: what it observes and does, and how it plans. Found by name or by folder."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forcing.policy.checkpoint import CheckpointError, PolicyFile, load_policy_file
+from forcing.policy.network import as_model, build_denoiser
+from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
+from forcing.policy.preset import Preset
+from forcing.policy.tokens import Normaliser, Tokenizer
+from forcing.policy.tracker import TrackerConfig
+from forcing.policy.types import Plan, TrajectorySpec
+
+SHIPPED = Path(__file__).parent / "shipped"
+FILE_NAME = "policy.safetensors"
+
+
+class Policy:
+    """Immutable after loading; `plan` may be called from any thread."""
+
+    def __init__(self, name: str, file: PolicyFile) -> None:
+        self.name: str = name
+        self.preset: Preset = file.preset
+        self.spec: TrajectorySpec = file.spec
+        self.normaliser: Normaliser = file.normaliser
+        self.card: Mapping[str, Any] = file.card
+        self.revision: str = file.digest[:12]
+        self._file = file
+        tokenizer = Tokenizer(file.spec, file.preset.layout, file.normaliser)
+        denoiser = build_denoiser(file.preset, tokenizer)
+        try:
+            denoiser.load_state_dict(dict(file.weights))
+        except RuntimeError as error:
+            raise CheckpointError(f"policy {name!r}: weights do not fit its preset: {error}") from error
+        denoiser.eval().requires_grad_(False)
+        self.planner = Planner(as_model(file.preset, tokenizer, denoiser), tokenizer, file.preset.planner)
+
+    @cached_property
+    def normaliser_hash(self) -> str:
+        """First 12 hex digits of the sha256 of the normaliser as JSON."""
+        return hashlib.sha256(json.dumps(self.normaliser.to_json(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """The same request gives the same plan. Raises FloatingPointError if the network's output is not finite."""
+        with torch.no_grad():
+            return self.planner.plan(request)
+
+    def using(self, *, planner: PlannerConfig | None = None, tracker: TrackerConfig | None = None) -> "Policy":
+        """The same weights, planned or tracked otherwise."""
+        preset = replace(self.preset, planner=planner or self.preset.planner, tracker=tracker or self.preset.tracker)
+        return Policy(self.name, replace(self._file, preset=preset))
+
+
+def shipped_policies() -> list[str]:
+    """Names of the policies in the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{FILE_NAME}"))
+
+
+def find_policy(name_or_dir: str) -> Path:
+    """The file of a shipped policy, or of one in a folder. Raises CheckpointError with the nearest names."""
+    for path in (SHIPPED / name_or_dir / FILE_NAME, Path(name_or_dir) / FILE_NAME, Path(name_or_dir)):
+        if path.is_file():
+            return path
+    names = shipped_policies()
+    close = difflib.get_close_matches(name_or_dir, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"shipped are {names}; a folder must hold {FILE_NAME}"
+    raise CheckpointError(f"unknown policy {name_or_dir!r}; {hint}")
+
+
+def load_policy(name_or_dir: str) -> Policy:
+    """Raises CheckpointError on an unknown name or a damaged file."""
+    path = find_policy(name_or_dir)
+    return Policy(path.parent.name if path.name == FILE_NAME else path.stem, load_policy_file(path))

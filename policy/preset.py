@@ -1,0 +1,65 @@
+"""Everything that decides how a policy is built, trained and used, apart from the data; presets are named instances."""
+
+from dataclasses import dataclass, field
+
+from forcing.policy.denoiser import DenoiserConfig
+from forcing.policy.levels import LevelMix
+from forcing.policy.noise import NoiseSchedule
+from forcing.policy.planner import PlannerConfig
+from forcing.policy.tokens import TokenLayout
+from forcing.policy.tracker import TrackerConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimiserConfig:
+    """How weights are found.
+
+    batch_tokens: tokens in a batch, windows of one length each. learning_rate: AdamW's, after `warmup_steps` and until the
+    share `constant` of the run is over, then falling linearly to 0. ema: decay of the averaged weights per step.
+    snr_cap: loss weight is min(1 + signal-to-noise ratio, snr_cap), so that it never vanishes at high noise.
+    clip: largest gradient norm. validation: share of episodes kept from training.
+    """
+
+    batch_tokens: int = 512
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    constant: float = 0.6
+    ema: float = 0.998
+    snr_cap: float = 5.0
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_tokens", "warmup_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "snr_cap", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("constant", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A recipe: token layout, network, noise, optimiser, planner, tracker."""
+
+    name: str
+    layout: TokenLayout = field(default_factory=TokenLayout)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    noise: NoiseSchedule = field(default_factory=NoiseSchedule)
+    levels: LevelMix = field(default_factory=LevelMix)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(name="maze2d-umaze", layout=TokenLayout(horizon=8)),
+        Preset(name="maze2d-medium", layout=TokenLayout(horizon=12)),
+        Preset(name="maze2d-large", layout=TokenLayout(horizon=20)),
+    )
+}

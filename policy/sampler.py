@@ -1,0 +1,65 @@
+"""One sampling step: tokens at their levels in, tokens at the next levels out.
+
+`PlanState` is all the state there is; rows of different plans, lengths and levels may share a step. Knows nothing of
+scheduling matrices, goals or units.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from forcing.policy.noise import NoiseSchedule, ddim_step
+
+Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A denoiser `(x [B, L, D], levels [B, L, S], lengths [B]) -> x0_hat` with what its levels mean.
+
+    features: [D] index of each feature's stream.
+    """
+
+    denoise: Denoise
+    schedule: NoiseSchedule
+    features: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PlanState:
+    """tokens: [B, L, D], normalised. levels: [B, L, S], 0 clean to 1 pure noise. lengths: [B] tokens in use.
+
+    generator: source of all further randomness. x0_hat: [B, L, D] the last guess of the clean tokens, None before the
+    first step.
+    """
+
+    tokens: Tensor
+    levels: Tensor
+    lengths: Tensor
+    generator: torch.Generator
+    x0_hat: Tensor | None = None
+
+
+Guide = Callable[[Model, PlanState, Tensor], Tensor]
+"""(model, state, moving [B, L, S]) -> gradient of a log return with respect to the tokens, [B, L, D]."""
+
+
+def denoise_step(model: Model, state: PlanState, next_levels: Tensor, guide: Guide | None = None) -> PlanState:
+    """The state with every stream moved from its level to `next_levels` [B, L, S] by DDIM.
+
+    With `guide`, the score of each moving token is shifted by the guide's gradient (Dhariwal and Nichol 2021, arXiv:2105.05233,
+    Algorithm 2, written for x0: x0' = x0 + (1 - alpha_bar) / sqrt(alpha_bar) grad). Raises ValueError if a level rises.
+    """
+    level, next_level = state.levels[..., model.features], next_levels[..., model.features]
+    with torch.no_grad():
+        x0_hat = model.denoise(state.tokens, state.levels, state.lengths)
+    if guide is not None:
+        gradient = guide(model, state, next_levels < state.levels)
+        alpha_bar = model.schedule.alpha_bar(level)
+        # Pure noise has no gradient to follow: nothing of the trajectory is in it yet.
+        scale = torch.where(alpha_bar > 0, (1 - alpha_bar) / alpha_bar.clamp(min=1e-8).sqrt(), 0.0)
+        x0_hat = x0_hat + scale * gradient
+    tokens = ddim_step(state.tokens, x0_hat, level, next_level, model.schedule)
+    return replace(state, tokens=tokens, levels=next_levels, x0_hat=x0_hat)

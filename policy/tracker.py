@@ -1,0 +1,110 @@
+"""From a plan and the present observation to an action, at every control step.
+
+Pure functions on numpy arrays. Knows no goal: when a plan ends, its own last frame is held.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcing.policy.types import Array, Plan, TrajectorySpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerConfig:
+    """How a plan becomes actions.
+
+    kind: `pursuit` steers to the point of the planned path that lies `lookahead_steps` after the nearest one and lets the plan's timing go;
+    `pd` follows planned positions and velocities at the planned times; `actions` plays the planned actions.
+    position_gain, velocity_gain: action per unit of error. chunk_steps: actions handed out at a time.
+    """
+
+    kind: Literal["pursuit", "pd", "actions"] = "pursuit"
+    lookahead_steps: int = 30
+    position_gain: float = 10.0
+    velocity_gain: float = 1.0
+    chunk_steps: int = 8
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("pursuit", "pd", "actions"):
+            raise ValueError(f"kind must be pursuit, pd or actions, got {self.kind!r}")
+        for name in ("lookahead_steps", "chunk_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class Tracker:
+    """Follows one plan. Planned positions are of the spec's goal stream, velocities of its rate."""
+
+    def __init__(self, config: TrackerConfig, spec: TrajectorySpec, plan: Plan, now: dict[str, Array]) -> None:
+        """now: the observation that the plan was made from; the path begins there."""
+        self.config, self.plan = config, plan
+        self.action = next(stream for stream in spec.streams if stream.role == "action")
+        self.position = spec.goal
+        self.velocity = next((s.name for s in spec.streams if s.rate_of == spec.goal and spec.goal), None)
+        if config.kind != "actions" and self.position is None:
+            raise ValueError(f"a {config.kind} tracker needs a goal stream to follow; use kind 'actions'")
+        self.times = np.concatenate([[0], plan.steps]).astype(np.float64)
+        self.path = self._with_now(self.position, now)
+        self.speed = self._with_now(self.velocity, now)
+        self.progress = 0.0
+
+    def _with_now(self, name: str | None, now: dict[str, Array]) -> NDArray[np.float64]:
+        if name is None:
+            return np.zeros((len(self.times), 1))
+        planned = self.plan.streams[name].reshape(len(self.plan.steps), -1)
+        return np.concatenate([np.asarray(now[name], dtype=np.float64).reshape(1, -1), planned])
+
+    def chunk(self, observation: dict[str, Array], step: int) -> tuple[NDArray[np.float64], int]:
+        """[chunk_steps, A] unclipped actions from this step on, and the index of the planned frame that is being followed.
+
+        The first answers `observation`; the others suppose that the robot moves as planned.
+        """
+        elapsed = float(step - self.plan.made_at_step)
+        ahead = np.arange(self.config.chunk_steps, dtype=np.float64)
+        if self.config.kind == "actions":
+            index = np.searchsorted(self.plan.steps, elapsed + ahead, side="right").clip(max=len(self.plan.steps) - 1)
+            planned = self.plan.streams[self.action.name].reshape(len(self.plan.steps), -1)
+            return planned[index].astype(np.float64), int(index[0])
+        assert self.position is not None
+        position = np.asarray(observation[self.position], dtype=np.float64).reshape(1, -1)
+        velocity = np.zeros_like(position)
+        if self.velocity is not None:
+            velocity = np.asarray(observation[self.velocity], dtype=np.float64).reshape(1, -1)
+        if self.config.kind == "pd":
+            at, target = elapsed + ahead, elapsed + 1 + ahead
+        else:
+            at = self._nearest(position[0]) + ahead
+            target = at + self.config.lookahead_steps
+        positions = np.concatenate([position, _interpolate(at[1:], self.times, self.path)])
+        velocities = np.concatenate([velocity, _interpolate(at[1:], self.times, self.speed)])
+        wanted = _interpolate(target, self.times, self.speed) if self.config.kind == "pd" else np.zeros_like(velocities)
+        if self.config.kind == "pd":
+            wanted = np.where((target > self.times[-1])[:, None], 0.0, wanted)
+        actions = self.config.position_gain * (_interpolate(target, self.times, self.path) - positions)
+        actions = actions + self.config.velocity_gain * (wanted - velocities)
+        frame = int(np.searchsorted(self.plan.steps, at[0]).clip(max=len(self.plan.steps) - 1))
+        return actions, frame
+
+    def _nearest(self, position: NDArray[np.float64]) -> float:
+        """Time on the path, in steps, of the point nearest to `position`; never goes back."""
+        start, end = self.path[:-1], self.path[1:]
+        along = end - start
+        share = ((position - start) * along).sum(axis=1) / np.maximum((along * along).sum(axis=1), 1e-12)
+        share = share.clip(0, 1)
+        distance = np.linalg.norm(start + share[:, None] * along - position, axis=1)
+        times = self.times[:-1] + share * np.diff(self.times)
+        # A path may pass near itself: only what lies within reach of the last progress can be where the robot is.
+        reachable = (times >= self.progress) & (times <= self.progress + 2 * self.config.lookahead_steps)
+        if reachable.any():
+            self.progress = float(times[np.argmin(np.where(reachable, distance, np.inf))])
+        return self.progress
+
+
+def _interpolate(
+    at: NDArray[np.float64], times: NDArray[np.float64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """[H, size] values at times `at`, held beyond both ends."""
+    return np.stack([np.interp(at, times, column) for column in values.T], axis=-1)

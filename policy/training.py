@@ -1,0 +1,285 @@
+"""Training: noise every token at its own level, guess it clean, and do so until the steps or the minutes are over.
+
+Needs torch, numpy and safetensors alone. Windows come from any `WindowSource`; progress goes to a callback.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forcing.policy.checkpoint import TrainingState, load_training_state, save_policy, save_training_state
+from forcing.policy.levels import SequenceShape, draw_levels
+from forcing.policy.network import build_denoiser
+from forcing.policy.preset import Preset
+from forcing.policy.tokens import Normaliser, Tokenizer
+from forcing.policy.types import WindowSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When training ends: after `steps` optimiser steps or `minutes` of training time, exactly one of them given."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("exactly one of steps and minutes must be given")
+        limit = self.steps if self.steps is not None else self.minutes
+        assert limit is not None
+        if not limit > 0:
+            raise ValueError(f"the training budget must be positive, got {limit}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """step, of about `total_steps`; loss: mean since the last report; windows_per_s; remaining_s: estimated."""
+
+    step: int
+    total_steps: int
+    loss: float
+    windows_per_s: float
+    remaining_s: float
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; its state is saved."""
+
+
+def training_loss(trainer: "Trainer", clean: Tensor, generator: torch.Generator) -> Tensor:
+    """Weighted mean square error of x0_hat over all noisy features; `clean` is [B, L, D].
+
+    Weight min(1 + SNR, cap) (REFERENCE: min-SNR's usual form leaves the levels untrained at which routes are decided). Features
+    without a target (the goal token has only the goal stream) and clean features do not count.
+    """
+    tokenizer, preset = trainer.tokenizer, trainer.preset
+    batch, length, _ = clean.shape
+    plan = length - preset.layout.history - 1
+    levels = draw_levels(preset.levels, trainer.shape, batch, plan, generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    level, clean, noise = (tensor.to(trainer.device) for tensor in (levels, clean, noise))
+    features = tokenizer.stream_of_feature.to(trainer.device)
+    per_feature = level[..., features]
+    noisy = preset.noise.add_noise(clean, per_feature, noise)
+    lengths = torch.full((batch,), length, device=trainer.device)
+    x0_hat = trainer.denoiser(noisy, level, lengths)
+    alpha_bar = preset.noise.alpha_bar(per_feature)
+    weight = (1 / (1 - alpha_bar).clamp(min=1e-6)).clamp(max=preset.optimiser.snr_cap)
+    counted = (per_feature > 0).to(weight)
+    if tokenizer.goal_index is not None:
+        counted[:, -1, features != tokenizer.goal_index] = 0
+    else:
+        counted[:, -1] = 0
+    return (weight * counted * (x0_hat - clean).square()).sum() / counted.sum().clamp(min=1)
+
+
+class Trainer:
+    """One training run: its network, averaged weights, optimiser and random streams, saved and restored as one."""
+
+    def __init__(
+        self, preset: Preset, windows: WindowSource, normaliser: Normaliser, *, seed: int = 0, device: str = "cpu"
+    ) -> None:
+        self.preset, self.windows, self.device = preset, windows, torch.device(device)
+        self.tokenizer = Tokenizer(windows.spec, preset.layout, normaliser)
+        streams = self.tokenizer.streams
+        self.shape = SequenceShape(
+            history=preset.layout.history,
+            actions=tuple(stream.role == "action" for stream in streams),
+            goal=self.tokenizer.goal_index,
+        )
+        self.horizons = _usable_horizons(preset, windows)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.denoiser = build_denoiser(preset, self.tokenizer).to(self.device)
+        self.ema = {name: value.detach().clone() for name, value in self.denoiser.state_dict().items()}
+        optimiser = preset.optimiser
+        self.optimiser = torch.optim.AdamW(
+            self.denoiser.parameters(),
+            lr=optimiser.learning_rate,
+            weight_decay=optimiser.weight_decay,
+            betas=(0.9, 0.99),
+        )
+        self.rng = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.step, self.elapsed_s, self.windows_seen = 0, 0.0, 0
+        self.decay_start: int | None = None
+
+    def advance(self, budget: Budget) -> float:
+        """One optimiser step; returns its loss."""
+        started = time.monotonic()
+        layout, optimiser = self.preset.layout, self.preset.optimiser
+        horizon = int(self.rng.choice(self.horizons))
+        count = max(1, optimiser.batch_tokens // (layout.history + horizon + 1))
+        windows = self.windows.sample(self.rng, count, layout.past_steps, horizon * layout.token_steps)
+        # Half of the histories show this moment alone, as at the start of an episode; the others a random part of the past.
+        shown = self.rng.integers(0, layout.past_steps + 1, count) * self.rng.integers(0, 2, count)
+        clean = self.tokenizer.encode(windows, np.minimum(shown, windows.past_valid))
+        for group in self.optimiser.param_groups:
+            group["lr"] = optimiser.learning_rate * self._rate(budget)
+        loss = training_loss(self, clean, self.generator)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), optimiser.clip)
+        self.optimiser.step()
+        self.step += 1
+        self.windows_seen += count
+        self._average()
+        self.elapsed_s += time.monotonic() - started
+        return float(loss.detach())
+
+    def total_steps(self, budget: Budget) -> int:
+        """The step at which the run ends; an estimate until the learning rate begins to fall, if minutes are given."""
+        constant = self.preset.optimiser.constant
+        if budget.steps is not None:
+            return budget.steps
+        assert budget.minutes is not None
+        if self.decay_start is not None:
+            return max(self.decay_start + 1, round(self.decay_start / constant)) if constant > 0 else self.step
+        return max(self.step + 1, round(self.step * budget.minutes * 60 / max(self.elapsed_s, 1e-9)))
+
+    def _rate(self, budget: Budget) -> float:
+        """The share of the learning rate at this step: warm-up, constant, linear decay."""
+        constant = self.preset.optimiser.constant
+        if self.decay_start is None:
+            if budget.steps is not None:
+                reached = self.step >= constant * budget.steps
+            else:
+                assert budget.minutes is not None
+                # From here on the end is a step and no longer a time, so that the decay ends at zero.
+                reached = self.step > 0 and self.elapsed_s >= constant * budget.minutes * 60
+            if reached:
+                self.decay_start = self.step
+        warm = min(1.0, (self.step + 1) / self.preset.optimiser.warmup_steps)
+        if self.decay_start is None:
+            return warm
+        total = self.total_steps(budget)
+        return warm * max(0.0, (total - self.step) / max(1, total - self.decay_start))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # A young average forgets faster, or it would remember the initial weights.
+        decay = min(self.preset.optimiser.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.denoiser.state_dict().items():
+            self.ema[name].lerp_(value, 1 - decay)
+
+
+def _usable_horizons(preset: Preset, windows: WindowSource) -> list[int]:
+    layout = preset.layout
+    horizons = [t for t in range(1, layout.horizon + 1) if windows.anchors(t * layout.token_steps) > 0]
+    if not horizons:
+        raise ValueError(
+            f"no episode has the {layout.token_steps} steps of one token; use shorter tokens or longer recordings"
+        )
+    return horizons
+
+
+def train(
+    trainer: Trainer,
+    budget: Budget,
+    out: Path,
+    card: dict[str, object],
+    *,
+    resume: bool = False,
+    save_every_s: float = 60.0,
+    report: Callable[[Progress], None] = lambda progress: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """The path of the trained policy, `out`/policy.safetensors; `out`/resume.safetensors holds what `resume` needs.
+
+    Both files are replaced atomically at least every `save_every_s` seconds, so that a killed run goes on from there to the same
+    weights. Raises Interrupted after saving if `stop()` becomes true, FloatingPointError if the loss is not finite.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if resume:
+        restore(trainer, load_training_state(out / "resume.safetensors"))
+    saved = reported = time.monotonic()
+    losses: list[float] = []
+    windows_before = trainer.windows_seen
+    while trainer.step < trainer.total_steps(budget):
+        losses.append(trainer.advance(budget))
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(
+                f"loss is {losses[-1]} at step {trainer.step}; lower learning_rate or check the data"
+            )
+        now = time.monotonic()
+        if now - reported >= 1.0:
+            rate = (trainer.windows_seen - windows_before) / (now - reported)
+            total = trainer.total_steps(budget)
+            remaining = (total - trainer.step) * trainer.elapsed_s / trainer.step
+            report(
+                Progress(
+                    step=trainer.step,
+                    total_steps=total,
+                    loss=float(np.mean(losses)),
+                    windows_per_s=rate,
+                    remaining_s=remaining,
+                )
+            )
+            reported, windows_before, losses = now, trainer.windows_seen, []
+        if stop():
+            save_training_state(snapshot(trainer), out / "resume.safetensors")
+            raise Interrupted(f"stopped at step {trainer.step}; --resume goes on from there")
+        if now - saved >= save_every_s:
+            _save(trainer, out, card)
+            saved = now
+    return _save(trainer, out, card)
+
+
+def _save(trainer: Trainer, out: Path, card: dict[str, object]) -> Path:
+    save_training_state(snapshot(trainer), out / "resume.safetensors")
+    path = out / "policy.safetensors"
+    card = {**card, "steps": trainer.step, "minutes": round(trainer.elapsed_s / 60, 2), "windows": trainer.windows_seen}
+    weights = {name: value.cpu() for name, value in trainer.ema.items()}
+    save_policy(path, trainer.preset, trainer.windows.spec, trainer.tokenizer.normaliser, weights, card)
+    return path
+
+
+def snapshot(trainer: Trainer) -> TrainingState:
+    """Everything that the rest of the run depends on."""
+    tensors = {f"weights.{name}": value for name, value in trainer.denoiser.state_dict().items()}
+    tensors |= {f"ema.{name}": value for name, value in trainer.ema.items()}
+    for index, entry in trainer.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{key}": value for key, value in entry.items()}
+    tensors["generator"] = trainer.generator.get_state()
+    facts = {
+        "step": trainer.step,
+        "elapsed_s": trainer.elapsed_s,
+        "windows_seen": trainer.windows_seen,
+        "decay_start": trainer.decay_start,
+        "rng": trainer.rng.bit_generator.state,
+        "preset": trainer.preset.name,
+    }
+    return TrainingState(
+        tensors={name: value.detach().cpu().contiguous() for name, value in tensors.items()}, facts=facts
+    )
+
+
+def restore(trainer: Trainer, state: TrainingState) -> None:
+    """Sets the trainer to where `state` was taken. Raises ValueError if it belongs to another preset."""
+    if state.facts["preset"] != trainer.preset.name:
+        raise ValueError(f"the saved run trains preset {state.facts['preset']!r}, not {trainer.preset.name!r}")
+    weights = {
+        name.removeprefix("weights."): value for name, value in state.tensors.items() if name.startswith("weights.")
+    }
+    trainer.denoiser.load_state_dict(weights)
+    for name, value in state.tensors.items():
+        if name.startswith("ema."):
+            trainer.ema[name.removeprefix("ema.")].copy_(value)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in state.tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            moments.setdefault(int(index), {})[key] = value
+    optimiser = trainer.optimiser.state_dict()
+    optimiser["state"] = moments
+    trainer.optimiser.load_state_dict(optimiser)
+    trainer.generator.set_state(state.tensors["generator"])
+    trainer.rng.bit_generator.state = state.facts["rng"]
+    trainer.step, trainer.elapsed_s = int(state.facts["step"]), float(state.facts["elapsed_s"])
+    trainer.windows_seen, trainer.decay_start = int(state.facts["windows_seen"]), state.facts["decay_start"]
