@@ -1,0 +1,94 @@
+"""What a position may do in one step, judged from the recording itself. Knows no file and no simulator."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcing.policy.types import Array, Role, Trajectories
+
+STEP_SLACK = 2.0  # how many of the fastest recorded steps a legitimate step may measure
+RATE_SLACK = 0.5  # of the fastest usual step: how far position and rate may disagree
+JUMP_FACTOR = 10.0  # over the largest usual change: an order of magnitude
+
+
+def fitted_dt(position: Array, velocity: Array) -> float:
+    """Seconds a step: the median of dx·v / v·v over the faster half of the rows, which jumps and contacts do not move.
+
+    position, velocity: [R, D], one row after another; the velocity belongs to the position of its own row, which it
+    brought about. Raises ValueError if nothing moves.
+    """
+    moved, rate = np.diff(position, axis=0), velocity[1:]
+    squared = (rate**2).sum(axis=1)
+    fast = (squared > 0) & (squared >= np.median(squared))
+    if not fast.any():
+        raise ValueError("velocity is zero in every row, so no time step can be derived; record a moving robot")
+    return float(np.median((moved * rate).sum(axis=1)[fast] / squared[fast]))
+
+
+def jumps(position: Array, velocity: Array) -> NDArray[np.int64]:
+    """Rows after which the position moves farther than physics allows: a reset that nobody flagged.
+
+    position, velocity: [R, D]. A row may move at most `STEP_SLACK` times what the fastest usual speed (the 99.9 %
+    quantile) covers in one step, the step being `fitted_dt`. A shorter jump cannot be told from motion.
+    """
+    finite = np.isfinite(position).all(axis=1) & np.isfinite(velocity).all(axis=1)
+    speed = np.sqrt((velocity[finite] ** 2).sum(axis=1))
+    fastest = float(np.quantile(speed, 0.999)) if speed.size else 0.0
+    if len(position) < 2 or fastest == 0:
+        return np.zeros(0, np.int64)
+    reach = STEP_SLACK * abs(fitted_dt(position[finite], velocity[finite])) * fastest
+    distance = np.sqrt((np.diff(position, axis=0) ** 2).sum(axis=1))
+    return np.flatnonzero(distance > reach)
+
+
+def disagreements(
+    position: Array, rate: Array, starts: NDArray[np.int64], dt: float
+) -> tuple[NDArray[np.int64], float]:
+    """Steps at which the position does not follow its rate, and the tolerance used, in units of the position.
+
+    position, rate: [R, *shape], episodes one after another from rows `starts`. An entry may move by anything between
+    dt times its rate before and after (so explicit, implicit and midpoint integrators all pass), give or take
+    `RATE_SLACK` of the fastest usual step, the 99 % quantile of dt·|rate| over all entries. NaN is no disagreement.
+    """
+    moved = changes(position, starts)
+    after = _steps(dt * rate.reshape(len(rate), -1)[1:], starts)
+    before = _steps(dt * rate.reshape(len(rate), -1)[:-1], starts)
+    usual = np.abs(after[np.isfinite(after)])
+    tolerance = RATE_SLACK * float(np.quantile(usual, 0.99)) if usual.size else 0.0
+    low, high = np.minimum(before, after) - tolerance, np.maximum(before, after) + tolerance
+    outside = (moved < low - _rounding(position)) | (moved > high + _rounding(position))
+    return np.flatnonzero(outside.any(axis=1)), tolerance
+
+
+def unusual_changes(values: Array, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Steps at which an entry changes by more than `JUMP_FACTOR` times the 99.9 % quantile of its nonzero changes."""
+    moved = np.abs(changes(values, starts))
+    found = np.zeros(len(moved), bool)
+    for entry in moved.T:
+        usual = entry[np.isfinite(entry) & (entry > 0)]
+        if usual.size:
+            found |= entry > JUMP_FACTOR * np.quantile(usual, 0.999)
+    return np.flatnonzero(found)
+
+
+def changes(values: Array, starts: NDArray[np.int64]) -> Array:
+    """[steps, entries] change from each observation to the next of its episode, as float64."""
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    return _steps(np.diff(flat, axis=0), starts)
+
+
+def locate(steps: NDArray[np.int64], trajectories: Trajectories, role: Role = "action") -> tuple[tuple[int, int], ...]:
+    """(episode, step in it) of rows of streams of this role."""
+    starts = trajectories.starts(role)
+    episodes = np.searchsorted(starts, steps, side="right") - 1
+    return tuple((int(e), int(row - starts[e])) for e, row in zip(episodes, steps, strict=True))
+
+
+def _steps(between_rows: Array, starts: NDArray[np.int64]) -> Array:
+    """Without the rows that lead from one episode's last observation to the next one's first."""
+    return np.delete(between_rows, starts[1:] - 1, axis=0)
+
+
+def _rounding(position: Array) -> float:
+    """What two float32 numbers of this size may lose in their difference."""
+    finite = np.abs(position[np.isfinite(position)])
+    return 4.0 * float(np.finfo(np.float32).eps) * float(finite.max(initial=0.0))

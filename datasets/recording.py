@@ -1,0 +1,55 @@
+"""Any supported recording, recognised by its files. The one place that knows all formats."""
+
+from pathlib import Path
+from typing import Literal
+
+from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
+from forcing.datasets.minari_files import is_minari_id, locate_minari, read_minari
+from forcing.datasets.store import is_store, open_store
+from forcing.policy.types import Trajectories
+
+Format = Literal["store", "minari", "d4rl"]
+SUPPORTED = (
+    "a store of ours (folder with zarr.json), a Minari dataset (folder with data/metadata.json, or an id such as "
+    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals)"
+)
+
+
+def read_recording(source: str | Path, *, control_hz: float | None = None) -> Trajectories:
+    """The recordings at a path or under a Minari id, whatever their format.
+
+    control_hz: steps a second, for sources that do not record it; a store always does. Raises ValueError if nothing
+    supported is there, or what is there cannot be read.
+    """
+    found = recognise(source)
+    if found == "store":
+        return open_store(source)
+    if found == "d4rl":
+        return read_d4rl_hdf5(source, control_hz=control_hz)
+    return read_minari(source, control_hz=control_hz)
+
+
+def recognise(source: str | Path) -> Format:
+    """The format of what is at `source`. Raises ValueError listing what is supported and what was found."""
+    path = Path(source).expanduser()
+    if is_store(path):
+        return "store"
+    if is_d4rl_hdf5(path):
+        return "d4rl"
+    if path.exists():
+        try:
+            locate_minari(path)
+        except ValueError as error:
+            raise ValueError(f"{source}: found {_contents(path)}; supported are {SUPPORTED}") from error
+        return "minari"
+    if is_minari_id(str(source)):
+        return "minari"
+    raise ValueError(f"{source}: found nothing; supported are {SUPPORTED}")
+
+
+def _contents(path: Path) -> str:
+    if path.is_file():
+        return f"a file of {path.stat().st_size} bytes ending in {path.suffix or 'nothing'!r}"
+    names = sorted(entry.name for entry in path.iterdir())
+    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"a folder with {shown}" if names else "an empty folder"
