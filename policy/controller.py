@@ -12,7 +12,7 @@ import numpy as np
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.tracker import Tracker
-from forcing.policy.types import Array, Decision, Plan
+from forcing.policy.types import Array, Decision, Plan, Source
 
 
 class Controller:
@@ -122,7 +122,7 @@ class Controller:
         high = np.full(action_stream.size, np.inf) if action_stream.high is None else np.asarray(action_stream.high)
         limited = np.clip(chunk, low, high).astype(np.float32)
         step, self.step = self.step, self.step + 1
-        source = "hold" if self.plan is None else "fresh" if self._fresh else "plan"
+        source: Source = "hold" if self.plan is None else "fresh" if self._fresh else "plan"
         return Decision(
             step=step,
             action=limited[0],

@@ -4,7 +4,7 @@ Knows no simulator and no map; all it has is the denoiser's idea of what traject
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -81,16 +81,29 @@ class Planner:
 
     def plan(self, request: PlanRequest) -> Plan:
         """The chosen plan. Raises FloatingPointError if the model's guess is not finite."""
-        generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step) % 2**63)
-        horizons = np.repeat(np.arange(1, self.tokenizer.layout.horizon + 1), self.config.samples)
-        if request.goal is None:
-            horizons = np.full(self.config.samples, self.tokenizer.layout.horizon)
-        state = self._start(request, torch.from_numpy(horizons), generator)
-        state, passes = self._denoise(request, state)
-        assert state.x0_hat is not None
-        if not bool(torch.isfinite(state.x0_hat).all()):
+        passes = -1
+        for state in self.sampling(request):  # noqa: B007  # the last state is wanted
+            passes += 1
+        if state.x0_hat is None or not bool(torch.isfinite(state.x0_hat).all()):
             raise FloatingPointError("the denoiser's guess is not finite; the policy's weights are damaged")
-        return self._choose(request, state, horizons, passes)
+        return self._choose(request, state, self.horizons(request), passes)
+
+    def horizons(self, request: PlanRequest) -> NDArray[np.int64]:
+        """[C] plan tokens of each candidate."""
+        longest = self.tokenizer.layout.horizon
+        if request.goal is None:
+            return np.full(self.config.samples, longest)
+        return np.repeat(np.arange(1, longest + 1), self.config.samples)
+
+    def sampling(self, request: PlanRequest) -> Iterator[PlanState]:
+        """The candidates from pure noise to the plan, a state after each network pass; rows as in `horizons`."""
+        generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step) % 2**63)
+        state = self._start(request, torch.from_numpy(self.horizons(request)), generator)
+        guide = self._guide(request, state)
+        yield state
+        for levels in self._levels(state):
+            state = denoise_step(self.model, state, levels, guide)
+            yield state
 
     def _start(self, request: PlanRequest, horizons: Tensor, generator: torch.Generator) -> PlanState:
         """History and goal at their levels, everything else pure noise."""
@@ -115,27 +128,28 @@ class Planner:
             levels[rows, last, self._goal_index] = 0.0
         return PlanState(tokens, levels, layout.history + horizons + 1, generator)
 
-    def _denoise(self, request: PlanRequest, state: PlanState) -> tuple[PlanState, int]:
-        """The state after all rows of the scheduling matrix but the open ones, and the network passes that it took."""
-        history, config = self.tokenizer.layout.history, self.config
-        plan_lengths = (state.lengths - history - 1).tolist()
-        matrices = {plan: config.schedule.matrix(plan) for plan in set(plan_lengths)}
+    def _guide(self, request: PlanRequest, state: PlanState) -> Guidance | None:
+        if request.goal is None or self.config.goal_by != "guidance":
+            return None
+        size = self.tokenizer.spec[self._goal_name].size
+        target = self._goal_token(request.goal)[-size:].expand(len(state.lengths), size)
+        end = slice(self._goal_slice.stop - size, self._goal_slice.stop)
+        objective = reach(target, end, state.lengths - 2, self.config.guidance_scale)
+        return Guidance(objective=objective, futures=self.config.futures)
+
+    def _levels(self, state: PlanState) -> Iterator[Tensor]:
+        """[C, L, S] levels of each row of the scheduling matrix after the first, but for the open ones."""
+        history = self.tokenizer.layout.history
+        plans = (state.lengths - history - 1).tolist()
+        matrices = {plan: self.config.schedule.matrix(plan) for plan in set(plans)}
         rows = max(len(matrix) for matrix in matrices.values())
-        done = max(2, rows - config.open_rows)
-        guide = None
-        if request.goal is not None and config.goal_by == "guidance":
-            target = self._goal_token(request.goal)[-self.tokenizer.spec[self._goal_name].size :]
-            end = slice(self._goal_slice.stop - len(target), self._goal_slice.stop)
-            objective = reach(target.expand(len(plan_lengths), -1), end, state.lengths - 2, config.guidance_scale)
-            guide = Guidance(objective=objective, futures=config.futures)
-        for row in range(1, done):
+        for row in range(1, max(2, rows - self.config.open_rows)):
             levels = state.levels.clone()
-            for index, plan in enumerate(plan_lengths):
+            for index, plan in enumerate(plans):
                 matrix = matrices[plan]
                 column = torch.from_numpy(matrix[min(row, len(matrix) - 1)])
                 levels[index, history : history + plan] = column[:, None]
-            state = denoise_step(self.model, state, levels, guide)
-        return state, done - 1
+            yield levels
 
     def _choose(self, request: PlanRequest, state: PlanState, horizons: NDArray[np.int64], passes: int) -> Plan:
         assert state.x0_hat is not None

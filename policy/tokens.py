@@ -40,13 +40,16 @@ class Normaliser:
         return cls(mean=mean, std=std)
 
     def apply(self, name: str, values: Array) -> NDArray[np.float32]:
-        """[..., *shape] physical to [..., size] normalised is left to the caller: [..., size] to [..., size]."""
-        result: NDArray[np.float32] = ((values - self.mean[name]) / self.std[name]).astype(np.float32)
+        """[..., size] physical to [..., size] normalised."""
+        scaled = (values - np.asarray(self.mean[name])) / np.asarray(self.std[name])
+        result: NDArray[np.float32] = scaled.astype(np.float32)
         return result
 
     def invert(self, name: str, values: Array) -> NDArray[np.float64]:
         """[..., size] normalised to [..., size] physical."""
-        return np.asarray(values, dtype=np.float64) * self.std[name] + np.asarray(self.mean[name])
+        scaled = np.asarray(values, dtype=np.float64) * np.asarray(self.std[name])
+        result: NDArray[np.float64] = scaled + np.asarray(self.mean[name])
+        return result
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

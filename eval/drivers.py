@@ -1,0 +1,143 @@
+"""Who drives an episode: a policy in this process, a server, or a yardstick without any learned plan.
+
+Every driver answers one observation with one action. Knows no scores and no files.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from forcing.envs.maze2d import MAZE_MAPS
+from forcing.envs.waypoint_expert import WaypointExpert
+from forcing.eval.tasks import Task
+from forcing.policy.controller import Controller
+from forcing.policy.policy import Policy
+from forcing.policy.types import Array, Plan
+from forcing.server.client import Client, Session
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a driver did beside acting. plans: those made in this process; plan_ms: how long each took; sources: of each action."""
+
+    plans: list[Plan] = field(default_factory=list)
+    plan_ms: list[float] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
+class Driver(Protocol):
+    """Drives one episode after another."""
+
+    name: str
+
+    def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
+        """Starts an episode whose first observation this is; the trace fills up as it goes on."""
+        ...
+
+    def act(self, observation: Mapping[str, Array]) -> Array:
+        """[A] the action for this observation."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class PolicyDriver:
+    """A policy in this process."""
+
+    def __init__(self, policy: Policy, task: Task) -> None:
+        self.name, self._policy, self._task = policy.name, policy, task
+
+    def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
+        self._controller = Controller(self._policy, goal=self._task.goal(observation), seed=seed)
+        self._trace = Trace()
+        return self._trace
+
+    def act(self, observation: Mapping[str, Array]) -> Array:
+        self._controller.observe(self._task.observe(observation))
+        request = self._controller.request()
+        if request is not None:
+            started = time.perf_counter()
+            plan = self._policy.plan(request)
+            self._trace.plan_ms.append(1000 * (time.perf_counter() - started))
+            self._trace.plans.append(plan)
+            self._controller.install(plan)
+        decision = self._controller.decide()
+        self._trace.sources.append(decision.source)
+        return decision.action
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class ServerDriver:
+    """A policy behind a URL; one session an episode."""
+
+    def __init__(self, url: str, policy: str, task: Task) -> None:
+        self.name, self._policy, self._task = policy, policy, task
+        self._client = Client(url)
+        self._session: Session | None = None
+
+    def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
+        self._end_session()
+        self._session = self._client.open(self._policy, goal=self._task.goal(observation), seed=seed)
+        self._trace = Trace()
+        return self._trace
+
+    def act(self, observation: Mapping[str, Array]) -> Array:
+        assert self._session is not None
+        reply = self._session.act(self._task.observe(observation))
+        self._trace.sources.append(reply.source)
+        if reply.source == "fresh":
+            self._trace.plan_ms.append(reply.timing["plan_ms"])
+        return reply.action
+
+    def _end_session(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def close(self) -> None:
+        self._end_session()
+        self._client.close()
+
+
+class StraightDriver:
+    """No plan at all: the expert's gains, straight at the goal. What any planner must beat."""
+
+    name = "straight"
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
+        self._goal = self._task.goal(observation)
+        return Trace()
+
+    def act(self, observation: Mapping[str, Array]) -> Array:
+        seen = self._task.observe(observation)
+        return np.clip(10.0 * (self._goal - seen["position"]) - seen["velocity"], -1.0, 1.0).astype(np.float32)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class ExpertDriver:
+    """D4RL's waypoint controller, which knows the map; the yardstick that made the data, without its noise."""
+
+    name = "expert"
+
+    def __init__(self, task: Task) -> None:
+        self._expert = WaypointExpert(MAZE_MAPS[task.maze])
+
+    def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
+        self._expert.reset(observation)
+        return Trace()
+
+    def act(self, observation: Mapping[str, Array]) -> Array:
+        return self._expert.act(observation)
+
+    def close(self) -> None:
+        """Nothing to let go of."""

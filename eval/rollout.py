@@ -1,0 +1,138 @@
+"""Episodes of a task under a driver, in worker processes side by side, recorded step by step.
+
+An episode depends on its seed alone: neither on how many workers there are nor on what ran before it.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from forcing.eval.drivers import Driver, ExpertDriver, PolicyDriver, ServerDriver, StraightDriver, Trace
+from forcing.eval.tasks import Task, find_task
+from forcing.policy.policy import Policy, load_policy
+
+BASELINES = ("straight", "expert")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverSpec:
+    """What drives: a policy by name or folder in this process, the same at `url`, or a baseline.
+
+    policy: name or folder, or one of `BASELINES`. adjust: changes the loaded policy before it drives, for ablations; must be picklable.
+    """
+
+    policy: str
+    url: str | None = None
+    adjust: Callable[[Policy], Policy] | None = None
+
+    def build(self, task: Task) -> Driver:
+        """Raises ValueError if the policy is unknown."""
+        if self.url is not None:
+            return ServerDriver(self.url, self.policy, task)
+        if self.policy == "straight":
+            return StraightDriver(task)
+        if self.policy == "expert":
+            return ExpertDriver(task)
+        policy = load_policy(self.policy)
+        return PolicyDriver(self.adjust(policy) if self.adjust else policy, task)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One finished episode.
+
+    positions: [T + 1, 2] in m. actions: [T, 2]. success: the goal was reached at some step; steps_to_goal: the first such step, None if
+    never.
+    """
+
+    index: int
+    seed: int
+    episode_return: float
+    normalized: float
+    success: bool
+    steps_to_goal: int | None
+    goal: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    actions: NDArray[np.float32]
+    trace: Trace
+
+
+def run_episode(task: Task, driver: Driver, index: int, seed: int) -> Episode:
+    """Episode `index` of a run, from environment and session seed `seed + index`."""
+    env = task.make()
+    try:
+        observation, _ = env.reset(seed=seed + index)
+        trace, goal = driver.begin(observation, seed + index), task.goal(observation)
+        positions, actions, rewards = [task.observe(observation)["position"]], [], []
+        done = False
+        while not done:
+            action = driver.act(observation)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            positions.append(task.observe(observation)["position"])
+            actions.append(action)
+            rewards.append(float(reward))
+            done = terminated or truncated
+    finally:
+        env.close()
+    reached = np.flatnonzero(np.array(rewards) > 0)
+    return Episode(
+        index=index,
+        seed=seed + index,
+        episode_return=float(sum(rewards)),
+        normalized=task.normalized(sum(rewards)),
+        success=len(reached) > 0,
+        steps_to_goal=int(reached[0]) + 1 if len(reached) else None,
+        goal=goal,
+        positions=np.array(positions),
+        actions=np.array(actions, dtype=np.float32),
+        trace=trace,
+    )
+
+
+def rollout(task: Task, driver: DriverSpec, episodes: int, seed: int, workers: int | None = None) -> Iterator[Episode]:
+    """Finished episodes, in order. workers: processes, None for one a core.
+
+    Raises ValueError if episodes or workers is below 1.
+    """
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    for name, value in (("episodes", episodes), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if workers == 1:
+        yield from _run_range(task.name, driver, range(episodes), seed)
+        return
+    pool = ProcessPoolExecutor(min(workers, episodes), get_context("spawn"), _initialise, (task.name, driver))
+    try:
+        yield from pool.map(_run_one, range(episodes), [seed] * episodes)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker: dict[str, Any] = {}
+
+
+def _initialise(task_name: str, driver: DriverSpec) -> None:
+    torch.set_num_threads(1)
+    task = find_task(task_name)
+    _worker.update(task=task, driver=driver.build(task))
+
+
+def _run_one(index: int, seed: int) -> Episode:
+    return run_episode(_worker["task"], _worker["driver"], index, seed)
+
+
+def _run_range(task_name: str, spec: DriverSpec, indices: range, seed: int) -> Iterator[Episode]:
+    task = find_task(task_name)
+    driver = spec.build(task)
+    try:
+        for index in indices:
+            yield run_episode(task, driver, index, seed)
+    finally:
+        driver.close()
