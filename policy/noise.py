@@ -51,9 +51,10 @@ class NoiseSchedule:
             raise ValueError(f"sigma must be at least 0, got {sigma.min().item()}")
         if self.kind == "cosine":
             return torch.atan(sigma) * (2 / math.pi)
-        slope = BETA_MAX - BETA_MIN
-        level = (torch.sqrt(BETA_MIN**2 + 2 * slope * torch.log1p(sigma.square())) - BETA_MIN) / slope
-        return level.clamp(max=1.0)
+        decay = torch.log1p(sigma.square())
+        # The quadratic's root in the form that does not cancel when sigma is small.
+        root = torch.sqrt(BETA_MIN**2 + 2 * (BETA_MAX - BETA_MIN) * decay)
+        return torch.where(torch.isinf(sigma), torch.ones_like(sigma), 2 * decay / (root + BETA_MIN)).clamp(max=1.0)
 
 
 def ddim_step(x: Tensor, x0_hat: Tensor, level: Tensor, next_level: Tensor, schedule: NoiseSchedule) -> Tensor:

@@ -5,7 +5,7 @@ arXiv:2407.01392, section 3.3 and appendix D. Knows nothing of networks.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class Schedule:
     uncertainty_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"schedule must be {', '.join(get_args(Kind))}, got {self.kind!r}")
         if self.sampling_steps < 1:
             raise ValueError(f"sampling_steps must be at least 1, got {self.sampling_steps}")
         if not self.uncertainty_scale >= 0:
@@ -39,11 +41,9 @@ class Schedule:
             return pyramid(horizon, self.sampling_steps, 0.0)
         if self.kind == "autoregressive":
             return pyramid(horizon, self.sampling_steps, float(self.sampling_steps))
-        if self.kind == "pyramid":
-            return pyramid(horizon, self.sampling_steps, self.uncertainty_scale)
         if self.kind == "trapezoid":
             return trapezoid(horizon, self.sampling_steps, self.uncertainty_scale)
-        raise ValueError(f"schedule must be pyramid, full_sequence, autoregressive or trapezoid, got {self.kind!r}")
+        return pyramid(horizon, self.sampling_steps, self.uncertainty_scale)
 
 
 def pyramid(horizon: int, sampling_steps: int, uncertainty_scale: float) -> NDArray[np.float32]:
@@ -64,4 +64,7 @@ def trapezoid(horizon: int, sampling_steps: int, uncertainty_scale: float) -> ND
 
 def _descend(lag: NDArray[np.float64], sampling_steps: int) -> NDArray[np.float32]:
     rows = np.arange(sampling_steps + int(lag.max()) + 1)[:, None]
-    return (np.clip(sampling_steps + lag - rows, 0, sampling_steps) / sampling_steps).astype(np.float32)
+    matrix = np.clip(sampling_steps + lag - rows, 0, sampling_steps) / sampling_steps
+    # A lag of more than S steps would leave rows in which nothing moves.
+    moves = np.concatenate([[True], (np.diff(matrix, axis=0) < 0).any(axis=1)])
+    return matrix[moves].astype(np.float32)
