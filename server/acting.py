@@ -1,0 +1,118 @@
+"""One control step: observe, plan within the deadline, decide; nothing leaves that is not finite and within limits."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import numpy as np
+
+from forcing.policy.controller import Controller
+from forcing.policy.types import Decision
+from forcing.server.engine import Engine, Planned
+from forcing.server.errors import NonFiniteAction, PlanningFailed
+from forcing.server.metrics import Metrics
+from forcing.server.schemas import ActRequest
+from forcing.server.sessions import Session
+from forcing.server.validation import Limits
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A decision that may be sent, and where its time went."""
+
+    decision: Decision
+    queue_ms: float = 0.0
+    plan_ms: float = 0.0
+
+
+class Actor:
+    """Takes control steps with the engine's plans and counts what happens. For the event loop."""
+
+    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+        self._engine = engine
+        self._metrics = metrics
+
+    async def act(self, session: Session, request: ActRequest, *, new: bool, received: float) -> Answer:
+        """The answer to a checked act that `session.begin` let in. new: the observation has not been given yet.
+
+        received: when the request came, by time.perf_counter. Raises PlanningFailed, NonFiniteAction, Overloaded.
+        """
+        controller = session.controller
+        if new:
+            if request.goal is not None:
+                controller.set_goal(request.goal)
+            controller.observe(request.observation, noise=request.noise, missing=request.missing)
+        deadline = None if request.deadline_ms is None else received + request.deadline_ms / 1000
+        planned = await self._plan_in_time(session, deadline)
+        return self._decide(session.policy.name, controller, session.limits, planned)
+
+    async def act_once(self, session: Session) -> Answer:
+        """The answer for a session whose controller has just observed; waits for the plan."""
+        planned = await self._plan_in_time(session, None)
+        return self._decide(session.policy.name, session.controller, session.limits, planned)
+
+    async def _plan_in_time(self, session: Session, deadline: float | None) -> Planned | None:
+        """The plan installed for this step; None if none was needed, or it is late: then a later step installs it."""
+        if session.pending is not None:  # an earlier step did not wait for it
+            if not await self._in_time(session.pending, deadline):
+                return None
+            self._install(session)
+        request = session.controller.request()
+        if request is None:
+            return None
+        session.pending = self._engine.submit(session.policy, request)
+        return self._install(session) if await self._in_time(session.pending, deadline) else None
+
+    async def _in_time(self, pending: asyncio.Future[Planned], deadline: float | None) -> bool:
+        timeout_s = None if deadline is None else max(0.0, deadline - time.perf_counter())
+        await asyncio.wait([pending], timeout=timeout_s)
+        if not pending.done():
+            self._metrics.deadline_misses.inc()
+        return pending.done()
+
+    def _install(self, session: Session) -> Planned:
+        pending, session.pending = session.pending, None
+        assert pending is not None
+        try:
+            planned = pending.result()
+        except FloatingPointError as error:
+            self._refuse(str(error), error)
+        except Exception as error:
+            logger.exception("policy %r could not plan", session.policy.name)
+            raise PlanningFailed(f"policy {session.policy.name!r} could not plan; the server's log says why") from error
+        self._metrics.plan_seconds.labels(session.policy.name).observe(planned.plan_ms / 1000)
+        self._metrics.queue_seconds.observe(planned.queue_ms / 1000)
+        for name, stream in planned.plan.streams.items():
+            if not np.isfinite(stream).all():
+                self._refuse(f"the plan of policy {session.policy.name!r} has non-finite numbers in stream {name!r}")
+        session.controller.install(planned.plan)
+        return planned
+
+    def _decide(self, policy: str, controller: Controller, limits: Limits, planned: Planned | None) -> Answer:
+        try:
+            decision = controller.decide()
+        except FloatingPointError as error:
+            self._refuse(str(error), error)
+        if not (np.isfinite(decision.action).all() and np.isfinite(decision.action_chunk).all()):
+            self._refuse(f"policy {policy!r} decided on a non-finite action at step {decision.step}")
+        decision = within(decision, limits)
+        self._metrics.sources.labels(decision.source).inc()
+        self._metrics.clipped.inc(int(decision.clipped))
+        return Answer(decision) if planned is None else Answer(decision, planned.queue_ms, planned.plan_ms)
+
+    def _refuse(self, detail: str, cause: Exception | None = None) -> NoReturn:
+        self._metrics.nonfinite.inc()
+        raise NonFiniteAction(f"{detail}; no action was sent") from cause
+
+
+def within(decision: Decision, limits: Limits) -> Decision:
+    """The decision with every action cut to low and high, [A] each, in float64; `clipped` says if that changed it."""
+    action = np.asarray(decision.action, dtype=np.float64)
+    chunk = np.asarray(decision.action_chunk, dtype=np.float64)
+    cut_action, cut_chunk = np.clip(action, *limits), np.clip(chunk, *limits)
+    changed = bool((cut_action != action).any() or (cut_chunk != chunk).any())
+    return replace(decision, action=cut_action, action_chunk=cut_chunk, clipped=decision.clipped or changed)

@@ -1,0 +1,290 @@
+"""A robot's side of the service: `Client` and `Session`, on httpx and numpy. Imports neither torch nor FastAPI.
+
+with Client("http://127.0.0.1:8000") as client, client.open("maze2d-medium", goal=[1.0, 2.0]) as session:
+    reply = session.act({"position": position_m, "velocity": velocity_m_s})
+    robot.do(reply.action)
+
+ServerProblem                the server refused or failed, and said why
+ServerUnreachable            no answer came, retries included
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import httpx
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from forcing.policy.types import Plan, Source
+from forcing.server import codec
+
+Encoding = Literal["msgpack", "json"]
+_MEDIA = {"msgpack": codec.MSGPACK, "json": codec.JSON}
+_FIRST_PAUSE_S = 0.05
+_BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
+
+
+class ServerProblem(Exception):
+    """What the server answered instead: type, title, status, detail and errors as in RFC 9457, and retry_after_s."""
+
+    def __init__(self, document: Mapping[str, Any], retry_after_s: float | None) -> None:
+        self.type: str = document.get("type", "about:blank")
+        self.title: str = document.get("title", "")
+        self.status: int = document["status"]
+        self.detail: str = document.get("detail", "")
+        self.errors: list[dict[str, str]] = document.get("errors", [])
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{self.status} {self.title}: {self.detail}")
+
+
+class ServerUnreachable(ConnectionError):
+    """No answer within the time-out, or the connection broke and retries did not help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActResult:
+    """What to do at one control step, as in the server's reply.
+
+    action: [A] float64. action_chunk: [H, A], `action` first; may be played until step valid_until_step if no further
+    answer comes. source: fresh, plan or hold. noise_level, spread: of the planned frame being followed. timing:
+    queue_ms, plan_ms, total_ms. What was not wanted is None.
+    """
+
+    request_id: str
+    step: int
+    action: NDArray[np.float64]
+    action_chunk: NDArray[np.float64] | None
+    source: Source
+    valid_until_step: int
+    noise_level: float | None
+    spread: float | None
+    clipped: bool
+    timing: Mapping[str, float] | None
+    revision: str
+
+
+class Client:
+    """A connection to one server; not thread safe. A broken connection is made anew, `retries` times a request."""
+
+    def __init__(self, url: str, *, timeout_s: float = 30.0, retries: int = 3, encoding: Encoding = "msgpack") -> None:
+        if encoding not in _MEDIA:
+            raise ValueError(f"encoding must be one of {sorted(_MEDIA)}, got {encoding!r}")
+        self._media = _MEDIA[encoding]
+        self._retries = retries
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers={"Accept": self._media})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections; sessions stay open on the server until their lease is over."""
+        self._http.close()
+
+    def ready(self) -> bool:
+        """Whether the server takes work now. Raises ServerUnreachable."""
+        try:
+            self.call("GET", "/readyz")
+        except ServerProblem as problem:
+            if problem.status == 503:
+                return False
+            raise
+        return True
+
+    def policies(self) -> list[dict[str, Any]]:
+        """id, revision and control_hz of each policy served."""
+        found: list[dict[str, Any]] = self.call("GET", "/v1/policies")["policies"]
+        return found
+
+    def policy(self, policy: str) -> dict[str, Any]:
+        """Streams, units, limits, rate, hashes and card of a policy. Raises ServerProblem (404) on an unknown one."""
+        found: dict[str, Any] = self.call("GET", f"/v1/policies/{policy}")
+        return found
+
+    def open(
+        self,
+        policy: str,
+        *,
+        goal: ArrayLike | None = None,
+        seed: int = 0,
+        control_hz: float | None = None,
+        limits: Mapping[str, Sequence[float]] | None = None,
+        lease_s: float = 60.0,
+    ) -> "Session":
+        """A new session.
+
+        goal: in the goal stream's units. limits: low and high of the action, [A] each. lease_s: the session ends after
+        so long without an act. Raises ServerProblem, ServerUnreachable.
+        """
+        body = {"policy": policy, "goal": self.array(goal), "seed": seed, "lease_s": lease_s}
+        body |= {"control_hz": control_hz, "limits": None if limits is None else dict(limits)}
+        return Session(self, self.call("POST", "/v1/sessions", body))
+
+    def act_once(
+        self, policy: str, history: Sequence[Mapping[str, ArrayLike]], *, goal: ArrayLike | None = None, seed: int = 0
+    ) -> NDArray[np.float64]:
+        """[H, A] actions for the newest observation of a history, without a session.
+
+        history: oldest first, one a control step, stream -> value. Raises ServerProblem, ServerUnreachable.
+        """
+        observations = [{name: self.array(value) for name, value in entry.items()} for entry in history]
+        body = {"policy": policy, "history": observations, "goal": self.array(goal), "seed": seed}
+        return np.array(self.call("POST", "/v1/act", body)["action_chunk"], dtype=np.float64)
+
+    def array(self, value: ArrayLike | None) -> Any:
+        """A value of a stream as it travels in this client's encoding."""
+        if value is None:
+            return None
+        array = np.asarray(value)
+        return codec.array_map(array) if self._media == codec.MSGPACK else array.tolist()
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The decoded answer, None if empty. Raises ServerProblem, ServerUnreachable; ValueError on NaN in JSON."""
+        content = None if body is None else codec.encode({k: v for k, v in body.items() if v is not None}, self._media)
+        headers = {} if body is None else {"Content-Type": self._media}
+        for attempt in range(self._retries + 1):
+            try:
+                response = self._http.request(method, path, content=content, headers=headers)
+                return _answer(response)
+            except _BROKEN as error:
+                if attempt == self._retries:
+                    raise ServerUnreachable(f"{method} {path}: {error} ({attempt + 1} attempts)") from error
+                time.sleep(_FIRST_PAUSE_S * 2**attempt)
+            except httpx.TransportError as error:
+                raise ServerUnreachable(f"{method} {path}: {type(error).__name__} {error}") from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+class Session:
+    """One robot's session; as a context manager it is deleted at the end. Counts steps and names requests by itself."""
+
+    def __init__(self, client: Client, opened: Mapping[str, Any]) -> None:
+        self.id: str = opened["session_id"]
+        self.policy: str = opened["policy"]
+        self.revision: str = opened["revision"]
+        self.control_hz: float = opened["control_hz"]
+        self.step: int = opened["step"]
+        self._client = client
+        self._in_doubt = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except ServerUnreachable:
+            if error is None:
+                raise
+
+    def act(
+        self,
+        observation: Mapping[str, ArrayLike],
+        *,
+        noise: Mapping[str, float] | None = None,
+        missing: Collection[str] = (),
+        goal: ArrayLike | None = None,
+        deadline_ms: float | None = None,
+        want: Sequence[str] | None = None,
+    ) -> ActResult:
+        """The action for what was sensed at this control step.
+
+        observation: stream -> value in its units. noise: stream -> standard error. missing: streams that were not
+        sensed; a value given for one is not sent. goal: from now on. deadline_ms: answer by then, if need be from the
+        plan at hand. want: optional parts of the reply, all by default. A repetition after a broken connection carries
+        the same request id, so it is not acted on twice. Raises ServerProblem, ServerUnreachable.
+        """
+        if self._in_doubt:  # the last answer was lost: it may have been acted on
+            self.step, self._in_doubt = self._fetch_plan()["step"], False
+        sensed = {name: self._client.array(value) for name, value in observation.items() if name not in missing}
+        body = {"request_id": uuid.uuid4().hex, "step": self.step, "observation": sensed, "missing": sorted(missing)}
+        body |= {"noise": None if noise is None else dict(noise), "goal": self._client.array(goal)}
+        body |= {"deadline_ms": deadline_ms, "want": None if want is None else list(want)}
+        try:
+            reply = self._client.call("POST", f"/v1/sessions/{self.id}/act", body)
+        except ServerUnreachable:
+            self._in_doubt = True
+            raise
+        self.step = reply["step"] + 1
+        return _act_result(reply)
+
+    def plan(self) -> Plan | None:
+        """The plan that is followed now, None before the first."""
+        plan = self._fetch_plan()["plan"]
+        return None if plan is None else _plan(plan)
+
+    def reset(self, *, goal: ArrayLike | None = None, seed: int | None = None) -> None:
+        """Begins a new episode; goal and seed stay as they were if not given."""
+        body = {"goal": self._client.array(goal), "seed": seed}
+        self.step = self._client.call("POST", f"/v1/sessions/{self.id}/reset", body)["step"]
+        self._in_doubt = False
+
+    def close(self) -> None:
+        """Ends the session; if it is already gone, that is as good."""
+        try:
+            self._client.call("DELETE", f"/v1/sessions/{self.id}")
+        except ServerProblem as problem:
+            if problem.status not in (404, 410):
+                raise
+
+    def _fetch_plan(self) -> dict[str, Any]:
+        reply: dict[str, Any] = self._client.call("GET", f"/v1/sessions/{self.id}/plan")
+        return reply
+
+
+def _answer(response: httpx.Response) -> Any:
+    if response.is_success:
+        media = codec.media_type(response.headers.get("content-type"))
+        return codec.decode(response.content, media) if media else None
+    try:
+        document = json.loads(response.content)
+    except ValueError:
+        document = {"title": response.reason_phrase, "detail": response.text[:300]}
+    retry_after = response.headers.get("retry-after", "")
+    retry_after_s = float(retry_after) if retry_after.isdigit() else None
+    raise ServerProblem({**document, "status": response.status_code}, retry_after_s)
+
+
+def _act_result(reply: Mapping[str, Any]) -> ActResult:
+    chunk = reply.get("action_chunk")
+    return ActResult(
+        request_id=reply["request_id"],
+        step=reply["step"],
+        action=np.array(reply["action"], dtype=np.float64),
+        action_chunk=None if chunk is None else np.array(chunk, dtype=np.float64),
+        source=reply["source"],
+        valid_until_step=reply["valid_until_step"],
+        noise_level=reply["noise_level"],
+        spread=reply.get("spread"),
+        clipped=reply["clipped"],
+        timing=reply.get("timing"),
+        revision=reply["revision"],
+    )
+
+
+def _plan(body: Mapping[str, Any]) -> Plan:
+    def arrays(streams: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+        return {name: np.array(values, dtype=np.float64) for name, values in streams.items()}
+
+    return Plan(
+        made_at_step=body["made_at_step"],
+        steps=np.array(body["steps"], dtype=np.int64),
+        streams=arrays(body["streams"]),
+        level=np.array(body["level"], dtype=np.float64),
+        spread=arrays(body["spread"]),
+        candidates=np.array(body["candidates"], dtype=np.float64),
+        costs=np.array(body["costs"], dtype=np.float64),
+        chosen=body["chosen"],
+        passes=body["passes"],
+    )

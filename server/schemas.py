@@ -1,0 +1,250 @@
+"""What travels: one pydantic schema for JSON and msgpack, requests strict and closed, replies plain.
+
+Knows nothing of policies: which streams, shapes and limits are right is checked in `validation`.
+"""
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+Want = Literal["action_chunk", "spread", "timing"]
+_EVERYTHING: list[Want] = ["action_chunk", "spread", "timing"]
+
+
+def _to_array(value: Any) -> NDArray[np.float64]:
+    """A number, nested list of numbers or numeric array as float64; ValueError on anything else or ragged."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("a number or evenly nested lists of numbers") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError("a number or evenly nested lists of numbers")
+    return np.asarray(array, dtype=np.float64)
+
+
+Numbers = Annotated[
+    Any,
+    BeforeValidator(_to_array),
+    WithJsonSchema(
+        {
+            "description": "number, nested lists of numbers, or in msgpack {__ndarray__, data, dtype, shape}",
+            "anyOf": [{"type": "number"}, {"type": "array"}, {"type": "object"}],
+        }
+    ),
+]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+StreamName = Annotated[str, Field(max_length=200)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ActionLimits(_Request):
+    """Limits of a session on the flat action, tighter than the policy's own. low, high: [A], in the action's units."""
+
+    low: list[Finite] | None = None
+    high: list[Finite] | None = None
+
+
+class OpenRequest(_Request):
+    """POST /v1/sessions. goal: in the goal stream's shape and units. control_hz: if given, must be the policy's."""
+
+    policy: str = Field(max_length=500)
+    goal: Numbers | None = None
+    seed: Seed = 0
+    control_hz: Positive | None = None
+    limits: ActionLimits | None = None
+    lease_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0
+    record: Any = Field(default=None, description="not supported by this version: answered 501")
+
+
+class ResetRequest(_Request):
+    """POST /v1/sessions/{id}/reset: a new episode from step 0. What is left out stays as it was."""
+
+    goal: Numbers | None = None
+    seed: Seed | None = None
+
+
+class ActRequest(_Request):
+    """POST /v1/sessions/{id}/act: the observation of one control step.
+
+    request_id: chosen by the client; a repeated one gets the same reply. step: 0 first, then one more each time.
+    noise: stream -> standard deviation of its error, in its units. missing: streams left out of observation. goal:
+    from now on. deadline_ms: answer within this time, from the present plan if need be. want: optional parts of the
+    reply.
+    """
+
+    request_id: str = Field(min_length=1, max_length=200)
+    step: int = Field(ge=0)
+    observation: dict[StreamName, Numbers]
+    noise: dict[StreamName, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
+    missing: list[StreamName] = Field(default_factory=list, max_length=100)
+    goal: Numbers | None = None
+    deadline_ms: Positive | None = None
+    want: list[Want] = Field(default_factory=lambda: list(_EVERYTHING))
+
+    def fingerprint(self) -> bytes:
+        """A digest of everything but request_id: equal for the same request in either encoding."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, array in sorted(self.observation.items()):
+            digest.update(repr((name, array.shape)).encode() + array.tobytes())
+        goal = None if self.goal is None else self.goal.tolist()
+        noise = sorted((self.noise or {}).items())
+        rest = (self.step, noise, sorted(self.missing), goal, self.deadline_ms, sorted(self.want))
+        digest.update(repr(rest).encode())
+        return digest.digest()
+
+
+class OneShotRequest(_Request):
+    """POST /v1/act: observations, oldest first, one a control step, and a goal; no session is kept."""
+
+    policy: str = Field(max_length=500)
+    history: list[dict[StreamName, Numbers]] = Field(min_length=1, max_length=1000)
+    goal: Numbers | None = None
+    seed: Seed = 0
+
+
+class Timing(_Reply):
+    """Where a request's time went. queue_ms: waiting for a worker. plan_ms: planning. Both 0 if no plan was due."""
+
+    queue_ms: float
+    plan_ms: float
+    total_ms: float
+
+
+class ActReply(_Reply):
+    """One decision. action: [A]. action_chunk: [H, A], `action` first; may be played until `valid_until_step`.
+
+    source: fresh (planned for this observation), plan (an earlier plan, still followed) or hold (no plan: stay).
+    noise_level: of the planned frame that is followed, 0 to 1. spread: of that frame's position, in its units.
+    """
+
+    request_id: str
+    step: int
+    action: list[float]
+    action_chunk: list[list[float]] | None = None
+    source: Literal["fresh", "plan", "hold"]
+    valid_until_step: int
+    noise_level: float | None
+    spread: float | None = None
+    clipped: bool
+    timing: Timing | None = None
+    revision: str
+
+
+class OneShotReply(_Reply):
+    """An action chunk [H, A] for the newest observation of a history."""
+
+    policy: str
+    revision: str
+    action: list[float]
+    action_chunk: list[list[float]]
+    source: Literal["fresh", "plan", "hold"]
+    noise_level: float | None
+    spread: float | None
+    clipped: bool
+    timing: Timing
+
+
+class SessionReply(_Reply):
+    """An open session. step: of the next act. expires_in_s: without a request; every act renews it."""
+
+    session_id: str
+    policy: str
+    revision: str
+    step: int
+    control_hz: float
+    goal: Any
+    seed: int
+    lease_s: float
+    expires_in_s: float
+
+
+class PlanBody(_Reply):
+    """A plan of F frames. steps: [F], control steps after made_at_step. streams, spread: [F, *shape], physical units.
+
+    level: [F, S] noise level of each frame and stream, streams in the policy's order. candidates: [C, F_max, *shape of
+    the goal], null past a candidate's own horizon. costs: [C], null if infinite.
+    """
+
+    made_at_step: int
+    steps: list[int]
+    streams: dict[str, Any]
+    level: list[list[float]]
+    spread: dict[str, Any]
+    candidates: Any
+    costs: list[float | None]
+    chosen: int
+    passes: int
+
+
+class PlanReply(_Reply):
+    """The plan that a session follows now, null if it has none yet. step: of the next act."""
+
+    session_id: str
+    step: int
+    plan: PlanBody | None
+
+
+class PolicySummary(_Reply):
+    id: str
+    revision: str
+    control_hz: float
+
+
+class PoliciesReply(_Reply):
+    policies: list[PolicySummary]
+
+
+class StreamReply(_Reply):
+    """One stream of a policy; low and high are flattened in C order, null where unlimited."""
+
+    name: str
+    role: str
+    shape: list[int]
+    units: str
+    low: list[float | None] | None
+    high: list[float | None] | None
+    rate_of: str | None
+
+
+class PolicyReply(_Reply):
+    """What a policy expects and gives. goal: the observation stream in which goals are given."""
+
+    id: str
+    revision: str
+    control_hz: float
+    goal: str | None
+    streams: list[StreamReply]
+    normaliser_hash: str
+    card: dict[str, Any]
+
+
+class Health(_Reply):
+    status: str
+
+
+class FieldProblem(_Reply):
+    field: str
+    expected: str
+    got: str
+
+
+class Problem(_Reply):
+    """RFC 9457 problem details, sent as application/problem+json whatever was asked for."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | None = None

@@ -1,0 +1,152 @@
+"""Runs the app under uvicorn: in the foreground until a signal, or in a thread for as long as a block lasts."""
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+import uvicorn
+
+from forcing.policy.policy import Policy
+from forcing.server.app import create_app
+from forcing.server.service import ServerSettings, Service
+
+GRACE_S = 10
+
+
+def run_server(
+    policies: Sequence[Policy],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    settings: ServerSettings | None = None,
+    allow_remote: bool = False,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes what is in flight and returns.
+
+    port 0 takes a free one. announce: told one line with the URL when the server is ready. Raises ValueError for a host
+    other than loopback without allow_remote, OSError if the port is taken, RuntimeError if the warm-up fails.
+    """
+    names = ", ".join(policy.name for policy in policies)
+    listener = _listen(host, port, allow_remote)
+    server = _Server(policies, settings, lambda: announce(f"forcing serves {names} at {_url(listener)}"))
+    server.run(sockets=[listener])
+    server.raise_if_failed()
+
+
+@contextlib.contextmanager
+def serving(policies: Sequence[Policy], *, port: int = 0, settings: ServerSettings | None = None) -> Iterator[str]:
+    """The URL of a server on loopback that runs in a thread, ready when the block begins, shut down when it ends."""
+    ready = threading.Event()
+    listener = _listen("127.0.0.1", port, allow_remote=False)
+    url = _url(listener)
+    server = _Server(policies, settings, ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="forcing-server")
+    thread.start()
+    try:
+        while not ready.wait(0.02):
+            if not thread.is_alive():
+                break
+        server.raise_if_failed()
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it is ready, stops taking work before it shuts down, and exits with 0 after a signal."""
+
+    def __init__(
+        self, policies: Sequence[Policy], settings: ServerSettings | None, on_ready: Callable[[], None]
+    ) -> None:
+        app = create_app(policies, settings)
+        self._service: Service = app.state.service
+        self._on_ready = on_ready
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                ws="none",
+                lifespan="on",
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._watcher = asyncio.create_task(self._announce_when_ready())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.shut_down()
+        self._watcher.cancel()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own raises the signal again when all is shut down, which would end the process with its code."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def raise_if_failed(self) -> None:
+        if self._service.state == "failed":
+            raise RuntimeError("a policy could not make its first plan; the log above says why")
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.handle_exit(number, frame)
+
+    async def _announce_when_ready(self) -> None:
+        while self._service.state == "warming up":
+            await asyncio.sleep(0.02)
+        if self._service.state == "ready":
+            self._on_ready()
+        else:
+            self.should_exit = True
+
+
+def _listen(host: str, port: int, allow_remote: bool) -> socket.socket:
+    if not allow_remote and not _is_loopback(host):
+        raise ValueError(
+            f"host {host!r} is not loopback and the server asks nobody for a password; "
+            "listen on 127.0.0.1, or allow remote clients explicitly"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio switches Nagle's delay off for named TCP sockets alone: 40 ms a request.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {reason}; port 0 takes a free one") from error
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

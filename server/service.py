@@ -1,0 +1,233 @@
+"""What the server does, one method an endpoint: sessions, acts, plans, policies. Knows nothing of FastAPI and bytes.
+
+Everything here runs on the event loop; only `Policy.plan` runs elsewhere, in the engine's threads.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from forcing.policy.controller import Controller
+from forcing.policy.policy import Policy
+from forcing.policy.types import Array, TrajectorySpec
+from forcing.server import views
+from forcing.server.acting import Actor
+from forcing.server.engine import Engine
+from forcing.server.errors import FieldError, InvalidRequest, NotFound, NotReady, NotSupported, did_you_mean
+from forcing.server.metrics import Metrics
+from forcing.server.schemas import (
+    ActReply,
+    ActRequest,
+    OneShotReply,
+    OneShotRequest,
+    OpenRequest,
+    PlanReply,
+    PoliciesReply,
+    PolicyReply,
+    ResetRequest,
+    SessionReply,
+)
+from forcing.server.sessions import Session, SessionTable
+from forcing.server.validation import action_limits, check_act, check_goal, check_history
+
+State = Literal["warming up", "ready", "failed", "shutting down"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How much the server takes.
+
+    max_body_bytes: of a request. max_sessions: open at once. workers: threads that plan. queue_limit: plans that may
+    wait for a worker.
+    """
+
+    max_body_bytes: int = 8 * 2**20
+    max_sessions: int = 64
+    workers: int = 1
+    queue_limit: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_body_bytes", 1), ("max_sessions", 1), ("workers", 1), ("queue_limit", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+class Service:
+    """The action service for some policies. `state` says whether it takes work."""
+
+    def __init__(self, policies: Sequence[Policy], settings: ServerSettings) -> None:
+        self._policies = {policy.name: policy for policy in policies}
+        if not policies or len(self._policies) != len(policies):
+            raise ValueError(f"need policies, each name once, got {[policy.name for policy in policies]}")
+        self.state: State = "warming up"
+        self.metrics = Metrics()
+        self._sessions = SessionTable(settings.max_sessions)
+        self._engine = Engine(settings.workers, settings.queue_limit)
+        self._actor = Actor(self._engine, self.metrics)
+        self._running: dict[tuple[str, str], tuple[bytes, asyncio.Task[ActReply]]] = {}
+        self.metrics.sessions.set_function(self._count_sessions)
+
+    async def warm_up(self) -> None:
+        """Makes one plan with every policy; then the service is ready. Raises what a policy raises."""
+        try:
+            for policy in self._policies.values():
+                session = self._throwaway(policy, *_example(policy.spec), seed=0)
+                await self._actor.act_once(session)
+        except Exception:
+            self.state = "failed"
+            raise
+        if self.state == "warming up":
+            self.state = "ready"
+
+    def shut_down(self) -> None:
+        """No new work from now on; acts being answered are finished."""
+        if self.state != "failed":
+            self.state = "shutting down"
+
+    def close(self) -> None:
+        """Shuts down and lets the worker threads go."""
+        self.shut_down()
+        self._engine.close()
+
+    def policies(self) -> PoliciesReply:
+        return PoliciesReply(policies=[views.policy_summary(policy) for policy in self._policies.values()])
+
+    def policy(self, name: str) -> PolicyReply:
+        if name not in self._policies:
+            raise NotFound(f"unknown policy {name!r:.200}{did_you_mean(name, self._policies)}")
+        return views.policy_reply(self._policies[name])
+
+    def open_session(self, request: OpenRequest) -> SessionReply:
+        self._check_ready()
+        policy = self._wanted(request.policy)
+        if request.record is not None:
+            raise NotSupported("record is not supported by this version; leave it out")
+        if request.control_hz is not None and request.control_hz != policy.spec.control_hz:
+            rule = f"{policy.spec.control_hz}, the rate that policy {policy.name!r} was trained for"
+            raise InvalidRequest([FieldError("control_hz", rule, str(request.control_hz))])
+        check_goal(policy.spec, request.goal)
+        limits = action_limits(policy.spec, request.limits)
+        now = time.monotonic()
+
+        def create() -> Session:
+            return Session(
+                id=secrets.token_urlsafe(16),
+                policy=policy,
+                controller=Controller(policy, goal=request.goal, seed=request.seed),
+                limits=limits,
+                goal=request.goal,
+                seed=request.seed,
+                lease_s=request.lease_s,
+                expires_at=now + request.lease_s,
+            )
+
+        return views.session_reply(self._sessions.add(now, create), now)
+
+    async def act(self, session_id: str, request: ActRequest) -> ActReply:
+        """The reply to one control step; a repeated request waits for, or gets, the reply of the first."""
+        received = time.perf_counter()
+        session = self._sessions.get(session_id, time.monotonic())
+        key = (session_id, request.request_id)
+        if key in self._running and self._running[key][0] == request.fingerprint():
+            return await asyncio.shield(self._running[key][1])
+        if (reply := session.remembered(request)) is not None:
+            session.renew(time.monotonic())
+            return reply
+        self._check_ready()
+        check_act(session.policy.spec, request)
+        new = session.begin(request)
+        # A task of its own: an act whose client hangs up is still finished, so that its repetition finds the reply.
+        task = asyncio.create_task(self._act(session, request, new, received))
+        self._running[key] = (request.fingerprint(), task)
+        task.add_done_callback(lambda done: self._finished(key, done))
+        return await asyncio.shield(task)
+
+    def plan(self, session_id: str) -> PlanReply:
+        session = self._sessions.get(session_id, time.monotonic())
+        plan = session.controller.plan
+        body = None if plan is None else views.plan_body(plan)
+        return PlanReply(session_id=session.id, step=session.controller.step, plan=body)
+
+    def reset_session(self, session_id: str, request: ResetRequest) -> SessionReply:
+        now = time.monotonic()
+        session = self._sessions.get(session_id, now)
+        check_goal(session.policy.spec, request.goal)
+        goal = session.goal if request.goal is None else request.goal
+        seed = session.seed if request.seed is None else request.seed
+        session.reset(Controller(session.policy, goal=goal, seed=seed), goal, seed, now)
+        return views.session_reply(session, now)
+
+    def close_session(self, session_id: str) -> None:
+        self._sessions.remove(session_id, time.monotonic()).drop_pending()
+
+    async def act_once(self, request: OneShotRequest) -> OneShotReply:
+        received = time.perf_counter()
+        self._check_ready()
+        policy = self._wanted(request.policy)
+        check_history(policy.spec, request.history, request.goal)
+        session = self._throwaway(policy, request.history, request.goal, request.seed)
+        answer = await self._actor.act_once(session)
+        return views.one_shot_reply(policy, answer, _ms_since(received))
+
+    async def _act(self, session: Session, request: ActRequest, new: bool, received: float) -> ActReply:
+        try:
+            answer = await self._actor.act(session, request, new=new, received=received)
+            reply = views.act_reply(request, answer, session.policy.revision, _ms_since(received))
+        except BaseException:
+            session.abandon(time.monotonic())
+            raise
+        session.finish(request, reply, time.monotonic())
+        self.metrics.act_seconds.observe(time.perf_counter() - received)
+        return reply
+
+    def _finished(self, key: tuple[str, str], task: asyncio.Task[ActReply]) -> None:
+        del self._running[key]
+        if not task.cancelled():
+            task.exception()  # marks it as seen when no client is left to hear it
+
+    def _throwaway(self, policy: Policy, history: Sequence[dict[str, Array]], goal: Array | None, seed: int) -> Session:
+        """A session outside the table, whose controller has taken all of `history` and not decided on its end."""
+        controller = Controller(policy, goal=goal, seed=seed)
+        for observation in history[:-1]:
+            controller.observe(observation)
+            controller.decide()
+        controller.observe(history[-1])
+        limits = action_limits(policy.spec, None)
+        return Session("", policy, controller, limits, goal, seed, lease_s=0.0, expires_at=0.0)
+
+    def _wanted(self, name: str) -> Policy:
+        if name not in self._policies:
+            known = f"a policy served here{did_you_mean(name, self._policies)}"
+            raise InvalidRequest([FieldError("policy", known, repr(name))])
+        return self._policies[name]
+
+    def _check_ready(self) -> None:
+        if self.state != "ready":
+            raise NotReady(f"the server is {self.state}", retry_after_s=1 if self.state == "warming up" else None)
+
+    def _count_sessions(self) -> float:
+        self._sessions.expire(time.monotonic())
+        return float(len(self._sessions))
+
+
+def _example(spec: TrajectorySpec) -> tuple[list[dict[str, Array]], Array | None]:
+    """An observation and a goal to warm up with: the middle of the limits, 0 where there are none."""
+
+    def middle(name: str) -> Array:
+        stream = spec[name]
+        if stream.low is None or stream.high is None:
+            return np.zeros(stream.shape)
+        low, high = np.array(stream.low), np.array(stream.high)
+        return np.where(np.isfinite(low + high), (low + high) / 2, 0.0).reshape(stream.shape)
+
+    observation = {stream.name: middle(stream.name) for stream in spec.of_role("observation")}
+    return [observation], None if spec.goal is None else middle(spec.goal)
+
+
+def _ms_since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000

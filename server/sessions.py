@@ -1,0 +1,181 @@
+"""Open sessions as pure state: who may act next, which replies are remembered, whose lease ran out.
+
+Takes `now` [s] as an argument; knows no clock, socket or network. A refused event raises and changes nothing.
+
+    state of a session      event                        next
+    idle, step n            begin(step n)                busy
+    idle                    begin(remembered request)    idle, the remembered reply
+    busy                    begin, reset                 refused: SessionBusy
+    busy                    finish                       idle, step n + 1, reply remembered
+    busy                    abandon                      idle, step n, which takes only the same observation again
+    idle                    reset                        idle, step 0, replies forgotten
+    idle, lease over        anything                     gone: SessionExpired for as long as its id is remembered
+"""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from forcing.policy.controller import Controller
+from forcing.policy.policy import Policy
+from forcing.policy.types import Array
+from forcing.server.engine import Planned
+from forcing.server.errors import (
+    FieldError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    SessionBusy,
+    SessionExpired,
+    StepConflict,
+)
+from forcing.server.schemas import ActReply, ActRequest
+from forcing.server.validation import Limits
+
+REMEMBERED_REPLIES = 16
+REMEMBERED_EXPIRED = 1024
+
+
+@dataclass(slots=True)
+class Session:
+    """One robot's session.
+
+    goal, seed: what the episode began with. limits: low and high of its action, [A] each. pending: the plan being made
+    for it, which this module only drops.
+    """
+
+    id: str
+    policy: Policy
+    controller: Controller
+    limits: Limits
+    goal: Array | None
+    seed: int
+    lease_s: float
+    expires_at: float
+    busy: bool = False
+    pending: asyncio.Future[Planned] | None = None
+    _observed: bytes | None = None
+    _replies: OrderedDict[str, tuple[bytes, ActReply]] = field(default_factory=OrderedDict)
+
+    def renew(self, now: float) -> None:
+        """The lease starts anew."""
+        self.expires_at = now + self.lease_s
+
+    def remembered(self, request: ActRequest) -> ActReply | None:
+        """The reply that this request got before. Raises InvalidRequest if its id was used for another request."""
+        if request.request_id not in self._replies:
+            return None
+        fingerprint, reply = self._replies[request.request_id]
+        if fingerprint != request.fingerprint():
+            raise InvalidRequest(
+                [FieldError("request_id", "a new id for a new request", f"{request.request_id!r} again")]
+            )
+        return reply
+
+    def begin(self, request: ActRequest) -> bool:
+        """Takes the session for one act; true if the observation is new, false if a failed act already gave it.
+
+        Raises SessionBusy while another act is answered, StepConflict if it is another step's turn or this step was
+        observed differently.
+        """
+        if self.busy:
+            raise SessionBusy("another act of this session is being answered; send one at a time")
+        expected = self.controller.step
+        if request.step != expected:
+            raise StepConflict(
+                f"step expected {expected}, got {request.step}",
+                errors=[FieldError("step", str(expected), str(request.step))],
+            )
+        fingerprint = request.fingerprint()
+        if self._observed is not None and self._observed != fingerprint:
+            raise StepConflict(
+                f"step {expected} was already observed; send the same observation again, or reset the session"
+            )
+        self.busy = True
+        new = self._observed is None
+        self._observed = fingerprint
+        return new
+
+    def finish(self, request: ActRequest, reply: ActReply, now: float) -> None:
+        """The act was answered: its reply is remembered and the lease renewed."""
+        self.busy, self._observed = False, None
+        self._replies[request.request_id] = (request.fingerprint(), reply)
+        while len(self._replies) > REMEMBERED_REPLIES:
+            self._replies.popitem(last=False)
+        self.renew(now)
+
+    def abandon(self, now: float) -> None:
+        """The act failed and no action was given: the step stays, and takes the same observation again."""
+        self.busy = False
+        self.renew(now)
+
+    def drop_pending(self) -> None:
+        """The plan being made, if any, is for nobody."""
+        if self.pending is not None:
+            self.pending.cancel()
+            self.pending = None
+
+    def reset(self, controller: Controller, goal: Array | None, seed: int, now: float) -> None:
+        """A new episode. Raises SessionBusy while an act is answered."""
+        if self.busy:
+            raise SessionBusy("an act of this session is being answered; reset when its reply has come")
+        self.controller, self.goal, self.seed = controller, goal, seed
+        self._observed = None
+        self._replies.clear()
+        self.drop_pending()
+        self.renew(now)
+
+
+class SessionTable:
+    """All open sessions, at most `capacity`, and the ids of those that expired lately."""
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1 session, got {capacity}")
+        self._capacity = capacity
+        self._open: dict[str, Session] = {}
+        self._expired: OrderedDict[str, None] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._open.values())
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, now: float, create: Callable[[], Session]) -> Session:
+        """The session that `create` makes, now open. Raises Overloaded, without calling it, if there is no room."""
+        self.expire(now)
+        if len(self._open) >= self._capacity:
+            wait_s = max(1, math.ceil(min(session.expires_at for session in self) - now))
+            raise Overloaded(
+                f"all {self._capacity} sessions are taken; delete one that is not used", retry_after_s=wait_s
+            )
+        session = create()
+        self._open[session.id] = session
+        return session
+
+    def get(self, session_id: str, now: float) -> Session:
+        """An open session. Raises SessionExpired, or NotFound if it was deleted or the id is unknown."""
+        self.expire(now)
+        if session_id in self._open:
+            return self._open[session_id]
+        if session_id in self._expired:
+            raise SessionExpired("the session had no request for as long as its lease_s; open a new one")
+        raise NotFound(f"unknown session {session_id!r:.80}; open one with POST /v1/sessions")
+
+    def remove(self, session_id: str, now: float) -> Session:
+        """The session, now closed. Raises as `get`."""
+        session = self.get(session_id, now)
+        del self._open[session_id]
+        return session
+
+    def expire(self, now: float) -> None:
+        """Closes every idle session whose lease is over."""
+        for session in [s for s in self if not s.busy and s.expires_at <= now]:
+            session.drop_pending()
+            del self._open[session.id]
+            self._expired[session.id] = None
+        while len(self._expired) > REMEMBERED_EXPIRED:
+            self._expired.popitem(last=False)

@@ -1,0 +1,120 @@
+"""Requests against a policy's streams: names, shapes and finite numbers, or an InvalidRequest naming every fault."""
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcing.policy.types import Array, StreamSpec, TrajectorySpec
+from forcing.server.errors import FieldError, InvalidRequest, did_you_mean
+from forcing.server.schemas import ActionLimits, ActRequest
+
+Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def check_act(spec: TrajectorySpec, request: ActRequest) -> None:
+    """Raises InvalidRequest, naming every field of an act that does not fit the policy."""
+    errors = observation_errors(spec, request.observation, request.missing, field="observation")
+    names = [stream.name for stream in spec.of_role("observation")]
+    for field, given in (("missing", request.missing), ("noise", request.noise or {})):
+        errors += [
+            FieldError(f"{field}.{name}", "an observation stream", f"{name!r}{did_you_mean(name, names)}")
+            for name in given
+            if name not in names
+        ]
+    _raise(errors + goal_errors(spec, request.goal))
+
+
+def check_goal(spec: TrajectorySpec, goal: Array | None) -> None:
+    """Raises InvalidRequest if the goal does not fit the policy's goal stream."""
+    _raise(goal_errors(spec, goal))
+
+
+def check_history(spec: TrajectorySpec, history: list[dict[str, Array]], goal: Array | None) -> None:
+    """Raises InvalidRequest, naming every field of a one-shot request that does not fit the policy."""
+    errors = goal_errors(spec, goal)
+    for index, observation in enumerate(history):
+        errors += observation_errors(spec, observation, (), field=f"history.{index}")
+    _raise(errors)
+
+
+def observation_errors(
+    spec: TrajectorySpec, observation: Mapping[str, Array], missing: Collection[str], *, field: str
+) -> list[FieldError]:
+    """Every fault of one observation: unknown streams, absent ones, wrong shapes, non-finite numbers."""
+    wanted = {stream.name: stream for stream in spec.of_role("observation")}
+    errors = []
+    for name in observation:
+        if name not in wanted:
+            errors.append(
+                FieldError(f"{field}.{name}", "an observation stream", f"{name!r}{did_you_mean(name, wanted)}")
+            )
+        elif name in missing:
+            errors.append(FieldError(f"{field}.{name}", "no value, as it is listed in missing", "a value"))
+    for name, stream in wanted.items():
+        if name in observation:
+            errors += _array_errors(f"{field}.{name}", stream, observation[name])
+        elif name not in missing:
+            errors.append(
+                FieldError(f"{field}.{name}", _described(stream), "nothing; list it in missing if it is lost")
+            )
+    return errors
+
+
+def goal_errors(spec: TrajectorySpec, goal: Array | None) -> list[FieldError]:
+    """Every fault of a goal; None is always right."""
+    if goal is None:
+        return []
+    if spec.goal is None:
+        return [FieldError("goal", "nothing: this policy takes no goal", f"shape {list(goal.shape)}")]
+    return _array_errors("goal", spec[spec.goal], goal)
+
+
+def action_limits(spec: TrajectorySpec, limits: ActionLimits | None) -> Limits:
+    """Low and high of the flat action, each [A]: the policy's, tightened by `limits`.
+
+    Raises InvalidRequest if those have another length or would widen the policy's.
+    """
+    streams = spec.of_role("action")
+    low = np.concatenate([_filled(stream.low, stream.size, -math.inf) for stream in streams])
+    high = np.concatenate([_filled(stream.high, stream.size, math.inf) for stream in streams])
+    if limits is None:
+        return low, high
+    errors, tight_low, tight_high = [], low, high
+    for field, given in (("limits.low", limits.low), ("limits.high", limits.high)):
+        if given is not None and len(given) != len(low):
+            errors.append(FieldError(field, f"{len(low)} numbers, one an action entry", f"{len(given)}"))
+        elif given is not None and any(not a <= g <= b for a, g, b in zip(low, given, high, strict=True)):
+            errors.append(FieldError(field, f"numbers within {low.tolist()} and {high.tolist()}", f"{given}"))
+        elif given is not None and field == "limits.low":
+            tight_low = np.array(given)
+        elif given is not None:
+            tight_high = np.array(given)
+    if not errors and (tight_low > tight_high).any():
+        errors.append(FieldError("limits.low", f"at most limits.high {tight_high.tolist()}", f"{tight_low.tolist()}"))
+    _raise(errors)
+    return tight_low, tight_high
+
+
+def _array_errors(field: str, stream: StreamSpec, array: Array) -> list[FieldError]:
+    if array.shape != stream.shape:
+        return [FieldError(field, _described(stream), f"shape {list(array.shape)}")]
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        index = tuple(bad[0].tolist())
+        return [FieldError(field, "finite numbers", f"{array[index]} at index {list(index)}")]
+    return []
+
+
+def _described(stream: StreamSpec) -> str:
+    return f"shape {list(stream.shape)}" + (f" in {stream.units}" if stream.units else "")
+
+
+def _filled(limit: tuple[float, ...] | None, size: int, default: float) -> NDArray[np.float64]:
+    return np.full(size, default) if limit is None else np.array(limit, dtype=np.float64)
+
+
+def _raise(errors: list[FieldError]) -> None:
+    if errors:
+        raise InvalidRequest(errors)

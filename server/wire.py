@@ -1,0 +1,159 @@
+"""Where HTTP meets the codec: bodies read up to a limit and decoded, replies encoded as asked, errors as problems."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from forcing.server import codec
+from forcing.server.errors import (
+    PROBLEM_MEDIA_TYPE,
+    BodyTooLarge,
+    FieldError,
+    InvalidRequest,
+    MalformedBody,
+    ServiceError,
+    UnsupportedMediaType,
+    did_you_mean,
+    http_problem,
+    problem_document,
+)
+from forcing.server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+class CodecRoute(APIRoute):
+    """A route whose JSON or msgpack body is read up to `app.state.max_body_bytes` and decoded before validation."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        fields = [param.field_info.annotation for param in self.dependant.body_params]
+        known = [name for body in fields for name in getattr(body, "model_fields", ())]
+
+        async def decoding(request: Request) -> Response:
+            if fields:
+                request = await _decoded(request)
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise InvalidRequest([_field_error(item, known) for item in error.errors()]) from error
+
+        return decoding
+
+
+class _DecodedRequest(Request):
+    """A request that looks to FastAPI like one with a JSON body."""
+
+    def __init__(self, request: Request, value: Any) -> None:
+        headers = [(name, text) for name, text in request.scope["headers"] if name != b"content-type"]
+        scope = {**request.scope, "headers": [*headers, (b"content-type", codec.JSON.encode())]}
+        super().__init__(scope, request.receive)
+        self._value = value
+
+    async def body(self) -> bytes:
+        return b"already decoded"
+
+    async def json(self) -> Any:
+        return self._value
+
+
+async def _decoded(request: Request) -> Request:
+    """Raises UnsupportedMediaType, BodyTooLarge or MalformedBody. A missing body is an empty map."""
+    header = request.headers.get("content-type")
+    media = codec.media_type(header)
+    data = await _read(request, request.app.state.max_body_bytes)
+    if not data:
+        return _DecodedRequest(request, {})
+    if media is None:
+        raise UnsupportedMediaType(f"Content-Type must be {codec.JSON} or {codec.MSGPACK}, got {header!r:.100}")
+    try:
+        return _DecodedRequest(request, codec.decode(data, media))
+    except ValueError as error:
+        raise MalformedBody(f"the body is not valid {media}: {error!s:.300}") from error
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    too_large = BodyTooLarge(f"a body may have {limit} bytes; send fewer or smaller arrays")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > limit:
+            raise too_large
+    return bytes(data)
+
+
+def encoded(request: Request, reply: BaseModel, status: int = 200) -> Response:
+    """The reply in the format that Accept names, else in the request's own."""
+    default = codec.media_type(request.headers.get("content-type")) or codec.JSON
+    media = codec.accepted(request.headers.get("accept"), default)
+    return Response(codec.encode(reply.model_dump(exclude_unset=True), media), status, media_type=media)
+
+
+def answer_errors_as_problems(app: FastAPI) -> None:
+    """Every error of the app becomes an application/problem+json answer without a traceback."""
+
+    async def service_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        retry = error.retry_after_s
+        headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
+        return _problem(problem_document(error), headers)
+
+    async def http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _problem(http_problem(error.status_code, str(error.detail)), dict(error.headers or {}))
+
+    async def unforeseen(_: Request, error: Exception) -> Response:
+        return _problem(problem_document(ServiceError("an unforeseen error; the server's log says more")), {})
+
+    app.add_exception_handler(ServiceError, service_error)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, unforeseen)
+
+
+def _problem(document: dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(json.dumps(document).encode(), document["status"], headers, PROBLEM_MEDIA_TYPE)
+
+
+def _field_error(error: dict[str, Any], known: list[str]) -> FieldError:
+    """pydantic's error as ours."""
+    path = [str(part) for part in error["loc"] if part != "body"] or ["body"]
+    field, got = ".".join(path), f"{error['input']!r:.100}"
+    if error["type"] == "missing":
+        return FieldError(field, "a value", "nothing")
+    if error["type"] == "extra_forbidden":
+        hint = did_you_mean(path[0], known) if len(path) == 1 else ""
+        return FieldError(field, f"no such field{hint}", got)
+    rule = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return FieldError(field, rule, got)
+
+
+class CountRequests:
+    """ASGI middleware that counts answered requests by method, route template and status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "unmatched")
+                self._metrics.requests.labels(scope["method"], route, str(message["status"])).inc()
+            await send(message)
+
+        await self._app(scope, receive, counting)
