@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.datasets.motion import disagreements, locate, unusual_changes
+from forcing.datasets.motion import disagreements, fitted_dt, locate, unusual_changes
 from forcing.datasets.recording import read_recording
 from forcing.policy.types import Array, StreamSpec, Trajectories
 
@@ -18,6 +18,7 @@ Places = tuple[tuple[int, int], ...]
 FIRST_FEW = 5
 SHORTEST_S = 0.1
 SHORTEST_STEPS = 2
+HZ_TOLERANCE = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,9 +198,12 @@ def _jumps(trajectories: Trajectories, stream: StreamSpec, values: Array) -> Ite
     spec, starts = trajectories.spec, trajectories.starts("observation")
     if stream.rate_of is not None:
         position = trajectories.streams[stream.rate_of]
+        if misfit := _wrong_hz(trajectories, stream, position, values):
+            yield misfit
+            return
         steps, tolerance = disagreements(position, values, starts, 1 / spec.control_hz)
         rule = f"{stream.rate_of!r} must move by dt·{stream.name!r} each step, give or take {tolerance:.3g}"
-        remedy = "an unflagged reset or a sensor fault: cut or remove the episode; if most steps, correct control_hz"
+        remedy = "an unflagged reset or a sensor fault: cut or remove the episode"
         severity: Severity = "error"
     elif any(other.rate_of == stream.name for other in spec.streams):
         return  # judged with its rate
@@ -211,6 +215,25 @@ def _jumps(trajectories: Trajectories, stream: StreamSpec, values: Array) -> Ite
     if steps.size:
         places = locate(steps[:FIRST_FEW], trajectories)
         yield Finding(severity=severity, stream=stream.name, rule=rule, count=len(steps), where=places, remedy=remedy)
+
+
+def _wrong_hz(trajectories: Trajectories, stream: StreamSpec, position: Array, rate: Array) -> Finding | None:
+    """A control_hz that the recording itself contradicts, which would let every step disagree."""
+    flat, flat_rate = position.reshape(len(position), -1), rate.reshape(len(rate), -1)
+    finite = np.isfinite(flat).all(axis=1) & np.isfinite(flat_rate).all(axis=1)
+    claimed = trajectories.spec.control_hz
+    seconds = fitted_dt(flat[finite], flat_rate[finite])
+    if seconds is None or abs(seconds * claimed - 1) <= HZ_TOLERANCE:
+        return None
+    return Finding(
+        severity="error",
+        stream=stream.name,
+        rule=f"must be the rate of {stream.rate_of!r} at control_hz, which is {claimed:g}; "
+        f"the data moves as if it were {1 / seconds if seconds else np.inf:.3g}",
+        count=int(trajectories.lengths.sum()),
+        where=(),
+        remedy="pass the right control_hz when reading, or drop rate_of if this is no rate",
+    )
 
 
 def _finding(

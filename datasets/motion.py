@@ -10,17 +10,19 @@ RATE_SLACK = 0.5  # of the fastest usual step: how far position and rate may dis
 JUMP_FACTOR = 10.0  # over the largest usual change: an order of magnitude
 
 
-def fitted_dt(position: Array, velocity: Array) -> float:
+def fitted_dt(position: Array, velocity: Array) -> float | None:
     """Seconds a step: the median of dx·v / v·v over the faster half of the rows, which jumps and contacts do not move.
 
     position, velocity: [R, D], one row after another; the velocity belongs to the position of its own row, which it
-    brought about. Raises ValueError if nothing moves.
+    brought about. None if nothing moves.
     """
+    if len(position) < 2:
+        return None
     moved, rate = np.diff(position, axis=0), velocity[1:]
     squared = (rate**2).sum(axis=1)
     fast = (squared > 0) & (squared >= np.median(squared))
     if not fast.any():
-        raise ValueError("velocity is zero in every row, so no time step can be derived; record a moving robot")
+        return None
     return float(np.median((moved * rate).sum(axis=1)[fast] / squared[fast]))
 
 
@@ -33,9 +35,10 @@ def jumps(position: Array, velocity: Array) -> NDArray[np.int64]:
     finite = np.isfinite(position).all(axis=1) & np.isfinite(velocity).all(axis=1)
     speed = np.sqrt((velocity[finite] ** 2).sum(axis=1))
     fastest = float(np.quantile(speed, 0.999)) if speed.size else 0.0
-    if len(position) < 2 or fastest == 0:
+    dt = fitted_dt(position[finite], velocity[finite])
+    if dt is None:
         return np.zeros(0, np.int64)
-    reach = STEP_SLACK * abs(fitted_dt(position[finite], velocity[finite])) * fastest
+    reach = STEP_SLACK * abs(dt) * fastest
     distance = np.sqrt((np.diff(position, axis=0) ** 2).sum(axis=1))
     return np.flatnonzero(distance > reach)
 

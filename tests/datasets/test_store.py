@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forcing.datasets.store import StoreError, is_store, open_store, write_store
-from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
+from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
 Recorder = Callable[..., Trajectories]
 
@@ -48,7 +48,7 @@ def test_frames_doubles_zeros_and_many_chunks_come_back_exactly(tmp_path: Path) 
         control_hz=12.5,
     )
     rng = np.random.default_rng(0)
-    streams = {
+    streams: dict[str, Array] = {
         "camera": rng.integers(0, 256, (102, 96, 96, 3), dtype=np.uint8),
         "joint": rng.standard_normal(102),
         "lengths": np.zeros((100, 3), np.float32),
