@@ -18,10 +18,9 @@ from typing import Any, TypedDict
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 from numpy.typing import NDArray
 
-from forcing.envs.maze2d import MAZE_MAPS, private_temporary_folder
+from forcing.envs.maze2d import maze_map, point_maze
 from forcing.envs.waypoint_expert import DEMONSTRATION_NOISE, REACHED_M, WaypointExpert
 
 SHARD_STEPS = 25_000
@@ -61,8 +60,7 @@ def collect(maze: str, *, steps: int, seed: int, workers: int | None = None) -> 
     than one, the calling script must be importable (`if __name__ == "__main__":`). Raises ValueError for an unknown
     maze, or a number below its least.
     """
-    if maze not in MAZE_MAPS:
-        raise ValueError(f"maze must be one of {sorted(MAZE_MAPS)}, got {maze!r}")
+    maze_map(maze)  # an unknown maze is an error at once
     workers = (os.cpu_count() or 1) if workers is None else workers
     for name, value, least in (("steps", steps, 1), ("seed", seed, 0), ("workers", workers, 1)):
         if value < least:
@@ -77,9 +75,11 @@ def collect(maze: str, *, steps: int, seed: int, workers: int | None = None) -> 
 
 
 def recording_spec(maze: str) -> EnvSpec:
-    """The Gymnasium environment that recordings name as theirs: PointMaze with D4RL pointmaze's arguments."""
-    if maze not in MAZE_MAPS:
-        raise ValueError(f"maze must be one of {sorted(MAZE_MAPS)}, got {maze!r}")
+    """The Gymnasium environment that recordings name as theirs: PointMaze with D4RL pointmaze's arguments.
+
+    Raises ValueError for an unknown maze.
+    """
+    maze_map(maze)  # an unknown maze is an error at once
     label = {"umaze": "UMaze"}.get(maze, maze.capitalize())
     spec = deepcopy(gymnasium.spec(f"PointMaze_{label}-v3"))
     spec.kwargs = {**spec.kwargs, "continuing_task": True, "reset_target": True}
@@ -107,10 +107,9 @@ def _run(shards: list[_Shard], workers: int) -> Iterator[list[Episode]]:
 
 def _collect_shard(shard: _Shard) -> list[Episode]:
     for_env, for_noise = shard.seed.spawn(2)
-    with private_temporary_folder():
-        env = PointMazeEnv(maze_map=MAZE_MAPS[shard.maze], continuing_task=True, reset_target=False)
+    env = point_maze(shard.maze)
     rng = np.random.default_rng(for_noise)
-    expert = WaypointExpert(MAZE_MAPS[shard.maze], noise_std=DEMONSTRATION_NOISE, rng=rng)
+    expert = WaypointExpert(maze_map(shard.maze), noise_std=DEMONSTRATION_NOISE, rng=rng)
     observation, _ = env.reset(seed=int(for_env.generate_state(1)[0]))
     episodes: list[Episode] = []
     left = shard.steps
@@ -134,7 +133,7 @@ def _rests_at_goal(observation: dict[str, NDArray[np.float64]]) -> bool:
     return bool(near and np.linalg.norm(observation["observation"][2:]) < REST_SPEED)
 
 
-def _draw_goal(env: PointMazeEnv, position: NDArray[np.float64]) -> NDArray[np.float64]:
+def _draw_goal(env: Any, position: NDArray[np.float64]) -> NDArray[np.float64]:
     """A goal as PointMaze draws them, beyond the success radius, set in `env`."""
     while np.linalg.norm(position - env.goal) <= SUCCESS_RADIUS_M:
         env.goal = env.add_xy_position_noise(env.generate_target_goal())

@@ -14,13 +14,18 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from farama_notifications import notifications  # type: ignore[import-untyped]
 from gymnasium import spaces
 from gymnasium.utils.ezpickle import EzPickle
-from gymnasium_robotics.envs.maze import maps
-from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 from numpy.typing import NDArray
 
 from forcing.envs.maze_grid import MazeMap, Point
+
+# Each process that imports gymnasium-robotics would print a notice about other environments on stderr.
+notifications.pop("gymnasium_robotics", None)
+
+from gymnasium_robotics.envs.maze import maps  # noqa: E402
+from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv  # noqa: E402
 
 GOAL_RADIUS_M = 0.5
 CONTROL_HZ = 100.0
@@ -30,6 +35,13 @@ SPEED_BOUND = 6.0
 MAZE_MAPS: Mapping[str, MazeMap] = {"umaze": maps.U_MAZE, "medium": maps.MEDIUM_MAZE, "large": maps.LARGE_MAZE}
 
 _TEMPORARY_FOLDER = threading.Lock()
+
+
+def maze_map(maze: str) -> MazeMap:
+    """The maze's rows of cells, 1 for a wall. Raises ValueError for an unknown maze."""
+    if maze not in MAZE_MAPS:
+        raise ValueError(f"maze must be one of {list(MAZE_MAPS)}, got {maze!r}")
+    return MAZE_MAPS[maze]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +93,7 @@ def normalized_score(task: Maze2DTask, episode_return: float) -> float:
 
 
 @contextmanager
-def private_temporary_folder() -> Iterator[None]:
+def _private_temporary_folder() -> Iterator[None]:
     """Everything that `tempfile` writes meanwhile goes to a folder of its own, which is removed at the end.
 
     PointMaze leaves its model in the temporary folder under a name made from the clock: processes that start together
@@ -95,6 +107,15 @@ def private_temporary_folder() -> Iterator[None]:
             tempfile.tempdir = before
 
 
+def point_maze(maze: str) -> PointMazeEnv:
+    """PointMaze as it is, not registered and without wrappers; its goal stays until the caller moves it.
+
+    Raises ValueError for an unknown maze.
+    """
+    with _private_temporary_folder():
+        return PointMazeEnv(maze_map=maze_map(maze), continuing_task=True, reset_target=False)
+
+
 class Maze2DEnv(PointMazeEnv):  # type: ignore[misc]  # the package has no types
     """Maze2D with D4RL's reward and goals.
 
@@ -104,11 +125,9 @@ class Maze2DEnv(PointMazeEnv):  # type: ignore[misc]  # the package has no types
     """
 
     def __init__(self, maze: str, goal: Point | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
-        if maze not in MAZE_MAPS:
-            raise ValueError(f"maze must be one of {sorted(MAZE_MAPS)}, got {maze!r}")
-        with private_temporary_folder():
+        with _private_temporary_folder():
             super().__init__(
-                maze_map=MAZE_MAPS[maze],
+                maze_map=maze_map(maze),
                 render_mode=render_mode,
                 continuing_task=True,
                 reset_target=False,
