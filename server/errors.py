@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+_MOST_ERRORS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class InvalidRequest(ServiceError):
     status, code, title = 422, "invalid-request", "A field breaks its rule"
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        super().__init__("; ".join(str(error) for error in errors), errors=errors)
+        told = errors[:_MOST_ERRORS]
+        more = [f"and {len(errors) - len(told)} more"] if len(errors) > len(told) else []
+        super().__init__("; ".join([*map(str, told), *more]), errors=told)
 
 
 class Overloaded(ServiceError):

@@ -108,7 +108,7 @@ async def act_once(request: Request, body: OneShotRequest) -> Response:
 
 
 def describe_encodings(document: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI document with msgpack beside JSON wherever JSON is spoken, and problems under their own media type."""
+    """The OpenAPI document with msgpack beside JSON wherever that is spoken, and problems under their media type."""
     for path in document["paths"].values():
         for operation in path.values():
             content = operation.get("requestBody", {}).get("content", {})

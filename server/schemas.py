@@ -109,7 +109,7 @@ class OneShotRequest(_Request):
     """POST /v1/act: observations, oldest first, one a control step, and a goal; no session is kept."""
 
     policy: str = Field(max_length=500)
-    history: list[dict[StreamName, Numbers]] = Field(min_length=1, max_length=1000)
+    history: list[dict[StreamName, Numbers]] = Field(min_length=1, max_length=256)
     goal: Numbers | None = None
     seed: Seed = 0
 

@@ -1,7 +1,6 @@
 """Where HTTP meets the codec: bodies read up to a limit and decoded, replies encoded as asked, errors as problems."""
 
 import json
-import logging
 import math
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -28,7 +27,7 @@ from forcing.server.errors import (
 )
 from forcing.server.metrics import Metrics
 
-logger = logging.getLogger(__name__)
+_BODY_MEDIA = "forcing.body_media"
 
 
 class CodecRoute(APIRoute):
@@ -53,9 +52,10 @@ class CodecRoute(APIRoute):
 class _DecodedRequest(Request):
     """A request that looks to FastAPI like one with a JSON body."""
 
-    def __init__(self, request: Request, value: Any) -> None:
+    def __init__(self, request: Request, value: Any, media: str) -> None:
         headers = [(name, text) for name, text in request.scope["headers"] if name != b"content-type"]
-        scope = {**request.scope, "headers": [*headers, (b"content-type", codec.JSON.encode())]}
+        as_json = [*headers, (b"content-type", codec.JSON.encode())]
+        scope = {**request.scope, "headers": as_json, _BODY_MEDIA: media}
         super().__init__(scope, request.receive)
         self._value = value
 
@@ -72,11 +72,11 @@ async def _decoded(request: Request) -> Request:
     media = codec.media_type(header)
     data = await _read(request, request.app.state.max_body_bytes)
     if not data:
-        return _DecodedRequest(request, {})
+        return _DecodedRequest(request, {}, codec.JSON)
     if media is None:
         raise UnsupportedMediaType(f"Content-Type must be {codec.JSON} or {codec.MSGPACK}, got {header!r:.100}")
     try:
-        return _DecodedRequest(request, codec.decode(data, media))
+        return _DecodedRequest(request, codec.decode(data, media), media)
     except ValueError as error:
         raise MalformedBody(f"the body is not valid {media}: {error!s:.300}") from error
 
@@ -96,8 +96,7 @@ async def _read(request: Request, limit: int) -> bytes:
 
 def encoded(request: Request, reply: BaseModel, status: int = 200) -> Response:
     """The reply in the format that Accept names, else in the request's own."""
-    default = codec.media_type(request.headers.get("content-type")) or codec.JSON
-    media = codec.accepted(request.headers.get("accept"), default)
+    media = codec.accepted(request.headers.get("accept"), request.scope.get(_BODY_MEDIA, codec.JSON))
     return Response(codec.encode(reply.model_dump(exclude_unset=True), media), status, media_type=media)
 
 
@@ -129,7 +128,7 @@ def _problem(document: dict[str, Any], headers: dict[str, str]) -> Response:
 def _field_error(error: dict[str, Any], known: list[str]) -> FieldError:
     """pydantic's error as ours."""
     path = [str(part) for part in error["loc"] if part != "body"] or ["body"]
-    field, got = ".".join(path), f"{error['input']!r:.100}"
+    field, got = ".".join(path)[:200], f"{error['input']!r:.100}"
     if error["type"] == "missing":
         return FieldError(field, "a value", "nothing")
     if error["type"] == "extra_forbidden":

@@ -15,7 +15,7 @@ from forcing.policy.network import build_denoiser
 from forcing.policy.planner import PlannerConfig, PlanRequest
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.preset import Preset
-from forcing.policy.tokens import Normaliser, TokenLayout, Tokenizer
+from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import Plan, StreamSpec, TrajectorySpec
 from forcing.server.serve import serving
 

@@ -1,0 +1,230 @@
+"""The client against a real server, in both encodings and over a connection that breaks."""
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from forcing.policy.controller import Controller
+from forcing.policy.policy import Policy
+from forcing.policy.types import Decision
+from forcing.server.client import Client, Encoding, ServerProblem, ServerUnreachable
+
+HERE = {"position": np.zeros(2), "velocity": np.zeros(2)}
+
+
+def walk(steps: int) -> list[dict[str, NDArray[np.float64]]]:
+    rng = np.random.default_rng(7)
+    return [{"position": rng.normal(size=2), "velocity": rng.normal(size=2)} for _ in range(steps)]
+
+
+def in_process(policy: Policy, observations: list[dict[str, NDArray[np.float64]]]) -> list[Decision]:
+    controller = Controller(policy, goal=np.array([1.0, -1.0]), seed=11)
+    decisions = []
+    for step, observation in enumerate(observations):
+        if step == 6:
+            controller.set_goal(np.array([0.5, 0.1]))
+        noise = {"position": 0.3} if step == 4 else None
+        controller.observe(observation, noise=noise, missing=["velocity"] if step == 8 else ())
+        if (request := controller.request()) is not None:
+            controller.install(policy.plan(request))
+        decisions.append(controller.decide())
+    return decisions
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+def test_over_http_every_number_is_that_of_the_same_controller_in_process(
+    url: str, policy: Policy, encoding: Encoding
+) -> None:
+    observations = walk(12)
+    expected = in_process(policy, observations)
+    with Client(url, encoding=encoding) as client, client.open("tiny", goal=[1.0, -1.0], seed=11) as session:
+        for step, (observation, decision) in enumerate(zip(observations, expected, strict=True)):
+            result = session.act(
+                observation,
+                goal=[0.5, 0.1] if step == 6 else None,
+                noise={"position": 0.3} if step == 4 else None,
+                missing=["velocity"] if step == 8 else (),
+            )
+            assert result.action_chunk is not None
+            assert result.action.tobytes() == decision.action.astype(np.float64).tobytes()
+            assert result.action_chunk.tobytes() == decision.action_chunk.astype(np.float64).tobytes()
+            assert (result.step, result.source, result.valid_until_step) == (
+                decision.step,
+                decision.source,
+                decision.valid_until_step,
+            )
+            assert (result.noise_level, result.spread, result.clipped) == (
+                decision.noise_level,
+                decision.spread,
+                decision.clipped,
+            )
+
+
+def test_the_plan_comes_back_whole(url: str, policy: Policy) -> None:
+    controller = Controller(policy, goal=np.array([1.0, -1.0]), seed=11)
+    controller.observe(HERE)
+    request = controller.request()
+    assert request is not None
+    expected = policy.plan(request)
+    with Client(url) as client, client.open("tiny", goal=[1.0, -1.0], seed=11) as session:
+        assert session.plan() is None
+        session.act(HERE)
+        plan = session.plan()
+    assert plan is not None
+    assert (plan.made_at_step, plan.chosen, plan.passes) == (0, expected.chosen, expected.passes)
+    for ours, theirs in (
+        (plan.steps, expected.steps),
+        (plan.level, expected.level),
+        (plan.costs, expected.costs),
+        (plan.candidates, expected.candidates),
+        *((plan.streams[name], expected.streams[name]) for name in expected.streams),
+        *((plan.spread[name], expected.spread[name]) for name in expected.spread),
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert np.isnan(plan.candidates).any(), "shorter candidates end in NaN"
+
+
+def test_a_reset_replays_the_episode_and_closing_twice_is_fine(url: str) -> None:
+    with Client(url) as client:
+        session = client.open("tiny", goal=[1.0, 1.0], seed=1)
+        first = [session.act(observation).action.tolist() for observation in walk(5)]
+        session.reset()
+        assert [session.act(observation).action.tolist() for observation in walk(5)] == first
+        session.close()
+        session.close()
+        with pytest.raises(ServerProblem) as problem:
+            session.act(HERE)
+        assert problem.value.status == 404
+
+
+def test_a_problem_carries_what_the_server_said(url: str) -> None:
+    with Client(url) as client, client.open("tiny") as session:
+        with pytest.raises(
+            ServerProblem, match=r"observation\.position: expected shape \[2\] in m, got shape \[3\]"
+        ) as e:
+            session.act({"position": np.zeros(3), "velocity": np.zeros(2)})
+        assert (e.value.status, e.value.type) == (422, "urn:forcing:problem:invalid-request")
+        assert e.value.errors[0]["field"] == "observation.position"
+        assert session.act(HERE).step == 0
+
+
+def test_the_one_shot_and_the_lists_of_policies(url: str) -> None:
+    with Client(url) as client:
+        assert client.ready()
+        assert "tiny" in [policy["id"] for policy in client.policies()]
+        assert client.policy("tiny")["control_hz"] == 100.0
+        assert client.act_once("tiny", [HERE], goal=[1.0, 1.0]).shape[1] == 2
+
+
+class Breaker:
+    """A proxy that swallows the reply and hangs up as often as `breaks` says."""
+
+    def __init__(self, url: str) -> None:
+        self.breaks = 0
+        self._target = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client, closing(socket.create_connection(self._target)) as server:
+                self._relay(client, server)
+
+    def _relay(self, client: socket.socket, server: socket.socket) -> None:
+        """One client at a time, one request a turn; the tests' messages fit in one segment or end with a short one."""
+        while True:
+            request = self._message(client)
+            if not request:
+                return
+            server.sendall(request)
+            reply = self._message(server)
+            if self.breaks > 0:
+                self.breaks -= 1
+                return
+            client.sendall(reply)
+
+    @staticmethod
+    def _message(source: socket.socket) -> bytes:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            part = source.recv(65536)
+            if not part:
+                return b""
+            data += part
+        head, _, body = data.partition(b"\r\n\r\n")
+        lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        wanted = int(lengths[0].split(b":")[1]) if lengths else 0
+        while len(body) < wanted:
+            part = source.recv(65536)
+            data, body = data + part, body + part
+        return data
+
+
+@pytest.fixture
+def breaker(url: str) -> Iterator[Breaker]:
+    with closing(Breaker(url)) as proxy:
+        yield proxy
+
+
+def test_a_lost_reply_is_fetched_again_and_not_acted_on_twice(breaker: Breaker, url: str) -> None:
+    observations = walk(6)
+    with Client(url) as client, client.open("tiny", goal=[1.0, 1.0]) as session:
+        expected = [session.act(observation).action.tolist() for observation in observations]
+    with Client(breaker.url) as client, client.open("tiny", goal=[1.0, 1.0]) as session:
+        actions = []
+        for step, observation in enumerate(observations):
+            breaker.breaks = 2 if step in (1, 4) else 0
+            result = session.act(observation)
+            assert result.step == step
+            actions.append(result.action.tolist())
+    assert actions == expected
+
+
+def test_after_retries_run_out_the_next_act_finds_its_step_again(breaker: Breaker) -> None:
+    with Client(breaker.url, retries=1) as client, client.open("tiny", goal=[1.0, 1.0]) as session:
+        session.act(HERE)
+        breaker.breaks = 2
+        with pytest.raises(ServerUnreachable, match="2 attempts"):
+            session.act(HERE)
+        assert session.act(HERE).step == 2, "the server acted on step 1, its reply was lost"
+
+
+def test_no_server_is_unreachable_after_the_retries() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Client(f"http://127.0.0.1:{port}", retries=1) as client, pytest.raises(ServerUnreachable):
+        client.policies()
+
+
+def test_a_silent_server_is_unreachable_after_the_time_out() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.1) as client,
+        pytest.raises(ServerUnreachable, match="ReadTimeout"),
+    ):
+        client.policies()
+
+
+def test_the_client_imports_neither_torch_nor_the_server_framework() -> None:
+    code = "import sys, forcing.server.client; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"httpx", "numpy"} <= set(modules)
+    assert not {"torch", "fastapi", "starlette", "pydantic", "uvicorn"} & set(modules)
