@@ -1,5 +1,6 @@
 """Writers that are killed, for real, at moments of our choosing."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -86,6 +87,32 @@ def test_a_writer_killed_while_replacing_leaves_one_whole_store(tmp_path: Path, 
     noise = np.random.default_rng(0).standard_normal((20_000, 9)).astype(np.float32)
     for values in found.streams.values():
         assert np.array_equal(values, noise + np.float32(version))
+
+
+@pytest.mark.parametrize("left_aside", [False, True])
+def test_at_every_file_system_step_of_a_replacement_one_whole_store_is_readable(
+    tmp_path: Path, point_mass: Recorder, monkeypatch: pytest.MonkeyPatch, left_aside: bool
+) -> None:
+    path = write_store(point_mass([5, 6]), tmp_path / "maze.zarr")
+    if left_aside:  # by a writer that died between the two renames
+        path.rename(aside(path))
+    seen: list[list[int]] = []
+
+    def looking(step: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object, **kwargs: object) -> object:
+            seen.append(open_store(path).lengths.tolist())
+            result = step(*args, **kwargs)
+            seen.append(open_store(path).lengths.tolist())
+            return result
+
+        return wrapped
+
+    monkeypatch.setattr(Path, "rename", looking(Path.rename))
+    monkeypatch.setattr(shutil, "rmtree", looking(shutil.rmtree))
+    write_store(point_mass([4]), path)
+    assert seen[0] == [5, 6]
+    assert seen[-1] == [4]
+    assert len(seen) == (4 if left_aside else 8)
 
 
 def test_a_writer_that_died_between_the_two_renames_leaves_the_old_store_readable(

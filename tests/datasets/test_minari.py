@@ -13,6 +13,7 @@ import minari
 import numpy as np
 import pytest
 from gymnasium import spaces
+from minari.namespace import list_local_namespaces
 
 from forcing.datasets.checks import check
 from forcing.datasets.minari_files import read_minari
@@ -190,6 +191,24 @@ def test_an_unrecorded_rate_must_be_passed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="control_hz is not recorded and must be passed"):
         read_minari(path)
     assert read_minari(path, control_hz=25).spec.control_hz == 25
+
+
+@pytest.mark.parametrize("before", [None, "as before"])
+def test_minaris_own_root_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.delenv("MINARI_DATASETS_PATH", raising=False)
+    if before is not None:
+        monkeypatch.setenv("MINARI_DATASETS_PATH", before)
+    write_minari(tmp_path, "test/arm-v1", [arm(5)], **ARM)
+    assert os.environ.get("MINARI_DATASETS_PATH") == before
+
+
+def test_minari_lists_the_namespaces_of_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("lab/bench/arm-v1", "lab/bench/arm-v2"):
+        write_minari(tmp_path, name, [arm(5)], **ARM)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    assert sorted(list_local_namespaces()) == ["lab", "lab/bench"]
 
 
 def test_an_interrupted_recording_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

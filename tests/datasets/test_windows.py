@@ -136,6 +136,16 @@ def test_a_split_gives_every_episode_whole_to_one_side(lengths: list[int], fract
     assert abs(len(sides[1].lengths) - fraction * len(lengths)) <= 1
 
 
+def test_a_split_draws_its_episodes_at_random() -> None:
+    recording = coded([2] * 8)
+    held_out = {
+        int(episode)
+        for seed in range(40)
+        for episode in split(recording, 0.25, np.random.default_rng(seed))[1].streams["seen"][:, 0]
+    }
+    assert held_out == set(range(8))
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
 def test_a_split_refuses_a_fraction_that_leaves_a_side_empty(fraction: float) -> None:
     with pytest.raises(ValueError, match="validation_fraction must be above 0 and below 1"):
