@@ -16,7 +16,9 @@ from forcing.eval.tasks import Task
 Report = dict[str, Any]
 
 
-def build_report(task: Task, policy: str, revision: str | None, seed: int, episodes: Sequence[Episode], command: str) -> Report:
+def build_report(
+    task: Task, policy: str, revision: str | None, seed: int, episodes: Sequence[Episode], command: str
+) -> Report:
     """Means with their standard errors over episodes, and a record of each episode.
 
     Raises ValueError without episodes.
@@ -78,7 +80,16 @@ def write_report(report: Report | Sequence[Report], path: Path) -> None:
 def table_of(reports: Sequence[Report]) -> Table:
     """One row a report."""
     table = Table(title="D4RL score: mean over episodes ± standard error")
-    for column in ("task", "policy", "episodes", "return", "normalized", "success", "steps to goal", "plan ms p50 / p99"):
+    for column in (
+        "task",
+        "policy",
+        "episodes",
+        "return",
+        "normalized",
+        "success",
+        "steps to goal",
+        "plan ms p50 / p99",
+    ):
         table.add_column(column, justify="left" if column in ("task", "policy") else "right")
     for row in reports:
         table.add_row(

@@ -5,7 +5,7 @@ Knows no simulator and no map; all it has is the denoiser's idea of what traject
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -34,14 +34,14 @@ class PlannerConfig:
     kept. history_frames: observed frames that the planner is shown, the newest alone by default.
     """
 
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Schedule = Schedule(sampling_steps=3, uncertainty_scale=0.25)
     samples: int = 4
     goal_by: Literal["clamp", "guidance"] = "clamp"
     guidance_scale: float = 20.0
     futures: int = 0
-    open_rows: int = 0
-    kinematic_tolerance: float = 0.2
-    end_tolerance: float = 0.3
+    open_rows: int = 2
+    kinematic_tolerance: float = 0.3
+    end_tolerance: float = 0.4
     replan_steps: int = 32
     hold_distance: float = 0.3
     history_frames: int = 1

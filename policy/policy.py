@@ -41,6 +41,7 @@ class Policy:
         except RuntimeError as error:
             raise CheckpointError(f"policy {name!r}: weights do not fit its preset: {error}") from error
         denoiser.eval().requires_grad_(False)
+        self.parameters: int = sum(weight.numel() for weight in denoiser.parameters())
         self.planner = Planner(as_model(file.preset, tokenizer, denoiser), tokenizer, file.preset.planner)
 
     @cached_property

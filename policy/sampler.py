@@ -55,6 +55,8 @@ def denoise_step(model: Model, state: PlanState, next_levels: Tensor, guide: Gui
     level, next_level = state.levels[..., model.features], next_levels[..., model.features]
     with torch.no_grad():
         x0_hat = model.denoise(state.tokens, state.levels, state.lengths)
+    # What is known is not guessed anew.
+    x0_hat = torch.where(level > 0, x0_hat, state.tokens)
     if guide is not None:
         gradient = guide(model, state, next_levels < state.levels)
         alpha_bar = model.schedule.alpha_bar(level)

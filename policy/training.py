@@ -93,7 +93,7 @@ class Trainer:
             actions=tuple(stream.role == "action" for stream in streams),
             goal=self.tokenizer.goal_index,
         )
-        self.horizons = _usable_horizons(preset, windows)
+        self.horizons, self.horizon_shares = _horizons(preset, windows)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.denoiser = build_denoiser(preset, self.tokenizer).to(self.device)
@@ -114,7 +114,7 @@ class Trainer:
         """One optimiser step; returns its loss."""
         started = time.monotonic()
         layout, optimiser = self.preset.layout, self.preset.optimiser
-        horizon = int(self.rng.choice(self.horizons))
+        horizon = int(self.rng.choice(self.horizons, p=self.horizon_shares))
         count = max(1, optimiser.batch_tokens // (layout.history + horizon + 1))
         windows = self.windows.sample(self.rng, count, layout.past_steps, horizon * layout.token_steps)
         # Half of the histories show this moment alone, as at the start of an episode; the others a random part of the past.
@@ -169,14 +169,20 @@ class Trainer:
             self.ema[name].lerp_(value, 1 - decay)
 
 
-def _usable_horizons(preset: Preset, windows: WindowSource) -> list[int]:
+def _horizons(preset: Preset, windows: WindowSource) -> tuple[list[int], list[float]]:
+    """Horizons that fit some episode, and how often each is drawn.
+
+    In proportion to the root of the number of windows: long ones are rare, and drawn as often as short ones they would be learned by
+    heart.
+    """
     layout = preset.layout
-    horizons = [t for t in range(1, layout.horizon + 1) if windows.anchors(t * layout.token_steps) > 0]
-    if not horizons:
+    counts = {t: windows.anchors(t * layout.token_steps) for t in range(1, layout.horizon + 1)}
+    roots = {t: math.sqrt(count) for t, count in counts.items() if count > 0}
+    if not roots:
         raise ValueError(
             f"no episode has the {layout.token_steps} steps of one token; use shorter tokens or longer recordings"
         )
-    return horizons
+    return list(roots), [root / sum(roots.values()) for root in roots.values()]
 
 
 def train(

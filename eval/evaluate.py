@@ -1,0 +1,75 @@
+"""`forcing eval`: episodes with progress, the yardstick beside them, a table, a report, pictures."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, TimeRemainingColumn
+
+from forcing.eval.report import Report, build_report, table_of, write_report
+from forcing.eval.rollout import BASELINES, DriverSpec, Episode, rollout
+from forcing.eval.tasks import Task
+from forcing.policy.policy import load_policy
+from forcing.server.client import Client
+
+
+def evaluate_policy(
+    task: Task,
+    *,
+    policy: str | None,
+    url: str | None,
+    episodes: int,
+    seed: int,
+    report: Path | None,
+    pictures: Path | None,
+    workers: int | None,
+    command: str,
+    console: Console,
+) -> list[Report]:
+    """The policy's report, then that of driving straight at the goal on the same episodes; printed as a table.
+
+    Raises CheckpointError on an unknown policy, ServerUnreachable or ServerProblem from a server.
+    """
+    name = policy or task.policy
+    spec = DriverSpec(policy=name, url=url)
+    revision = _revision(spec)
+    finished = watch(task, spec, episodes, seed, workers, console)
+    reports = [build_report(task, name, revision, seed, finished, command)]
+    if name not in BASELINES:
+        straight = list(rollout(task, DriverSpec(policy="straight"), episodes, seed, workers))
+        reports.append(build_report(task, "straight", None, seed, straight, command))
+    console.print(table_of(reports))
+    if report is not None:
+        write_report(reports[0], report)
+        console.print(f"report: {report}")
+    if pictures is not None:
+        _draw(task, finished[:12], pictures, console)
+    return reports
+
+
+def watch(
+    task: Task, driver: DriverSpec, episodes: int, seed: int, workers: int | None, console: Console
+) -> list[Episode]:
+    """All episodes, with a progress bar and the time left."""
+    finished = []
+    with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console, transient=True) as bar:
+        progress = bar.add_task(f"{task.name}: {driver.policy}", total=episodes)
+        for episode in rollout(task, driver, episodes, seed, workers):
+            finished.append(episode)
+            bar.advance(progress)
+    return finished
+
+
+def _revision(spec: DriverSpec) -> str | None:
+    if spec.url is not None:
+        with Client(spec.url) as client:
+            return str(client.policy(spec.policy)["revision"])
+    return None if spec.policy in BASELINES else load_policy(spec.policy).revision
+
+
+def _draw(task: Task, episodes: list[Episode], folder: Path, console: Console) -> None:
+    from forcing.eval.maze_picture import draw_episode  # matplotlib takes a second to import
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for episode in episodes:
+        draw_episode(task, episode, folder / f"episode-{episode.index:03d}.png")
+    console.print(f"pictures: {folder}")

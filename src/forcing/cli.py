@@ -1,0 +1,407 @@
+"""The command line: every command is a function, its options are the function's parameters.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. What a command needs is imported when it runs, so that help comes at once.
+"""
+
+import difflib
+import logging
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tyro.conf import Positional
+from tyro.extras import SubcommandApp
+
+app = SubcommandApp()
+data_app = SubcommandApp()
+bench_app = SubcommandApp()
+console = Console()
+Known = TypeVar("Known")
+
+
+class UsageError(Exception):
+    """The command was called wrongly: exit code 2."""
+
+
+@app.command
+def demo(task: str = "maze2d-medium-multi", episodes: int = 4, seed: int = 0, out: Path = Path("demo-output")) -> None:
+    """Serve a shipped policy, drive a simulated robot over HTTP, score it, draw it.
+
+    Args:
+        task: what the robot must do.
+        episodes: how many times.
+        seed: of the first episode.
+        out: folder for the report and the pictures.
+    """
+    from forcing.eval.demo import run_demo
+
+    _one_thread()
+    run_demo(
+        _task(task), episodes=_at_least(1, episodes=episodes), seed=_at_least(0, seed=seed), out=out, console=console
+    )
+
+
+@app.command
+def generate(
+    task: Positional[str], out: Path, steps: int = 1_000_000, seed: int = 0, workers: int | None = None
+) -> None:
+    """Record demonstrations by a scripted expert, as a Minari dataset.
+
+    Args:
+        task: what is demonstrated: maze2d-umaze, maze2d-medium or maze2d-large.
+        out: folder of Minari datasets; the new one appears below it, under its id.
+        steps: control steps to record.
+        seed: of everything random; the same seed gives the same recording.
+        workers: processes, one a core if not given; the recording does not depend on it.
+    """
+    from forcing.datasets.minari_writer import write_minari
+    from forcing.envs.demonstrations import collect, recording_spec
+    from forcing.envs.maze2d import CONTROL_HZ, MAZE_MAPS
+
+    maze = _known(task, {f"maze2d-{name}": name for name in MAZE_MAPS}, "task")
+    shards = collect(maze, steps=_at_least(1, steps=steps), seed=_at_least(0, seed=seed), workers=workers)
+
+    def episodes(progress: Progress) -> Iterator[Mapping[str, Any]]:
+        bar = progress.add_task(f"driving {task}", total=steps)
+        for shard in shards:
+            for episode in shard:
+                progress.advance(bar, len(episode["actions"]))
+                yield episode
+
+    with _progress() as progress:
+        path = write_minari(
+            out,
+            f"forcing/{task}-v0",
+            episodes(progress),
+            description=f"Waypoint expert with action noise 0.5 on {task}: {steps} steps, seed {seed}.",
+            env=recording_spec(maze),
+            control_hz=CONTROL_HZ,
+            algorithm_name="D4RL waypoint controller",
+        )
+    print(f"wrote {path}")
+
+
+@data_app.command
+def info(source: Positional[str], control_hz: float | None = None) -> None:
+    """Describe a recording: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+
+    Args:
+        source: the recording.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.checks import describe
+    from forcing.datasets.recording import read_recording
+
+    print(describe(read_recording(source, control_hz=control_hz)))
+
+
+@data_app.command
+def check(source: Positional[str], control_hz: float | None = None) -> None:
+    """Look for what would spoil training; exit code 1 if there are errors.
+
+    Args:
+        source: the recording.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.checks import check_source
+
+    _refuse_errors(source, check_source(source, control_hz=control_hz))
+
+
+@data_app.command
+def convert(source: Positional[str], out: Path, control_hz: float | None = None) -> None:
+    """Turn any supported recording into one checked zarr store.
+
+    Args:
+        source: the recording.
+        out: the store, such as medium.zarr; one that is there is replaced.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.checks import check as find_faults
+    from forcing.datasets.recording import read_recording
+    from forcing.datasets.store import write_store
+
+    trajectories = read_recording(source, control_hz=control_hz)
+    _refuse_errors(source, find_faults(trajectories))
+    print(f"wrote {write_store(trajectories, out)}")
+
+
+@app.command
+def train(
+    preset: Positional[str],
+    data: str,
+    out: Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    device: Literal["cpu", "cuda"] = "cpu",
+    control_hz: float | None = None,
+) -> None:
+    """Train a policy on a recording; Ctrl-C saves, --resume goes on.
+
+    Args:
+        preset: recipe: maze2d-umaze, maze2d-medium or maze2d-large.
+        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+        out: folder of the policy; runs/PRESET if not given.
+        minutes: training time; 20 if neither minutes nor steps is given.
+        steps: optimiser steps, instead of minutes.
+        seed: of weights, windows and noise.
+        resume: go on with the run in OUT, to the same end.
+        device: cpu or cuda.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.recording import read_recording
+    from forcing.datasets.windows import TrajectoryWindows
+    from forcing.policy import training
+    from forcing.policy.preset import PRESETS
+    from forcing.policy.tokens import Normaliser
+
+    _one_thread()
+    recipe = _known(preset, PRESETS, "preset")
+    minutes = 20.0 if minutes is None and steps is None else minutes
+    try:
+        budget = training.Budget(steps=steps, minutes=minutes)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    folder = out or Path("runs") / preset
+    if (folder / "resume.safetensors").exists() and not resume:
+        raise UsageError(f"{folder} holds a run already; add --resume, or choose another --out")
+    trajectories = read_recording(data, control_hz=control_hz)
+    trainer = training.Trainer(
+        recipe, TrajectoryWindows(trajectories), Normaliser.fit(trajectories), seed=seed, device=device
+    )
+    card = {
+        "task": preset,
+        "data": data,
+        "data_steps": int(trajectories.lengths.sum()),
+        "data_provenance": dict(trajectories.provenance),
+        "seed": seed,
+        "command": _typed(),
+    }
+    with _progress("loss {task.fields[loss]:.3f}, {task.fields[rate]:.0f} windows/s") as progress:
+        bar = progress.add_task(f"training {preset}", total=None, loss=float("nan"), rate=0.0)
+
+        def report(now: training.Progress) -> None:
+            progress.update(bar, completed=now.step, total=now.total_steps, loss=now.loss, rate=now.windows_per_s)
+
+        path = training.train(trainer, budget, folder, card, resume=resume, report=report)
+    print(f"wrote {path}; try it: forcing eval {preset}-multi --policy {path.parent}")
+
+
+@app.command
+def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, allow_remote: bool = False) -> None:
+    """Answer controllers over HTTP until Ctrl-C or SIGTERM.
+
+    Args:
+        policy: names of shipped policies or folders of trained ones; several may follow.
+        host: address to listen on.
+        port: 0 takes a free one.
+        allow_remote: listen on other addresses than loopback; anybody who reaches them can drive.
+    """
+    from forcing.policy.policy import load_policy
+    from forcing.server.serve import run_server
+
+    _one_thread()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    run_server(
+        [load_policy(name) for name in policy],
+        host,
+        port,
+        allow_remote=allow_remote,
+        announce=lambda line: print(line, flush=True),
+    )
+
+
+@app.command(name="eval")
+def evaluate(
+    task: Positional[str],
+    policy: str | None = None,
+    url: str | None = None,
+    episodes: int = 100,
+    seed: int = 0,
+    report: Path | None = None,
+    pictures: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """Score a policy on a task, beside the yardsticks that have no planner.
+
+    Args:
+        task: such as maze2d-medium-multi.
+        policy: shipped policy, folder, or yardstick (straight, expert); the one shipped for the task if not given.
+        url: of a server that serves the policy; in this process if not given.
+        episodes: how many.
+        seed: of the first episode; episode i has seed + i.
+        report: where to write the report as JSON.
+        pictures: folder for a picture of each of the first 12 episodes.
+        workers: processes, one a core if not given; scores do not depend on it.
+    """
+    from forcing.eval.evaluate import evaluate_policy
+
+    evaluate_policy(
+        _task(task),
+        policy=policy,
+        url=url,
+        episodes=_at_least(1, episodes=episodes),
+        seed=_at_least(0, seed=seed),
+        report=report,
+        pictures=pictures,
+        workers=workers,
+        command=_typed(),
+        console=console,
+    )
+
+
+@bench_app.command(name="serve")
+def bench_serve(policy: str = "maze2d-medium", report: Path | None = None) -> None:
+    """One control step: in process, through the socket with one controller, and with eight.
+
+    Args:
+        policy: which to serve.
+        report: where to write the figures as JSON.
+    """
+    from forcing.eval.bench_serve import run_bench
+
+    _one_thread()
+    run_bench(policy, report=report, command=_typed(), console=console)
+
+
+@bench_app.command(name="plan")
+def bench_plan(
+    task: str = "maze2d-medium-multi",
+    policy: str | None = None,
+    episodes: int = 40,
+    seed: int = 2000,
+    report: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """Schedules, goal reaching and Monte-Carlo guidance on the same episodes: score and cost.
+
+    Args:
+        task: such as maze2d-medium-multi.
+        policy: shipped policy or folder; the one shipped for the task if not given.
+        episodes: of each row.
+        seed: of the first episode.
+        report: where to write the figures as JSON.
+        workers: processes, one a core if not given.
+    """
+    from forcing.eval.bench_plan import run_bench
+
+    run_bench(
+        _task(task),
+        policy=policy,
+        episodes=_at_least(1, episodes=episodes),
+        seed=_at_least(0, seed=seed),
+        report=report,
+        workers=workers,
+        command=_typed(),
+        console=console,
+    )
+
+
+@bench_app.command(name="train")
+def bench_train(preset: str = "maze2d-medium", report: Path | None = None) -> None:
+    """Windows a second in training and out of memory, on a synthetic recording.
+
+    Args:
+        preset: recipe.
+        report: where to write the figures as JSON.
+    """
+    from forcing.eval.bench_train import run_bench
+    from forcing.policy.preset import PRESETS
+
+    _one_thread()
+    run_bench(_known(preset, PRESETS, "preset"), report=report, command=_typed(), console=console)
+
+
+@app.command
+def policies() -> None:
+    """List the shipped policies and those under runs/: task, size, score, training data."""
+    from forcing.eval.policy_table import policy_table
+
+    console.print(policy_table(Path("runs")))
+
+
+app.command(data_app, name="data")
+app.command(bench_app, name="bench")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command that `arguments`, or the command line, name; leaves by SystemExit with 0, 1 or 2."""
+    try:
+        app.cli(prog="forcing", description="A Diffusion Forcing planner behind an HTTP endpoint.", args=arguments)
+    except UsageError as error:
+        _leave(2, str(error))
+    except KeyboardInterrupt:
+        _leave(1, "stopped")
+    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
+        _leave(1, str(error))
+    raise SystemExit(0)
+
+
+def _leave(code: int, message: str) -> None:
+    print(f"forcing: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _task(name: str) -> Any:
+    from forcing.eval.tasks import TASKS
+
+    return _known(name, TASKS, "task")
+
+
+def _known(name: str, among: Mapping[str, Known], what: str) -> Known:
+    if name in among:
+        return among[name]
+    close = difflib.get_close_matches(name, among, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(among)}"
+    raise UsageError(f"unknown {what} {name!r}; {hint}")
+
+
+def _at_least(least: int, **named: int) -> int:
+    ((name, value),) = named.items()
+    if value < least:
+        raise UsageError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def _refuse_errors(source: str, findings: Sequence[Any]) -> None:
+    for finding in findings:
+        print(finding)
+    errors = sum(finding.severity == "error" for finding in findings)
+    print(f"{source}: {errors} errors, {len(findings) - errors} warnings")
+    if errors:
+        raise SystemExit(1)
+
+
+def _one_thread() -> None:
+    """Small networks on shared cores lose by more threads, and sums in another order would change results."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _typed() -> str:
+    """The command line as it was typed."""
+    return shlex.join(["forcing", *sys.argv[1:]])
+
+
+@contextmanager
+def _progress(extra: str = "") -> Iterator[Progress]:
+    """A bar with rate and time left."""
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(extra),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
