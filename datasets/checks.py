@@ -40,7 +40,8 @@ class Finding:
         subject = f"stream {self.stream!r}: " if self.stream else ""
         places = ", ".join(f"{episode}:{step}" for episode, step in self.where)
         at = f" at episode:step {places}{', …' if self.count > len(self.where) else ''}" if places else ""
-        return f"{self.severity}: {subject}{self.rule} ({self.count} times{at}); {self.remedy}"
+        times = "once" if self.count == 1 else f"{self.count} times"
+        return f"{self.severity}: {subject}{self.rule} ({times}{at}); {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +105,9 @@ def check_source(source: str | Path, *, control_hz: float | None = None) -> list
     try:
         trajectories = read_recording(source, control_hz=control_hz)
     except ValueError as error:
-        rule, _, remedy = str(error).rpartition("; ")
-        return [Finding(severity="error", stream="", rule=rule or remedy, count=1, where=(), remedy=remedy)]
+        rule, _, remedy = str(error).partition("; ")
+        remedy = remedy or "nothing else was checked"
+        return [Finding(severity="error", stream="", rule=rule, count=1, where=(), remedy=remedy)]
     return check(trajectories)
 
 

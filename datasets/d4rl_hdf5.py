@@ -63,11 +63,14 @@ def read_d4rl_hdf5(path: str | Path, *, control_hz: float | None = None) -> Traj
 
 
 def is_d4rl_hdf5(path: Path) -> bool:
-    """Whether `path` is an HDF5 file with D4RL's columns."""
+    """Whether `path` is an HDF5 file with D4RL's columns, or one too broken to tell."""
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
-    with h5py.File(path, "r") as file:
-        return all(isinstance(file.get(name), h5py.Dataset) for name in REQUIRED)
+    try:
+        with h5py.File(path, "r") as file:
+            return all(isinstance(file.get(name), h5py.Dataset) for name in REQUIRED)
+    except (OSError, RuntimeError):
+        return True  # reading it says what is wrong
 
 
 def _columns(source: Path) -> dict[str, Array]:

@@ -83,6 +83,11 @@ def locate_minari(id_or_path: str | Path, *, download: bool = False) -> Path:
     )
 
 
+def holds_minari(path: Path) -> bool:
+    """Whether at least one Minari dataset is at `path` or below."""
+    return path.exists() and bool(_candidates(path.resolve()))
+
+
 def is_minari_id(name: str) -> bool:
     """Whether `name` reads (namespace/)name-v0."""
     return IDENTIFIER.fullmatch(name) is not None
@@ -103,15 +108,22 @@ def _datasets_below(path: Path) -> list[Path]:
     return sorted(found.parent.parent for depth in depths for found in path.glob(f"{depth}/data/metadata.json"))
 
 
-def _inside(path: Path) -> Path:
-    for folder in (path, path.parent, path.parent.parent):  # the dataset, its data/ or its main_data.hdf5
+def _candidates(path: Path) -> list[Path]:
+    """The dataset that `path` is, or whose data/ or main_data.hdf5 it is; else those below it."""
+    for folder in (path, path.parent, path.parent.parent):
         if (folder / "data" / "metadata.json").is_file() and path in (folder, folder / "data", _main_file(folder)):
-            return folder
-    below = _datasets_below(path)
-    if len(below) != 1:
-        found = f"{len(below)} datasets: {[str(folder) for folder in below]}" if below else "none"
-        raise ValueError(f"{path}: must hold one Minari dataset (data/metadata.json), found {found}; name one of them")
-    return below[0]
+            return [folder]
+    return _datasets_below(path)
+
+
+def _inside(path: Path) -> Path:
+    found = _candidates(path)
+    if not found:
+        raise ValueError(f"{path}: must hold a Minari dataset (data/metadata.json), found none; choose another path")
+    if len(found) > 1:
+        names = [str(folder.relative_to(path)) for folder in found]
+        raise ValueError(f"{path}: must hold one Minari dataset, found {names}; name one of them")
+    return found[0]
 
 
 def _main_file(folder: Path) -> Path:

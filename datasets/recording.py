@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
-from forcing.datasets.minari_files import is_minari_id, locate_minari, read_minari
+from forcing.datasets.minari_files import holds_minari, is_minari_id, read_minari
 from forcing.datasets.store import is_store, open_store
 from forcing.policy.types import Trajectories
 
@@ -34,20 +34,16 @@ def recognise(source: str | Path) -> Format:
     path = Path(source).expanduser()
     if is_store(path):
         return "store"
+    if holds_minari(path) or (not path.exists() and is_minari_id(str(source))):
+        return "minari"
     if is_d4rl_hdf5(path):
         return "d4rl"
-    if path.exists():
-        try:
-            locate_minari(path)
-        except ValueError as error:
-            raise ValueError(f"{source}: found {_contents(path)}; supported are {SUPPORTED}") from error
-        return "minari"
-    if is_minari_id(str(source)):
-        return "minari"
-    raise ValueError(f"{source}: found nothing; supported are {SUPPORTED}")
+    raise ValueError(f"{source}: found {_contents(path)}; supported are {SUPPORTED}")
 
 
 def _contents(path: Path) -> str:
+    if not path.exists():
+        return "nothing"
     if path.is_file():
         return f"a file of {path.stat().st_size} bytes ending in {path.suffix or 'nothing'!r}"
     names = sorted(entry.name for entry in path.iterdir())

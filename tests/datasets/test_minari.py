@@ -127,6 +127,16 @@ def test_an_absent_id_says_where_it_was_sought_and_how_to_get_it(root: Path, mon
         read_minari("test/pointmase-v0")
 
 
+def test_a_download_without_a_network_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(dataset_id: str) -> None:
+        raise ConnectionError(f"no route to the host of {dataset_id}")
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(minari, "download_dataset", unreachable)
+    with pytest.raises(ValueError, match=r"could not be downloaded .*no route.*; check the network and the id"):
+        read_minari(NAME, download=True)
+
+
 def test_single_precision_recordings_load_as_well(tmp_path: Path, episodes: list[dict[str, Any]]) -> None:
     single = [
         {**episode, "observations": {key: rows.astype(np.float32) for key, rows in episode["observations"].items()}}

@@ -84,3 +84,17 @@ def test_what_is_unknown_lists_what_is_supported_and_what_was_found(tmp_path: Pa
         read_recording(tmp_path / "notes.csv")
     with pytest.raises(ValueError, match="found nothing; supported are"):
         read_recording(tmp_path / "absent")
+
+
+def test_a_folder_of_several_datasets_lists_them(tmp_path: Path, recording: Trajectories) -> None:
+    for root in ("a", "b"):
+        minari_root(tmp_path / root, recording)
+    with pytest.raises(ValueError, match=r"found \['a/test/maze-v0', 'b/test/maze-v0'\]; name one of them"):
+        read_recording(tmp_path)
+
+
+def test_a_file_cut_short_is_named_for_what_it_is(tmp_path: Path, recording: Trajectories) -> None:
+    path = d4rl_file(tmp_path / "maze.hdf5", recording)
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(ValueError, match=r"maze.hdf5: not a readable HDF5 file .*download it again"):
+        read_recording(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from forcing.datasets.store import StoreError, is_store, open_store, write_store
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
@@ -56,6 +57,12 @@ def test_frames_doubles_zeros_and_many_chunks_come_back_exactly(tmp_path: Path) 
     written = Trajectories(spec=spec, streams=streams, lengths=np.array([40, 60]), provenance={"goals": None})
     assert_same(open_store(write_store(written, tmp_path / "frames.zarr")), written)
     assert len(list((tmp_path / "frames.zarr" / "streams" / "camera" / "c").iterdir())) > 1
+
+
+def test_any_zarr_reader_can_open_the_arrays(store: Path, recording: Trajectories) -> None:
+    velocity = np.asarray(zarr.open_array(store / "streams" / "velocity", mode="r"))
+    assert np.array_equal(velocity, recording.streams["velocity"])
+    assert np.asarray(zarr.open_array(store / "lengths", mode="r")).tolist() == [7, 1, 12]
 
 
 def test_writing_again_replaces_the_store(store: Path, point_mass: Recorder) -> None:
