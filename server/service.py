@@ -141,7 +141,7 @@ class Service:
         self._check_ready()
         check_act(session.policy.spec, request)
         new = session.begin(request)
-        # A task of its own: an act whose client hangs up is still finished, so that its repetition finds the reply.
+        # A task of its own: repetitions can wait for it, and no request that is cancelled takes it along.
         task = asyncio.create_task(self._act(session, request, new, received))
         self._running[key] = (request.fingerprint(), task)
         task.add_done_callback(lambda done: self._finished(key, done))

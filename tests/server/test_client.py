@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -113,6 +114,16 @@ def test_a_problem_carries_what_the_server_said(url: str) -> None:
         assert (e.value.status, e.value.type) == (422, "urn:forcing:problem:invalid-request")
         assert e.value.errors[0]["field"] == "observation.position"
         assert session.act(HERE).step == 0
+
+
+def test_small_messages_are_not_held_back_by_the_network_stack(url: str) -> None:
+    with Client(url) as client, client.open("tiny") as session:
+        times_s = []
+        for _ in range(20):
+            started = time.perf_counter()
+            session.act(HERE, deadline_ms=20)
+            times_s.append(time.perf_counter() - started)
+    assert np.median(times_s) < 0.03, "Nagle's algorithm and delayed acknowledgements together cost 0.04 s"
 
 
 def test_the_one_shot_and_the_lists_of_policies(url: str) -> None:

@@ -1,6 +1,7 @@
 """The server as a process: signals, addresses, failed starts."""
 
 import asyncio
+import math
 import signal
 import socket
 import subprocess
@@ -86,6 +87,16 @@ def test_a_failed_warm_up_fails_the_start(policy: Policy, caplog: pytest.LogCapt
     with pytest.raises(RuntimeError, match="could not make its first plan"), serving([Damaged("d", policy._file)]):
         pass
     assert "weights are damaged" in caplog.text
+
+
+def test_an_unforeseen_error_is_a_problem_without_a_traceback(policy: Policy) -> None:
+    unprintable = Policy("odd", policy._file)
+    unprintable.card = {"minutes": math.nan}
+    with serving([unprintable]) as url:
+        answer = httpx.get(f"{url}/v1/policies/odd")
+        assert (answer.status_code, answer.json()["type"]) == (500, "urn:forcing:problem:internal-error")
+        assert "Traceback" not in answer.text
+        assert httpx.get(f"{url}/healthz").status_code == 200
 
 
 def test_two_policies_of_one_name_cannot_be_served(policy: Policy) -> None:
