@@ -90,7 +90,7 @@ class ServerDriver:
         assert self._session is not None
         reply = self._session.act(self._task.observe(observation))
         self._trace.sources.append(reply.source)
-        if reply.source == "fresh":
+        if reply.source == "fresh" and reply.timing is not None:
             self._trace.plan_ms.append(reply.timing["plan_ms"])
         return reply.action
 

@@ -20,7 +20,7 @@ def from_json(kind: type[Config], document: Mapping[str, Any], name: str = "conf
     values = {}
     for key, value in document.items():
         if is_dataclass(hints[key]) and isinstance(value, Mapping):
-            value = from_json(hints[key], value, f"{name}.{key}")  # type: ignore[arg-type]
+            value = from_json(hints[key], value, f"{name}.{key}")
         elif isinstance(value, list):
             value = tuple(value)
         values[key] = value

@@ -24,6 +24,7 @@ class Controller:
         self.plan: Plan | None = None
         self._history: deque[dict[str, Array]] = deque(maxlen=policy.preset.layout.past_steps)
         self._noise: dict[str, float] = {}
+        self._observed = -1
         self._tracker: Tracker | None = None
         self._open: tuple[PlanRequest, dict[str, Array]] | None = None
         self._planned_goal: Array | None = None
@@ -47,7 +48,7 @@ class Controller:
         noise: Mapping[str, float] | None = None,
         missing: Collection[str] = (),
     ) -> None:
-        """Takes in what was sensed at this step.
+        """Takes in what was sensed at this step; called again before `decide`, it replaces what it took.
 
         noise: stream -> standard error in its own units. missing: streams that were not sensed; the last value, or the data's mean, stands
         in for them at the level of pure noise. Raises ValueError naming stream, expected and got.
@@ -72,8 +73,10 @@ class Controller:
             if not (np.isfinite(sigma) and sigma >= 0):
                 raise ValueError(f"noise {stream.name!r} must be finite and at least 0, got {sigma}")
             error[stream.name] = sigma
+        if self._observed == self.step:
+            self._history.pop()  # the same step again: the newer observation counts
         self._history.append(seen)
-        self._noise = error
+        self._noise, self._observed = error, self.step
 
     def request(self) -> PlanRequest | None:
         """What to plan now, or None if the present plan still serves."""

@@ -50,7 +50,8 @@ class Block(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=visible)
         hidden = hidden + self.project(mixed.transpose(1, 2).reshape(batch, length, width))
-        return hidden + self.contract(functional.gelu(self.expand(self.norm_mlp(hidden))))
+        result: Tensor = hidden + self.contract(functional.gelu(self.expand(self.norm_mlp(hidden))))
+        return result
 
 
 class TransformerDenoiser(nn.Module):
@@ -65,7 +66,6 @@ class TransformerDenoiser(nn.Module):
         """features: [D] index of each feature's stream."""
         super().__init__()
         self.config, self.schedule, self.max_length = config, schedule, max_length
-        self.register_buffer("features", features, persistent=False)
         width, streams = config.width, int(features.max()) + 1
         self.embed = nn.Linear(3 * len(features), width)
         self.embed_level = nn.Sequential(nn.Linear(4 * streams, width), nn.SiLU(), nn.Linear(width, width))

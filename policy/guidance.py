@@ -67,7 +67,8 @@ class Guidance:
         with torch.enable_grad():
             tokens = state.tokens.detach().requires_grad_()
             x0_hat = model.denoise(tokens, state.levels, state.lengths)
-            return torch.autograd.grad(self.objective(x0_hat[:, None]).sum(), tokens)[0]
+            gradient: Tensor = torch.autograd.grad(self.objective(x0_hat[:, None]).sum(), tokens)[0]
+        return gradient
 
     def _monte_carlo(self, model: Model, state: PlanState, moving: Tensor) -> Tensor:
         batch, length, width = state.tokens.shape

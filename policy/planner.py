@@ -236,8 +236,7 @@ def kinematic_residual(
     position, velocity = (_with_now(decoded[name], frames[name]) for name in (spec.goal or "", rates[0]))
     dt_s = tokenizer.layout.stride / spec.control_hz
     expected = position[:, :-1] + dt_s * 0.5 * (velocity[:, :-1] + velocity[:, 1:])
-    result: NDArray[np.float64] = np.linalg.norm(position[:, 1:] - expected, axis=-1)
-    return result
+    return np.asarray(np.linalg.norm(position[:, 1:] - expected, axis=-1), dtype=np.float64)
 
 
 def _with_now(planned: Array, observed: Array) -> NDArray[np.float64]:

@@ -67,4 +67,4 @@ def _descend(lag: NDArray[np.float64], sampling_steps: int) -> NDArray[np.float3
     matrix = np.clip(sampling_steps + lag - rows, 0, sampling_steps) / sampling_steps
     # A lag of more than S steps would leave rows in which nothing moves.
     moves = np.concatenate([[True], (np.diff(matrix, axis=0) < 0).any(axis=1)])
-    return matrix[moves].astype(np.float32)
+    return np.asarray(matrix[moves], dtype=np.float32)

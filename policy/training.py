@@ -55,7 +55,7 @@ class Interrupted(Exception):
 def training_loss(trainer: "Trainer", clean: Tensor, generator: torch.Generator) -> Tensor:
     """Weighted mean square error of x0_hat over all noisy features; `clean` is [B, L, D].
 
-    Weight min(1 + SNR, cap) (REFERENCE: min-SNR's usual form leaves the levels untrained at which routes are decided). Features
+    Weight min(1 + SNR, cap): min-SNR's usual form leaves the levels untrained at which routes are decided. Features
     without a target (the goal token has only the goal stream) and clean features do not count.
     """
     tokenizer, preset = trainer.tokenizer, trainer.preset
@@ -76,7 +76,8 @@ def training_loss(trainer: "Trainer", clean: Tensor, generator: torch.Generator)
         counted[:, -1, features != tokenizer.goal_index] = 0
     else:
         counted[:, -1] = 0
-    return (weight * counted * (x0_hat - clean).square()).sum() / counted.sum().clamp(min=1)
+    loss: Tensor = (weight * counted * (x0_hat - clean).square()).sum() / counted.sum().clamp(min=1)
+    return loss
 
 
 class Trainer:
