@@ -21,7 +21,8 @@ from forcing.server.client import Client, Session
 
 @dataclass(slots=True)
 class Trace:
-    """What a driver did beside acting. plans: those made in this process; plan_ms: how long each took; sources: of each action."""
+    """What a driver did beside acting. plans: those made in this process; plan_ms: how long each took; sources: of
+    each action."""
 
     plans: list[Plan] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)

@@ -1,137 +1,186 @@
-"""A maze on matplotlib axes, and what happens in it: walls, start and goal, the driven path, plans by noise level.
+"""Pictures of finished episodes: what was planned, how certain it was, what was driven.
 
-Axes are in metres, as the maze is. Knows nothing of figures, files or policies.
+Pixels depend on the episode alone; no display and no global state of matplotlib is used.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import ListedColormap, Normalize, to_rgb
-from matplotlib.patches import Circle
-from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from forcing.envs.maze2d import GOAL_RADIUS_M
-from forcing.envs.maze_grid import WALL, MazeMap
-from forcing.policy.types import Array, Plan
+from forcing.envs.maze2d import MAZE_MAPS
+from forcing.eval.maze_axes import (
+    CANDIDATE_COLOR,
+    INK,
+    MUTED,
+    NOISE_COLORS,
+    NOISE_NORM,
+    PATH_DOT_STEPS,
+    draw_ends,
+    draw_maze,
+    draw_path,
+    draw_plan,
+    panel_aspect,
+)
+from forcing.eval.rollout import Episode
+from forcing.eval.tasks import Task
+from forcing.policy.types import Plan
 
-POSITION = "position"
-INK, MUTED, WALL_COLOR, FLOOR_COLOR, CANDIDATE_COLOR = "#1c2430", "#66707c", "#c6ccd4", "#ffffff", "#7d8794"
-PATH_DOT_STEPS = 20
-# Perceptually uniform, without the end that would be too light on a white floor.
-NOISE_COLORS = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.86, 256)), name="noise")
-NOISE_NORM = Normalize(0.0, 1.0)
-NOISE_LABEL = "noise level: 0 clean – 1 pure noise"
-
-_MARGIN_M = 0.55
-_GLOW_PIXELS_PER_M, _GLOW_FULL_M = 32, 0.25
-
-
-def draw_maze(axes: Axes, maze_map: MazeMap) -> None:
-    """Walls and floor, equal aspect, no ticks; about half of the outer wall is cut off."""
-    half_height, half_width = len(maze_map) / 2, len(maze_map[0]) / 2
-    walls = np.array([[cell == WALL for cell in row] for row in maze_map])
-    axes.imshow(
-        walls,
-        cmap=ListedColormap([FLOOR_COLOR, WALL_COLOR]),
-        vmin=0,
-        vmax=1,
-        extent=(-half_width, half_width, -half_height, half_height),
-        interpolation="nearest",
-        zorder=0,
-    )
-    axes.set_xlim(_MARGIN_M - half_width, half_width - _MARGIN_M)
-    axes.set_ylim(_MARGIN_M - half_height, half_height - _MARGIN_M)
-    axes.set_aspect("equal")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+DPI = 200
+WIDTH_IN = 8.0
+_EDGE, _GAP, _CAPTION, _TOP, _BOTTOM = 0.16, 0.18, 0.26, 0.7, 0.66
 
 
-def panel_aspect(maze_map: MazeMap) -> float:
-    """Height of a maze's axes over their width."""
-    return (len(maze_map) - 2 * _MARGIN_M) / (len(maze_map[0]) - 2 * _MARGIN_M)
+def draw_episode(task: Task, episode: Episode, path: Path, plans: Sequence[Plan] | None = None) -> None:
+    """Writes a PNG, 1600 pixels wide: the first plan under the driven path, beside it up to two later plans.
 
-
-def draw_ends(axes: Axes, start: Array, goal: Array, scale: float = 1.0) -> None:
-    """A white disc where the episode starts, a star and the circle that counts as the goal. start, goal: [2] in m.
-
-    scale: of the marks, 1 for a panel of about 5 inches.
+    plans: those fetched from a server, by default those in the episode's trace; without any the path alone is drawn.
     """
-    circle = Circle((goal[0], goal[1]), GOAL_RADIUS_M, fill=False, edgecolor=INK, linewidth=1.0 * scale, zorder=6)
-    circle.set_linestyle((0, (3, 2)))
-    axes.add_patch(circle)
-    style = {"color": INK, "markeredgecolor": "white", "markeredgewidth": 1.0 * scale, "linestyle": "none", "zorder": 9}
-    axes.plot([goal[0]], [goal[1]], marker="*", markersize=19 * scale, **style)
-    style |= {"color": "white", "markeredgecolor": INK, "markeredgewidth": 2.2 * scale}
-    axes.plot([start[0]], [start[1]], marker="o", markersize=9 * scale, **style)
+    plans = episode.trace.plans if plans is None else plans
+    later = _later(plans, episode)
+    aspect, free = panel_aspect(MAZE_MAPS[task.maze]), WIDTH_IN - 2 * _EDGE
+    # Two panels above each other are as high as the large one beside them, captions included.
+    small = (free - _GAP - (_CAPTION + _GAP) / aspect) / 3
+    large = free - _GAP - small if later else free
+    bottom = _BOTTOM if plans else _EDGE
+    height = _TOP + (_CAPTION if plans else 0.0) + large * aspect + bottom
+    figure = Figure(figsize=(WIDTH_IN, round(height * DPI) / DPI), dpi=DPI, facecolor="white")
+    _title(figure, task, episode)
+    axes = _axes(figure, (_EDGE, bottom, large, large * aspect))
+    draw_maze(axes, MAZE_MAPS[task.maze])
+    if plans:
+        _caption(axes, "first plan, and the path driven in the end")
+        draw_plan(axes, plans[0], episode.positions[plans[0].made_at_step])
+        _key(figure)
+    draw_path(axes, episode.positions)
+    draw_ends(axes, episode.positions[0], episode.goal)
+    for index, plan in enumerate(later):
+        up = bottom + (1 - index) * (small * aspect + _CAPTION + _GAP)
+        axes = _axes(figure, (_EDGE + large + _GAP, up, small, small * aspect))
+        _replanned(axes, task, episode, plan)
+    _save(figure, path)
 
 
-def draw_path(axes: Axes, positions: Array, scale: float = 1.0) -> None:
-    """The driven path with a dot every `PATH_DOT_STEPS` control steps. positions: [T + 1, 2] in m."""
-    casing = withStroke(linewidth=3.4 * scale, foreground="white")
-    x, y = positions[:, 0], positions[:, 1]
-    axes.plot(x, y, color=INK, linewidth=1.3 * scale, solid_capstyle="round", zorder=7, path_effects=[casing])
-    marked = slice(PATH_DOT_STEPS, None, PATH_DOT_STEPS)
-    axes.plot(x[marked], y[marked], color=INK, linestyle="none", marker="o", markersize=4.2 * scale, mew=0, zorder=7)
+def draw_run(task: Task, episodes: Sequence[Episode], path: Path, columns: int = 4) -> None:
+    """Writes a contact sheet of the first 12 episodes as a PNG, 1600 pixels wide: first plan and driven path of each.
+
+    Raises ValueError without episodes, or if columns is below 1.
+    """
+    if not episodes or columns < 1:
+        raise ValueError(f"episodes and columns must be at least 1, got {len(episodes)} and {columns}")
+    shown = episodes[:12]
+    rows, aspect = -(-len(shown) // columns), panel_aspect(MAZE_MAPS[task.maze])
+    width = (WIDTH_IN - 2 * _EDGE - (columns - 1) * _GAP) / columns
+    pitch = width * aspect + _CAPTION + _GAP
+    bottom = _BOTTOM if any(episode.trace.plans for episode in shown) else _EDGE
+    height = _TOP + rows * pitch - _GAP + bottom
+    figure = Figure(figsize=(WIDTH_IN, round(height * DPI) / DPI), dpi=DPI, facecolor="white")
+    scores = [episode.normalized for episode in episodes]
+    reached = sum(episode.success for episode in episodes)
+    _heading(figure, task.name, f"{len(episodes)} episodes, {reached} at the goal, mean score {np.mean(scores):.1f}")
+    if bottom == _BOTTOM:
+        _key(figure)
+    for index, episode in enumerate(shown):
+        row, column = divmod(index, columns)
+        up = bottom + (rows - 1 - row) * pitch
+        axes = _axes(figure, (_EDGE + column * (width + _GAP), up, width, width * aspect))
+        draw_maze(axes, MAZE_MAPS[task.maze])
+        _caption(axes, f"{episode.index}: score {episode.normalized:.0f}, {_steps(episode)}")
+        if episode.trace.plans:
+            draw_plan(axes, episode.trace.plans[0], episode.positions[0], scale=0.5)
+        draw_path(axes, episode.positions, scale=0.6)
+        draw_ends(axes, episode.positions[0], episode.goal, scale=0.55)
+    _save(figure, path)
 
 
-def draw_plan(axes: Axes, plan: Plan, origin: Array, scale: float = 1.0) -> None:
-    """A plan made at `origin` [2], in m: its frames by noise level, their spread as a glow, other candidates in grey."""
-    path = np.concatenate([np.reshape(origin, (1, 2)), plan.streams[POSITION]])
-    level = np.concatenate([[0.0], np.asarray(plan.level).max(axis=1)])
-    draw_candidates(axes, [np.concatenate([path[:1], other]) for other in _others(plan)], scale)
-    spread = plan.spread.get(POSITION)
-    if spread is not None:
-        _draw_glow(axes, path[1:], np.asarray(spread), level[1:])
-    draw_levels(axes, path, level, scale)
+def _later(plans: Sequence[Plan], episode: Episode) -> list[Plan]:
+    """Up to two plans, at a third and two thirds of the replanning on the way to the goal."""
+    end = np.inf if episode.steps_to_goal is None else episode.steps_to_goal
+    moving = [plan for plan in plans[1:] if plan.made_at_step < end]
+    if len(moving) <= 2:
+        return moving
+    return [moving[len(moving) // 3], moving[2 * len(moving) // 3]]
 
 
-def draw_candidates(axes: Axes, paths: Sequence[Array], scale: float = 1.0) -> None:
-    """Faint grey lines. paths: [F, 2] each, in m."""
-    lines = LineCollection(list(paths), colors=CANDIDATE_COLOR, linewidths=0.8 * scale, alpha=0.28, zorder=2)
-    axes.add_collection(lines, autolim=False)
+def _replanned(axes: Axes, task: Task, episode: Episode, plan: Plan) -> None:
+    here = episode.positions[plan.made_at_step]
+    draw_maze(axes, MAZE_MAPS[task.maze])
+    _caption(axes, f"replanned at step {plan.made_at_step}")
+    draw_plan(axes, plan, here, scale=0.6)
+    draw_path(axes, episode.positions[: plan.made_at_step + 1], scale=0.7)
+    draw_ends(axes, here, episode.goal, scale=0.6)
 
 
-def draw_levels(axes: Axes, path: Array, level: Array, scale: float = 1.0) -> None:
-    """A line with a dot at each frame, coloured by noise level. path: [F, 2] in m. level: [F], 0 clean to 1 pure noise."""
-    segments = np.stack([path[:-1], path[1:]], axis=1)
-    line = LineCollection(
-        list(segments), cmap=NOISE_COLORS, norm=NOISE_NORM, linewidths=2.4 * scale, capstyle="round", zorder=4
+def _title(figure: Figure, task: Task, episode: Episode) -> None:
+    _heading(
+        figure,
+        f"{task.name}, episode {episode.index}",
+        f"return {episode.episode_return:.0f},  normalised score {episode.normalized:.1f},  {_arrival(episode)}",
     )
-    line.set_array(0.5 * (level[:-1] + level[1:]))
-    axes.add_collection(line, autolim=False)
-    axes.scatter(
-        path[1:, 0], path[1:, 1], c=level[1:], cmap=NOISE_COLORS, norm=NOISE_NORM, s=22 * scale**2, lw=0, zorder=5
+
+
+def _arrival(episode: Episode) -> str:
+    return "goal not reached" if episode.steps_to_goal is None else f"goal after {episode.steps_to_goal} steps"
+
+
+def _steps(episode: Episode) -> str:
+    return "missed" if episode.steps_to_goal is None else f"{episode.steps_to_goal} steps"
+
+
+def _heading(figure: Figure, title: str, detail: str) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(_EDGE / width, 1 - 0.33 / height, title, fontsize=14, fontweight="bold", color=INK)
+    figure.text(_EDGE / width, 1 - 0.56 / height, detail, fontsize=10, color=MUTED)
+
+
+def _caption(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=9, color=MUTED, loc="left", pad=4)
+
+
+def _key(figure: Figure) -> None:
+    """A bar of noise colours and a legend, in the strip at the bottom."""
+    bar = _axes(figure, (_EDGE, 0.38, 2.6, 0.13))
+    colorbar = figure.colorbar(ScalarMappable(NOISE_NORM, NOISE_COLORS), cax=bar, orientation="horizontal")
+    colorbar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0 clean", "", "noise level", "", "1 pure noise"])
+    for side, label in (("left", bar.get_xticklabels()[0]), ("right", bar.get_xticklabels()[-1])):
+        label.set_horizontalalignment(side)
+    bar.tick_params(labelsize=9, labelcolor=INK, length=0, pad=4)
+    colorbar.outline.set_visible(False)
+    marks = [
+        Line2D([], [], color=INK, linewidth=1.3, marker=".", label=f"driven, a dot every {PATH_DOT_STEPS} steps"),
+        Line2D([], [], color=CANDIDATE_COLOR, alpha=0.5, linewidth=1.0, label="other plans"),
+        Line2D(
+            [], [], color="white", marker="o", markeredgecolor=INK, markeredgewidth=1.8, markersize=7, label="robot"
+        ),
+        Line2D([], [], color=INK, marker="*", linestyle="none", markersize=11, label="goal"),
+    ]
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles=marks,
+        loc="lower right",
+        bbox_to_anchor=(1 - _EDGE / width, 0.2 / height),
+        ncols=len(marks),
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        borderpad=0,
+        borderaxespad=0,
+        columnspacing=1.1,
+        handletextpad=0.5,
     )
 
 
-def _others(plan: Plan) -> list[NDArray[np.float64]]:
-    rows = [np.asarray(row, dtype=np.float64) for index, row in enumerate(plan.candidates) if index != plan.chosen]
-    return [row[np.isfinite(row).all(axis=1)] for row in rows]
+def _axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
+    """Axes at (left, bottom, width, height), in inches."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
 
 
-def _draw_glow(axes: Axes, path: Array, spread: Array, level: Array) -> None:
-    """At each place the normal density of the nearest frame, in standard deviations, in the colour of that frame."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    x = np.linspace(left, right, round((right - left) * _GLOW_PIXELS_PER_M))[None, :, None]
-    y = np.linspace(top, bottom, round((top - bottom) * _GLOW_PIXELS_PER_M))[:, None, None]
-    centre, width = path.astype(np.float32), np.maximum(spread, 0.01).astype(np.float32)
-    distance = ((x - centre[:, 0]) / width[:, 0]) ** 2 + ((y - centre[:, 1]) / width[:, 1]) ** 2
-    nearest = distance.argmin(axis=2)
-    image = NOISE_COLORS(NOISE_NORM(level[nearest]))
-    # A wide frame is fainter than a narrow one, as its density is.
-    ink = np.minimum(1.0, _GLOW_FULL_M / np.sqrt(width.prod(axis=1)))
-    image[..., 3] = 0.45 * ink[nearest] * np.exp(-0.5 * distance.min(axis=2))
-    axes.imshow(image, extent=(left, right, bottom, top), interpolation="bilinear", zorder=3)
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
-
-
-def noise_tint(level: float) -> tuple[float, float, float]:
-    """The colour of a noise level, as red, green and blue from 0 to 1."""
-    return to_rgb(NOISE_COLORS(NOISE_NORM(level)))
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(path)

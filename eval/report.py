@@ -1,4 +1,5 @@
-"""The report of an evaluation: JSON for programs, a table for people. Every figure comes from the per-episode records."""
+"""The report of an evaluation: JSON for programs, a table for people. Every figure comes from the per-episode
+records."""
 
 import json
 import platform

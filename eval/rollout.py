@@ -25,7 +25,8 @@ BASELINES = ("straight", "expert")
 class DriverSpec:
     """What drives: a policy by name or folder in this process, the same at `url`, or a baseline.
 
-    policy: name or folder, or one of `BASELINES`. adjust: changes the loaded policy before it drives, for ablations; must be picklable.
+    policy: name or folder, or one of `BASELINES`. adjust: changes the loaded policy before it drives, for ablations;
+    must be picklable.
     """
 
     policy: str
@@ -48,8 +49,8 @@ class DriverSpec:
 class Episode:
     """One finished episode.
 
-    positions: [T + 1, 2] in m. actions: [T, 2]. success: the goal was reached at some step; steps_to_goal: the first such step, None if
-    never.
+    positions: [T + 1, 2] in m. actions: [T, 2]. success: the goal was reached at some step; steps_to_goal: the first
+    such step, None if never.
     """
 
     index: int

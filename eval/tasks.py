@@ -18,7 +18,8 @@ from forcing.policy.types import Array
 class Task:
     """One row of a benchmark.
 
-    name: as typed. policy: the shipped policy that was trained for it. maze: which maze, for pictures and yardsticks alone.
+    name: as typed. policy: the shipped policy that was trained for it. maze: which maze, for pictures and yardsticks
+    alone.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """One robot's episode: what it observed, the plan it follows, the next action.
 
-Splits a control step into its slow and its quick part, so that a server can plan elsewhere:
-`observe`, then `request` -> `Policy.plan` -> `install` when a plan is due, then `decide`. Knows no clock, no socket, no simulator.
+Splits a control step into its slow and its quick part, so that a server can plan elsewhere: `observe`, then `request`
+-> `Policy.plan` -> `install` when a plan is due, then `decide`. Knows no clock, no socket, no simulator.
 """
 
 from collections import deque
@@ -50,8 +50,9 @@ class Controller:
     ) -> None:
         """Takes in what was sensed at this step; called again before `decide`, it replaces what it took.
 
-        noise: stream -> standard error in its own units. missing: streams that were not sensed; the last value, or the data's mean, stands
-        in for them at the level of pure noise. Raises ValueError naming stream, expected and got.
+        noise: stream -> standard error in its own units. missing: streams that were not sensed; the last value, or
+        the data's mean, stands in for them at the level of pure noise. Raises ValueError naming stream, expected and
+        got.
         """
         streams = self.policy.spec.of_role("observation")
         names = [stream.name for stream in streams]

@@ -1,7 +1,8 @@
 """The network that guesses the clean tokens from noisy ones.
 
 Every denoiser is called as `(x [B, L, D], levels [B, L, S], lengths [B]) -> x0_hat [B, L, D]`: row b uses its first
-`lengths[b]` tokens (history, plan, goal), and what stands behind them changes nothing. Knows no units and no schedule of sampling.
+`lengths[b]` tokens (history, plan, goal), and what stands behind them changes nothing. Knows no units and no schedule
+of sampling.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from forcing.policy.noise import NoiseSchedule
 class DenoiserConfig:
     """Size and kind of a transformer denoiser.
 
-    width: model dimension. depth: blocks. heads: attention heads, a divisor of width. causal: a token sees only itself, earlier
-    tokens and the goal.
+    width: model dimension. depth: blocks. heads: attention heads, a divisor of width. causal: a token sees only
+    itself, earlier tokens and the goal.
     """
 
     width: int = 96
@@ -57,9 +58,9 @@ class Block(nn.Module):
 class TransformerDenoiser(nn.Module):
     """x0_hat from noisy tokens and each stream's level; causal or not.
 
-    Positions count from the start and from the end, so that the network knows when it must arrive. Neighbouring tokens are
-    mixed on the way in, where their joints are decided. The clean tokens are guessed directly: adding the input to the output
-    by its share of signal carries the noise through (docs/experiments.md).
+    Positions count from the start and from the end, so that the network knows when it must arrive. Neighbouring
+    tokens are mixed on the way in, where their joints are decided. The clean tokens are guessed directly: adding the
+    input to the output by its share of signal carries the noise through (docs/experiments.md).
     """
 
     def __init__(self, config: DenoiserConfig, features: Tensor, max_length: int, schedule: NoiseSchedule) -> None:

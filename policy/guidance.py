@@ -42,10 +42,10 @@ def total(objectives: Sequence[Objective]) -> Objective:
 class Guidance:
     """The gradient that steers a sampling step; a `Guide` for `denoise_step`.
 
-    objective: the log return. futures: 0 for the plain gradient through one prediction; N >= 1 for Monte-Carlo guidance
-    (Chen et al. 2024, section 3.3): for each moving token everything after it is drawn anew N times, at its own level, around
-    what the model expects, and the gradients with respect to the token are averaged. max_norm: largest norm of a token's
-    gradient.
+    objective: the log return. futures: 0 for the plain gradient through one prediction; N >= 1 for Monte-Carlo
+    guidance (Chen et al. 2024, section 3.3): for each moving token everything after it is drawn anew N times, at its
+    own level, around what the model expects, and the gradients with respect to the token are averaged. max_norm:
+    largest norm of a token's gradient.
     """
 
     objective: Objective

@@ -1,7 +1,8 @@
 """Noise levels drawn in training: every stream of every token its own.
 
-Independent and uniform levels make any subset of the trajectory a condition (Chen et al. 2024, section 3.1); shared and pyramid-shaped
-ones are what sampling meets, and mixing them in measures better (docs/experiments.md). Knows nothing of networks.
+Independent and uniform levels make any subset of the trajectory a condition (Chen et al. 2024, section 3.1); shared
+and pyramid-shaped ones are what sampling meets, and mixing them in measures better (docs/experiments.md). Knows
+nothing of networks.
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from torch import Tensor
 class LevelMix:
     """Shares of windows by how their plan tokens are noised, and how history and goal are shown; each 0 to 1.
 
-    independent, shared, pyramid: must sum to 1. history_clean: windows whose history is clean. history_actions: windows whose history
-    shows actions. goal_clean, goal_masked: windows whose goal is given, and hidden; the rest are noisy.
+    independent, shared, pyramid: must sum to 1. history_clean: windows whose history is clean. history_actions:
+    windows whose history shows actions. goal_clean, goal_masked: windows whose goal is given, and hidden; the rest
+    are noisy.
     """
 
     independent: float = 0.35
@@ -38,7 +40,8 @@ class LevelMix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceShape:
-    """history: tokens up to now. actions: [S] which streams are actions. goal: index of the goal stream, None without."""
+    """history: tokens up to now. actions: [S] which streams are actions. goal: index of the goal stream, None
+    without."""
 
     history: int
     actions: tuple[bool, ...]

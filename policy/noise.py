@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# Song et al. (2021), arXiv:2011.13456, appendix C: the continuous form of Ho et al.'s linear betas, 1e-4 to 0.02 in 1000.
+# Song et al. (2021), arXiv:2011.13456, appendix C: the continuous form of Ho et al.'s linear betas, 1e-4 to 0.02 in
+# 1000.
 BETA_MIN, BETA_MAX = 0.1, 20.0
 
 
@@ -18,8 +19,8 @@ BETA_MIN, BETA_MAX = 0.1, 20.0
 class NoiseSchedule:
     """Signal left at a noise level.
 
-    kind: `linear` (betas linear in the level) or `cosine` (Nichol and Dhariwal 2021, without offset). A level of exactly 1
-    keeps nothing of the signal in either, so that a masked token says nothing.
+    kind: `linear` (betas linear in the level) or `cosine` (Nichol and Dhariwal 2021, without offset). A level of
+    exactly 1 keeps nothing of the signal in either, so that a masked token says nothing.
     """
 
     kind: Literal["linear", "cosine"] = "linear"

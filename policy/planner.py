@@ -5,7 +5,7 @@ Knows no simulator and no map; all it has is the denoiser's idea of what traject
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -24,17 +24,18 @@ from forcing.policy.types import Array, Plan
 class PlannerConfig:
     """How plans are sampled and chosen.
 
-    schedule: scheduling matrix of the plan tokens. samples: candidates of each horizon. goal_by: `clamp` holds the goal token
-    clean, `guidance` leaves it unknown and steers by the gradient of the distance at the plan's end. guidance_scale: inverse variance
-    of that goal, normalised units. futures: Monte-Carlo futures a gradient is averaged over, 0 for none.
-    open_rows: rows of the scheduling matrix left undone, so that the far future stays noisy. kinematic_tolerance, end_tolerance:
-    what counts as feasible, in the goal stream's units: the largest disagreement between planned positions and velocities from one
-    frame to the next, and the distance between the plan's end and the goal.
-    replan_steps: control steps after which a plan is made anew. hold_distance: nearer to the goal than this, a plan that ends there is
-    kept. history_frames: observed frames that the planner is shown, the newest alone by default.
+    schedule: scheduling matrix of the plan tokens. samples: candidates of each horizon. goal_by: `clamp` holds the
+    goal token clean, `guidance` leaves it unknown and steers by the gradient of the distance at the plan's end.
+    guidance_scale: inverse variance of that goal, normalised units. futures: Monte-Carlo futures a gradient is
+    averaged over, 0 for none. open_rows: rows of the scheduling matrix left undone, so that the far future stays
+    noisy. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units: the largest
+    disagreement between planned positions and velocities from one frame to the next, and the distance between the
+    plan's end and the goal. replan_steps: control steps after which a plan is made anew. hold_distance: nearer to the
+    goal than this, a plan that ends there is kept. history_frames: observed frames that the planner is shown, the
+    newest alone by default.
     """
 
-    schedule: Schedule = Schedule(sampling_steps=3, uncertainty_scale=0.25)
+    schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.25))
     samples: int = 4
     goal_by: Literal["clamp", "guidance"] = "clamp"
     guidance_scale: float = 20.0
@@ -61,9 +62,9 @@ class PlannerConfig:
 class PlanRequest:
     """All that a plan depends on.
 
-    step: control step it is made at. frames: observation stream -> [history frames, *shape], newest last. noise: observation
-    stream -> standard error of its frames in its own units, infinite if missing. goal: [*goal shape] or None. seed: of the
-    session; the same request gives the same plan.
+    step: control step it is made at. frames: observation stream -> [history frames, *shape], newest last. noise:
+    observation stream -> standard error of its frames in its own units, infinite if missing. goal: [*goal shape] or
+    None. seed: of the session; the same request gives the same plan.
     """
 
     step: int
@@ -153,7 +154,7 @@ class Planner:
 
     def _choose(self, request: PlanRequest, state: PlanState, horizons: NDArray[np.int64], passes: int) -> Plan:
         assert state.x0_hat is not None
-        layout, name = self.tokenizer.layout, self._goal_name
+        layout, name = self.tokenizer.layout, self._shown_name
         decoded = self.tokenizer.decode(state.x0_hat[:, layout.history : -1])
         steps = np.arange(1, int(horizons.max()) * layout.frames + 1) * layout.stride
         unused = steps[None, :] > horizons[:, None] * layout.token_steps
@@ -200,11 +201,14 @@ class Planner:
         return cost
 
     @property
+    def _shown_name(self) -> str:
+        """The stream that candidates are compared in: the goal stream, or without one the first observation."""
+        return self.tokenizer.spec.goal or self.tokenizer.spec.of_role("observation")[0].name
+
+    @property
     def _goal_name(self) -> str:
-        name = self.tokenizer.spec.goal
-        if name is None:
-            raise ValueError("this policy's recordings name no goal stream, so it cannot plan towards a goal")
-        return name
+        assert self.tokenizer.spec.goal is not None, "controllers refuse a goal where the spec has none"
+        return self.tokenizer.spec.goal
 
     @property
     def _goal_index(self) -> int:
@@ -226,8 +230,8 @@ def kinematic_residual(
 ) -> NDArray[np.float64] | None:
     """[B, F] distance between each planned position and where the planned velocities lead from the frame before it.
 
-    The trapezoid rule on the goal stream and the stream that is its rate; the frame before the first is the newest observed
-    one. None if no stream is the goal's rate.
+    The trapezoid rule on the goal stream and the stream that is its rate; the frame before the first is the newest
+    observed one. None if no stream is the goal's rate.
     """
     spec = tokenizer.spec
     rates = [stream.name for stream in spec.streams if stream.rate_of == spec.goal and spec.goal is not None]

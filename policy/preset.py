@@ -14,9 +14,9 @@ from forcing.policy.tracker import TrackerConfig
 class OptimiserConfig:
     """How weights are found.
 
-    batch_tokens: tokens in a batch, windows of one length each. learning_rate: AdamW's, after `warmup_steps` and until the
-    share `constant` of the run is over, then falling linearly to 0. ema: decay of the averaged weights per step.
-    snr_cap: loss weight is min(1 + signal-to-noise ratio, snr_cap), so that it never vanishes at high noise.
+    batch_tokens: tokens in a batch, windows of one length each. learning_rate: AdamW's, after `warmup_steps` and
+    until the share `constant` of the run is over, then falling linearly to 0. ema: decay of the averaged weights per
+    step. snr_cap: loss weight is min(1 + signal-to-noise ratio, snr_cap), so that it never vanishes at high noise.
     clip: largest gradient norm. validation: share of episodes kept from training.
     """
 

@@ -49,8 +49,9 @@ Guide = Callable[[Model, PlanState, Tensor], Tensor]
 def denoise_step(model: Model, state: PlanState, next_levels: Tensor, guide: Guide | None = None) -> PlanState:
     """The state with every stream moved from its level to `next_levels` [B, L, S] by DDIM.
 
-    With `guide`, the score of each moving token is shifted by the guide's gradient (Dhariwal and Nichol 2021, arXiv:2105.05233,
-    Algorithm 2, written for x0: x0' = x0 + (1 - alpha_bar) / sqrt(alpha_bar) grad). Raises ValueError if a level rises.
+    With `guide`, the score of each moving token is shifted by the guide's gradient (Dhariwal and Nichol 2021,
+    arXiv:2105.05233, Algorithm 2, written for x0: x0' = x0 + (1 - alpha_bar) / sqrt(alpha_bar) grad). Raises
+    ValueError if a level rises.
     """
     level, next_level = state.levels[..., model.features], next_levels[..., model.features]
     with torch.no_grad():

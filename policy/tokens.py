@@ -59,8 +59,8 @@ class Normaliser:
 class TokenLayout:
     """How many steps a token covers, and every how many of them a frame is kept.
 
-    token_steps: control steps a token covers. stride: control steps between frames, a divisor of token_steps; observations are
-    sampled, actions averaged over the stride. history: tokens up to now. horizon: most plan tokens.
+    token_steps: control steps a token covers. stride: control steps between frames, a divisor of token_steps;
+    observations are sampled, actions averaged over the stride. history: tokens up to now. horizon: most plan tokens.
     """
 
     token_steps: int = 32

@@ -16,9 +16,10 @@ from forcing.policy.types import Array, Plan, TrajectorySpec
 class TrackerConfig:
     """How a plan becomes actions.
 
-    kind: `pursuit` steers to the point of the planned path that lies `lookahead_steps` after the nearest one and lets the plan's timing go;
-    `pd` follows planned positions and velocities at the planned times; `actions` plays the planned actions.
-    position_gain, velocity_gain: action per unit of error. chunk_steps: actions handed out at a time.
+    kind: `pursuit` steers to the point of the planned path that lies `lookahead_steps` after the nearest one and lets
+    the plan's timing go; `pd` follows planned positions and velocities at the planned times; `actions` plays the
+    planned actions. position_gain, velocity_gain: action per unit of error. chunk_steps: actions handed out at a
+    time.
     """
 
     kind: Literal["pursuit", "pd", "actions"] = "pursuit"
@@ -58,7 +59,8 @@ class Tracker:
         return np.concatenate([np.asarray(now[name], dtype=np.float64).reshape(1, -1), planned])
 
     def chunk(self, observation: dict[str, Array], step: int) -> tuple[NDArray[np.float64], int]:
-        """[chunk_steps, A] unclipped actions from this step on, and the index of the planned frame that is being followed.
+        """[chunk_steps, A] unclipped actions from this step on, and the index of the planned frame that is being
+        followed.
 
         The first answers `observation`; the others suppose that the robot moves as planned.
         """

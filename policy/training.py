@@ -118,7 +118,8 @@ class Trainer:
         horizon = int(self.rng.choice(self.horizons, p=self.horizon_shares))
         count = max(1, optimiser.batch_tokens // (layout.history + horizon + 1))
         windows = self.windows.sample(self.rng, count, layout.past_steps, horizon * layout.token_steps)
-        # Half of the histories show this moment alone, as at the start of an episode; the others a random part of the past.
+        # Half of the histories show this moment alone, as at the start of an episode; the others a random part of the
+        # past.
         shown = self.rng.integers(0, layout.past_steps + 1, count) * self.rng.integers(0, 2, count)
         clean = self.tokenizer.encode(windows, np.minimum(shown, windows.past_valid))
         for group in self.optimiser.param_groups:
@@ -173,8 +174,8 @@ class Trainer:
 def _horizons(preset: Preset, windows: WindowSource) -> tuple[list[int], list[float]]:
     """Horizons that fit some episode, and how often each is drawn.
 
-    In proportion to the root of the number of windows: long ones are rare, and drawn as often as short ones they would be learned by
-    heart.
+    In proportion to the root of the number of windows: long ones are rare, and drawn as often as short ones they
+    would be learned by heart.
     """
     layout = preset.layout
     counts = {t: windows.anchors(t * layout.token_steps) for t in range(1, layout.horizon + 1)}
@@ -199,8 +200,9 @@ def train(
 ) -> Path:
     """The path of the trained policy, `out`/policy.safetensors; `out`/resume.safetensors holds what `resume` needs.
 
-    Both files are replaced atomically at least every `save_every_s` seconds, so that a killed run goes on from there to the same
-    weights. Raises Interrupted after saving if `stop()` becomes true, FloatingPointError if the loss is not finite.
+    Both files are replaced atomically at least every `save_every_s` seconds, so that a killed run goes on from there
+    to the same weights. Raises Interrupted after saving if `stop()` becomes true, FloatingPointError if the loss is
+    not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     if resume:

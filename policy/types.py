@@ -177,11 +177,11 @@ class WindowSource(Protocol):
 class Plan:
     """A plan, in physical units.
 
-    steps: [F] control steps from `made_at_step` to each planned frame, rising. streams: [F, *shape]; an action frame is
-    the mean action since the frame before. level: [F, S] noise level still on each frame and stream, in the
-    spec's order of streams. spread: stream name -> [F, *shape] standard deviation between the samples of this horizon.
-    candidates: position of every candidate in the goal stream, [C, F_max, *shape], NaN past its own horizon; costs: [C] what
-    they were ranked by; chosen: index of this plan among them.
+    steps: [F] control steps from `made_at_step` to each planned frame, rising. streams: [F, *shape]; an action frame
+    is the mean action since the frame before. level: [F, S] noise level still on each frame and stream, in the spec's
+    order of streams. spread: stream name -> [F, *shape] standard deviation between the samples of this horizon.
+    candidates: position of every candidate in the goal stream, [C, F_max, *shape], NaN past its own horizon; costs:
+    [C] what they were ranked by; chosen: index of this plan among them.
     """
 
     made_at_step: int
@@ -200,9 +200,10 @@ class Decision:
     """What a controller is told to do at one control step.
 
     action: [A] flat, inside the limits. action_chunk: [H, A] this action and the next H - 1, should no answer come.
-    source: fresh (a plan made for this very observation), plan (an earlier plan, still followed) or hold (no plan: stay).
-    valid_until_step: the last step at which action_chunk may still be played. noise_level: of the planned frame that is being
-    followed, 0 to 1. spread: of that frame's position, in its units. clipped: an action was cut to its limits.
+    source: fresh (a plan made for this very observation), plan (an earlier plan, still followed) or hold (no plan:
+    stay). valid_until_step: the last step at which action_chunk may still be played. noise_level: of the planned
+    frame that is being followed, 0 to 1. spread: of that frame's position, in its units. clipped: an action was cut
+    to its limits.
     """
 
     step: int
