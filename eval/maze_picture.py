@@ -1,6 +1,6 @@
 """Pictures of finished episodes: what was planned, how certain it was, what was driven.
 
-Pixels depend on the episode alone; no display and no global state of matplotlib is used.
+Pixels depend on the episode alone.
 """
 
 from collections.abc import Sequence
@@ -8,18 +8,26 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forcing.envs.maze2d import MAZE_MAPS
+from forcing.eval.figures import (
+    CAPTION_IN,
+    EDGE_IN,
+    GAP_IN,
+    HEADING_IN,
+    KEY_IN,
+    WIDTH_IN,
+    add_caption,
+    add_heading,
+    add_key,
+    inch_axes,
+    new_figure,
+    save_png,
+)
 from forcing.eval.maze_axes import (
     CANDIDATE_COLOR,
     INK,
-    MUTED,
-    NOISE_COLORS,
-    NOISE_NORM,
     PATH_DOT_STEPS,
     draw_ends,
     draw_maze,
@@ -31,39 +39,40 @@ from forcing.eval.rollout import Episode
 from forcing.eval.tasks import Task
 from forcing.policy.types import Plan
 
-DPI = 200
-WIDTH_IN = 8.0
-_EDGE, _GAP, _CAPTION, _TOP, _BOTTOM = 0.16, 0.18, 0.26, 0.7, 0.66
+SHEET_EPISODES = 12
 
 
 def draw_episode(task: Task, episode: Episode, path: Path, plans: Sequence[Plan] | None = None) -> None:
     """Writes a PNG, 1600 pixels wide: the first plan under the driven path, beside it up to two later plans.
 
-    plans: those fetched from a server, by default those in the episode's trace; without any the path alone is drawn.
+    plans: those fetched from a server, oldest first; by default those in the episode's trace. Without any the path
+    alone is drawn.
     """
     plans = episode.trace.plans if plans is None else plans
     later = _later(plans, episode)
-    aspect, free = panel_aspect(MAZE_MAPS[task.maze]), WIDTH_IN - 2 * _EDGE
+    aspect, free = panel_aspect(MAZE_MAPS[task.maze]), WIDTH_IN - 2 * EDGE_IN
     # Two panels above each other are as high as the large one beside them, captions included.
-    small = (free - _GAP - (_CAPTION + _GAP) / aspect) / 3
-    large = free - _GAP - small if later else free
-    bottom = _BOTTOM if plans else _EDGE
-    height = _TOP + (_CAPTION if plans else 0.0) + large * aspect + bottom
-    figure = Figure(figsize=(WIDTH_IN, round(height * DPI) / DPI), dpi=DPI, facecolor="white")
-    _title(figure, task, episode)
-    axes = _axes(figure, (_EDGE, bottom, large, large * aspect))
-    draw_maze(axes, MAZE_MAPS[task.maze])
+    small = (free - GAP_IN - (CAPTION_IN + GAP_IN) / aspect) / 3
+    large = free - GAP_IN - small if later else free
+    bottom, above = (KEY_IN, CAPTION_IN) if plans else (EDGE_IN, 0.0)
+    figure = new_figure(HEADING_IN + above + large * aspect + bottom)
+    add_heading(
+        figure,
+        f"{task.name}, episode {episode.index}",
+        f"return {episode.episode_return:.0f},  normalised score {episode.normalized:.1f},  "
+        + ("goal not reached" if episode.steps_to_goal is None else f"goal after {episode.steps_to_goal} steps"),
+    )
+    axes = inch_axes(figure, EDGE_IN, bottom, large, large * aspect)
     if plans:
-        _caption(axes, "first plan, and the path driven in the end")
-        draw_plan(axes, plans[0], episode.positions[plans[0].made_at_step])
-        _key(figure)
-    draw_path(axes, episode.positions)
-    draw_ends(axes, episode.positions[0], episode.goal)
+        add_caption(axes, f"plan made at step {plans[0].made_at_step}, and the path driven in the end")
+        add_key(figure, _marks())
+    _draw_panel(axes, task, episode, plans[0] if plans else None, len(episode.positions), 1.0)
     for index, plan in enumerate(later):
-        up = bottom + (1 - index) * (small * aspect + _CAPTION + _GAP)
-        axes = _axes(figure, (_EDGE + large + _GAP, up, small, small * aspect))
-        _replanned(axes, task, episode, plan)
-    _save(figure, path)
+        up = bottom + (1 - index) * (small * aspect + CAPTION_IN + GAP_IN)
+        axes = inch_axes(figure, EDGE_IN + large + GAP_IN, up, small, small * aspect)
+        add_caption(axes, f"replanned at step {plan.made_at_step}")
+        _draw_panel(axes, task, episode, plan, plan.made_at_step + 1, 0.6)
+    save_png(figure, path)
 
 
 def draw_run(task: Task, episodes: Sequence[Episode], path: Path, columns: int = 4) -> None:
@@ -71,116 +80,56 @@ def draw_run(task: Task, episodes: Sequence[Episode], path: Path, columns: int =
 
     Raises ValueError without episodes, or if columns is below 1.
     """
-    if not episodes or columns < 1:
-        raise ValueError(f"episodes and columns must be at least 1, got {len(episodes)} and {columns}")
-    shown = episodes[:12]
+    for name, value in (("episodes", len(episodes)), ("columns", columns)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    shown = episodes[:SHEET_EPISODES]
+    columns = min(columns, len(shown))
     rows, aspect = -(-len(shown) // columns), panel_aspect(MAZE_MAPS[task.maze])
-    width = (WIDTH_IN - 2 * _EDGE - (columns - 1) * _GAP) / columns
-    pitch = width * aspect + _CAPTION + _GAP
-    bottom = _BOTTOM if any(episode.trace.plans for episode in shown) else _EDGE
-    height = _TOP + rows * pitch - _GAP + bottom
-    figure = Figure(figsize=(WIDTH_IN, round(height * DPI) / DPI), dpi=DPI, facecolor="white")
-    scores = [episode.normalized for episode in episodes]
+    width = (WIDTH_IN - 2 * EDGE_IN - (columns - 1) * GAP_IN) / columns
+    pitch = width * aspect + CAPTION_IN + GAP_IN
+    planned = any(episode.trace.plans for episode in shown)
+    bottom = KEY_IN if planned else EDGE_IN
+    figure = new_figure(HEADING_IN + rows * pitch - GAP_IN + bottom)
     reached = sum(episode.success for episode in episodes)
-    _heading(figure, task.name, f"{len(episodes)} episodes, {reached} at the goal, mean score {np.mean(scores):.1f}")
-    if bottom == _BOTTOM:
-        _key(figure)
+    score = float(np.mean([episode.normalized for episode in episodes]))
+    add_heading(figure, task.name, f"{len(episodes)} episodes,  {reached} at the goal,  mean score {score:.1f}")
+    if planned:
+        add_key(figure, _marks())
     for index, episode in enumerate(shown):
         row, column = divmod(index, columns)
         up = bottom + (rows - 1 - row) * pitch
-        axes = _axes(figure, (_EDGE + column * (width + _GAP), up, width, width * aspect))
-        draw_maze(axes, MAZE_MAPS[task.maze])
-        _caption(axes, f"{episode.index}: score {episode.normalized:.0f}, {_steps(episode)}")
-        if episode.trace.plans:
-            draw_plan(axes, episode.trace.plans[0], episode.positions[0], scale=0.5)
-        draw_path(axes, episode.positions, scale=0.6)
-        draw_ends(axes, episode.positions[0], episode.goal, scale=0.55)
-    _save(figure, path)
+        axes = inch_axes(figure, EDGE_IN + column * (width + GAP_IN), up, width, width * aspect)
+        arrival = "missed" if episode.steps_to_goal is None else f"{episode.steps_to_goal} steps"
+        add_caption(axes, f"{episode.index}: score {episode.normalized:.0f}, {arrival}")
+        first = episode.trace.plans[0] if episode.trace.plans else None
+        _draw_panel(axes, task, episode, first, len(episode.positions), max(0.5, width / 5))
+    save_png(figure, path)
 
 
 def _later(plans: Sequence[Plan], episode: Episode) -> list[Plan]:
     """Up to two plans, at a third and two thirds of the replanning on the way to the goal."""
     end = np.inf if episode.steps_to_goal is None else episode.steps_to_goal
     moving = [plan for plan in plans[1:] if plan.made_at_step < end]
-    if len(moving) <= 2:
-        return moving
-    return [moving[len(moving) // 3], moving[2 * len(moving) // 3]]
+    return moving if len(moving) <= 2 else [moving[len(moving) // 3], moving[2 * len(moving) // 3]]
 
 
-def _replanned(axes: Axes, task: Task, episode: Episode, plan: Plan) -> None:
-    here = episode.positions[plan.made_at_step]
+def _draw_panel(axes: Axes, task: Task, episode: Episode, plan: Plan | None, driven: int, scale: float) -> None:
+    """The plan, and the first `driven` positions."""
+    made_at = plan.made_at_step if plan else 0
     draw_maze(axes, MAZE_MAPS[task.maze])
-    _caption(axes, f"replanned at step {plan.made_at_step}")
-    draw_plan(axes, plan, here, scale=0.6)
-    draw_path(axes, episode.positions[: plan.made_at_step + 1], scale=0.7)
-    draw_ends(axes, here, episode.goal, scale=0.6)
+    if plan is not None:
+        draw_plan(axes, plan, episode.positions[made_at], scale)
+    draw_path(axes, episode.positions[:driven], scale)
+    draw_ends(axes, episode.positions[made_at], episode.goal, scale)
 
 
-def _title(figure: Figure, task: Task, episode: Episode) -> None:
-    _heading(
-        figure,
-        f"{task.name}, episode {episode.index}",
-        f"return {episode.episode_return:.0f},  normalised score {episode.normalized:.1f},  {_arrival(episode)}",
-    )
-
-
-def _arrival(episode: Episode) -> str:
-    return "goal not reached" if episode.steps_to_goal is None else f"goal after {episode.steps_to_goal} steps"
-
-
-def _steps(episode: Episode) -> str:
-    return "missed" if episode.steps_to_goal is None else f"{episode.steps_to_goal} steps"
-
-
-def _heading(figure: Figure, title: str, detail: str) -> None:
-    width, height = figure.get_size_inches()
-    figure.text(_EDGE / width, 1 - 0.33 / height, title, fontsize=14, fontweight="bold", color=INK)
-    figure.text(_EDGE / width, 1 - 0.56 / height, detail, fontsize=10, color=MUTED)
-
-
-def _caption(axes: Axes, text: str) -> None:
-    axes.set_title(text, fontsize=9, color=MUTED, loc="left", pad=4)
-
-
-def _key(figure: Figure) -> None:
-    """A bar of noise colours and a legend, in the strip at the bottom."""
-    bar = _axes(figure, (_EDGE, 0.38, 2.6, 0.13))
-    colorbar = figure.colorbar(ScalarMappable(NOISE_NORM, NOISE_COLORS), cax=bar, orientation="horizontal")
-    colorbar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0 clean", "", "noise level", "", "1 pure noise"])
-    for side, label in (("left", bar.get_xticklabels()[0]), ("right", bar.get_xticklabels()[-1])):
-        label.set_horizontalalignment(side)
-    bar.tick_params(labelsize=9, labelcolor=INK, length=0, pad=4)
-    colorbar.outline.set_visible(False)
-    marks = [
+def _marks() -> list[Line2D]:
+    robot = Line2D([], [], color="white", marker="o", markersize=7, label="planned from")
+    robot.set(markeredgecolor=INK, markeredgewidth=1.8)
+    return [
         Line2D([], [], color=INK, linewidth=1.3, marker=".", label=f"driven, a dot every {PATH_DOT_STEPS} steps"),
-        Line2D([], [], color=CANDIDATE_COLOR, alpha=0.5, linewidth=1.0, label="other plans"),
-        Line2D(
-            [], [], color="white", marker="o", markeredgecolor=INK, markeredgewidth=1.8, markersize=7, label="robot"
-        ),
+        Line2D([], [], color=CANDIDATE_COLOR, alpha=0.6, linewidth=1.0, label="rivals"),
+        robot,
         Line2D([], [], color=INK, marker="*", linestyle="none", markersize=11, label="goal"),
     ]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=marks,
-        loc="lower right",
-        bbox_to_anchor=(1 - _EDGE / width, 0.2 / height),
-        ncols=len(marks),
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        borderpad=0,
-        borderaxespad=0,
-        columnspacing=1.1,
-        handletextpad=0.5,
-    )
-
-
-def _axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
-    """Axes at (left, bottom, width, height), in inches."""
-    width, height = figure.get_size_inches()
-    return figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)
