@@ -93,6 +93,9 @@ class ServerDriver:
         self._trace.sources.append(reply.source)
         if reply.source == "fresh" and reply.timing is not None:
             self._trace.plan_ms.append(reply.timing["plan_ms"])
+            plan = self._session.plan()
+            if plan is not None:
+                self._trace.plans.append(plan)
         return reply.action
 
     def _end_session(self) -> None:

@@ -97,8 +97,8 @@ def table_of(reports: Sequence[Report]) -> Table:
             row["task"],
             row["policy"],
             str(row["episodes"]),
-            _pm(row["return_mean"], row["return_sem"]),
-            _pm(row["normalized_mean"], row["normalized_sem"]),
+            plus_minus(row["return_mean"], row["return_sem"]),
+            plus_minus(row["normalized_mean"], row["normalized_sem"]),
             f"{row['success_rate']:.2f}",
             "-" if row["steps_to_goal_mean"] is None else f"{row['steps_to_goal_mean']:.0f}",
             "-" if row["plan_ms_p50"] is None else f"{row['plan_ms_p50']:.0f} / {row['plan_ms_p99']:.0f}",
@@ -106,5 +106,6 @@ def table_of(reports: Sequence[Report]) -> Table:
     return table
 
 
-def _pm(mean: float, sem: float | None) -> str:
+def plus_minus(mean: float, sem: float | None) -> str:
+    """A mean with its standard error, if there is one."""
     return f"{mean:.1f}" if sem is None else f"{mean:.1f} ± {sem:.1f}"

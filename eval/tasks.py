@@ -18,14 +18,15 @@ from forcing.policy.types import Array
 class Task:
     """One row of a benchmark.
 
-    name: as typed. policy: the shipped policy that was trained for it. maze: which maze, for pictures and yardsticks
-    alone.
+    name: as typed. control_hz: control steps a second. policy: the shipped policy that was trained for it. maze:
+    which maze, for pictures and yardsticks alone.
     """
 
     name: str
     policy: str
     maze: str
     definition: maze2d.Maze2DTask
+    control_hz: float = maze2d.CONTROL_HZ
 
     def make(self, render_mode: str | None = None) -> "gymnasium.Env[Mapping[str, Array], Array]":
         """A new environment; the caller seeds it at reset and closes it."""

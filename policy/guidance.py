@@ -24,7 +24,8 @@ def reach(target: Tensor, where: slice, token: Tensor, scale: float) -> Objectiv
     def objective(tokens: Tensor) -> Tensor:
         rows = torch.arange(tokens.shape[0], device=tokens.device)
         arrived = tokens[rows, :, token][:, :, where]
-        return -0.5 * scale * (arrived - target[:, None]).square().mean(dim=-1)
+        error: Tensor = (arrived - target[:, None]).square().mean(dim=-1)
+        return -0.5 * scale * error
 
     return objective
 
@@ -43,8 +44,9 @@ class Guidance:
     """The gradient that steers a sampling step; a `Guide` for `denoise_step`.
 
     objective: the log return. futures: 0 for the plain gradient through one prediction; N >= 1 for Monte-Carlo
-    guidance (Chen et al. 2024, section 3.3): for each moving token everything after it is drawn anew N times, at its
-    own level, around what the model expects, and the gradients with respect to the token are averaged. max_norm:
+    guidance (Chen et al. 2024, section 3.3): for each moving token, whatever is noisier than it is drawn anew N times
+    at its own level around what the model expects, and the gradients with respect to the token are averaged. In a
+    pyramid that is its future; with equal levels nothing is noisier, and the average is the plain gradient. max_norm:
     largest norm of a token's gradient.
     """
 
@@ -79,15 +81,15 @@ class Guidance:
         with torch.no_grad():
             expected = model.denoise(state.tokens, state.levels, state.lengths)
         gradient = torch.zeros_like(state.tokens)
-        # One pivot at a time: tokens up to it are shared by all futures, those after it are drawn anew.
-        for pivot in torch.nonzero(moving.any(dim=-1).any(dim=0)).flatten().tolist():
+        # One level at a time: what is as clean or cleaner is shared by all futures, what is noisier is drawn anew.
+        for pivot in torch.unique(state.levels[moving]):
             noise = torch.randn(shape, generator=state.generator).to(state.tokens)
             redrawn = model.schedule.add_noise(expected[:, None], level[:, None].expand(shape), noise)
-            after = (torch.arange(length) > pivot)[:, None] & (level > 0)[:, None]
             with torch.enable_grad():
                 tokens = state.tokens.detach().requires_grad_()
-                futures = torch.where(after, redrawn, tokens[:, None]).reshape(-1, length, width)
+                futures = torch.where((level > pivot)[:, None], redrawn, tokens[:, None]).reshape(-1, length, width)
                 x0_hat = model.denoise(futures, levels, lengths)
                 returns = self.objective(x0_hat.view(shape)).mean(dim=1)
-                gradient[:, pivot] = torch.autograd.grad(returns.sum(), tokens)[0][:, pivot]
+                averaged = torch.autograd.grad(returns.sum(), tokens)[0]
+            gradient = torch.where(level == pivot, averaged, gradient)
         return gradient

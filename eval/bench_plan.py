@@ -1,0 +1,109 @@
+"""`forcing bench plan`: what each part of planning is worth, on the same episodes with the same weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from forcing.eval.evaluate import watch
+from forcing.eval.report import build_report, plus_minus, write_report
+from forcing.eval.rollout import DriverSpec
+from forcing.eval.tasks import Task
+from forcing.policy.policy import Policy
+from forcing.policy.schedules import Schedule
+
+PYRAMID = Schedule(kind="pyramid", sampling_steps=3, uncertainty_scale=0.25)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A line of the table: what is changed against the policy's own planner and tracker."""
+
+    name: str
+    planner: Mapping[str, Any] = field(default_factory=dict)
+    tracker: Mapping[str, Any] = field(default_factory=dict)
+
+    def adjust(self, policy: Policy) -> Policy:
+        return policy.using(
+            planner=replace(policy.preset.planner, **self.planner),
+            tracker=replace(policy.preset.tracker, **self.tracker),
+        )
+
+
+def _schedule(name: str, **schedule: Any) -> Row:
+    return Row(name=name, planner={"schedule": Schedule(**schedule), "open_rows": 0})
+
+
+def _guided(name: str, futures: int, scale: float) -> Row:
+    planner = {"goal_by": "guidance", "futures": futures, "guidance_scale": scale, "samples": 1}
+    return Row(name=name, planner={**planner, "schedule": PYRAMID, "open_rows": 0})
+
+
+SCALE = 30.0
+ROWS = (
+    Row(name="as shipped"),
+    _schedule("pyramid, u = 0.25, 3 steps, to the end", kind="pyramid", sampling_steps=3, uncertainty_scale=0.25),
+    _schedule("pyramid, u = 1, 3 steps", kind="pyramid", sampling_steps=3, uncertainty_scale=1.0),
+    _schedule("full sequence, 3 steps", kind="full_sequence", sampling_steps=3),
+    _schedule("autoregressive, 3 steps", kind="autoregressive", sampling_steps=3),
+    _schedule("trapezoid, u = 0.25, 3 steps", kind="trapezoid", sampling_steps=3, uncertainty_scale=0.25),
+    Row(name="goal clamped, 1 sample", planner={"samples": 1, "schedule": PYRAMID, "open_rows": 0}),
+    _guided("goal by selection alone, 1 sample", 0, 0.0),
+    _guided("goal by guidance, MCG off, 1 sample", 0, SCALE),
+    _guided("goal by guidance, MCG N = 1, 1 sample", 1, SCALE),
+    _guided("goal by guidance, MCG N = 4, 1 sample", 4, SCALE),
+    _guided("goal by guidance, MCG N = 16, 1 sample", 16, SCALE),
+    Row(name="tracker: PD on the timed plan", tracker={"kind": "pd"}),
+    Row(name="tracker: diffused actions", tracker={"kind": "actions"}),
+)
+
+
+def run_bench(
+    task: Task,
+    *,
+    policy: str | None,
+    episodes: int,
+    seed: int,
+    report: Path | None,
+    workers: int | None,
+    command: str,
+    console: Console,
+) -> None:
+    """Every row on episodes `seed`, `seed` + 1, ...; printed as a table, per-episode records in the report."""
+    name = policy or task.policy
+    specs = [(row.name, DriverSpec(policy=name, adjust=partial(_adjusted, row))) for row in ROWS]
+    specs += [("no planner: straight at the goal", DriverSpec(policy="straight"))]
+    specs += [("waypoint expert, knows the map", DriverSpec(policy="expert"))]
+    table = Table(title=f"{task.name}, {name}: {episodes} episodes from seed {seed}")
+    for column in ("row", "normalized", "success", "steps to goal", "passes", "plan ms p50"):
+        table.add_column(column, justify="left" if column == "row" else "right")
+    reports = []
+    for label, spec in specs:
+        finished = watch(task, spec, episodes, seed, workers, console)
+        plans = [plan for episode in finished for plan in episode.trace.plans]
+        entry = build_report(task, name, None, seed, finished, command)
+        entry |= {"row": label, "passes": float(np.mean([plan.passes for plan in plans])) if plans else None}
+        reports.append(entry)
+        table.add_row(label, *_cells(entry))
+        console.print(f"{label}: {', '.join(_cells(entry))}")
+        if report is not None:
+            write_report(reports, report)
+    console.print(table)
+
+
+def _adjusted(row: Row, policy: Policy) -> Policy:
+    return row.adjust(policy)
+
+
+def _cells(entry: Mapping[str, Any]) -> list[str]:
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.0f}"
+
+    score = plus_minus(entry["normalized_mean"], entry["normalized_sem"])
+    success, steps = f"{entry['success_rate']:.2f}", shown(entry["steps_to_goal_mean"])
+    return [score, success, steps, shown(entry["passes"]), shown(entry["plan_ms_p50"])]
