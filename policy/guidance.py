@@ -63,7 +63,8 @@ class Guidance:
         gradient = self._plain(model, state) if self.futures == 0 else self._monte_carlo(model, state, moving)
         gradient = torch.where(moving[..., model.features], gradient, 0.0)
         norm = gradient.norm(dim=-1, keepdim=True)
-        return gradient * (self.max_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
+        shrink: Tensor = (self.max_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
+        return gradient * shrink
 
     def _plain(self, model: Model, state: PlanState) -> Tensor:
         with torch.enable_grad():
