@@ -141,15 +141,14 @@ class Controller:
     def _plan_due(self) -> bool:
         if self.plan is None or not _same(self._planned_goal, self.goal):
             return True
-        config = self.policy.preset.planner
-        if self.step - self.plan.made_at_step < config.replan_steps:
+        if self.step - self.plan.made_at_step < self.policy.preset.planner.replan_steps:
             return False
         if self.goal is None or self.policy.spec.goal is None:
             return True
         # Arrived, by a plan that leads to the goal: its end is held.
         here, end = self._history[-1][self.policy.spec.goal], self.plan.streams[self.policy.spec.goal][-1]
-        there = np.linalg.norm(here - self.goal) <= config.hold_distance
-        return not (there and np.linalg.norm(end - self.goal) <= config.hold_distance)
+        enough = self.policy.planner.hold_distance
+        return not (np.linalg.norm(here - self.goal) <= enough and np.linalg.norm(end - self.goal) <= enough)
 
     def _stand_in(self, name: str) -> Array:
         if self._history:

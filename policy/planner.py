@@ -30,9 +30,9 @@ class PlannerConfig:
     averaged over, 0 for none. open_rows: rows of the scheduling matrix left undone, so that the far future stays
     noisy. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units: the largest
     disagreement between planned positions and velocities from one frame to the next, and the distance between the
-    plan's end and the goal. replan_steps: control steps after which a plan is made anew. hold_distance: nearer to the
-    goal than this, a plan that ends there is kept. history_frames: observed frames that the planner is shown, the
-    newest alone by default.
+    plan's end and the goal. hold_distance: nearer to the goal than this, a plan that ends there is kept. These three
+    are a fifth of the goal stream's standard deviation if None. replan_steps: control steps after which a plan is made
+    anew. history_frames: observed frames that the planner is shown, the newest alone by default.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.25))
@@ -41,19 +41,23 @@ class PlannerConfig:
     guidance_scale: float = 20.0
     futures: int = 0
     open_rows: int = 2
-    kinematic_tolerance: float = 0.3
-    end_tolerance: float = 0.4
+    kinematic_tolerance: float | None = None
+    end_tolerance: float | None = None
+    hold_distance: float | None = None
     replan_steps: int = 32
-    hold_distance: float = 0.3
     history_frames: int = 1
 
     def __post_init__(self) -> None:
         for name in ("samples", "replan_steps", "history_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("guidance_scale", "futures", "open_rows", "kinematic_tolerance", "end_tolerance", "hold_distance"):
+        for name in ("guidance_scale", "futures", "open_rows"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("kinematic_tolerance", "end_tolerance", "hold_distance"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
         if self.goal_by not in ("clamp", "guidance"):
             raise ValueError(f"goal_by must be 'clamp' or 'guidance', got {self.goal_by!r}")
 
@@ -79,6 +83,12 @@ class Planner:
 
     def __init__(self, model: Model, tokenizer: Tokenizer, config: PlannerConfig) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
+        usual = math.inf
+        if tokenizer.spec.goal is not None:
+            usual = 0.2 * float(np.mean(tokenizer.normaliser.std[tokenizer.spec.goal]))
+        self.kinematic_tolerance = config.kinematic_tolerance or usual
+        self.end_tolerance = config.end_tolerance or usual
+        self.hold_distance = config.hold_distance or usual
 
     def plan(self, request: PlanRequest) -> Plan:
         """The chosen plan. Raises FloatingPointError if the model's guess is not finite."""
@@ -185,7 +195,7 @@ class Planner:
         horizons: NDArray[np.int64],
     ) -> NDArray[np.float64]:
         """[C] steps to arrive, plus a large penalty for each tolerance by which a candidate is infeasible."""
-        layout, config = self.tokenizer.layout, self.config
+        layout = self.tokenizer.layout
         steps = horizons * float(layout.token_steps)
         # A horizon's worth of penalty for each tolerance exceeded: an infeasible plan loses to any longer feasible one.
         penalty = float(layout.horizon * layout.token_steps)
@@ -193,12 +203,12 @@ class Planner:
         cost = steps.copy()
         if request.goal is not None:
             miss = np.linalg.norm(end - np.asarray(request.goal, dtype=np.float64).reshape(-1), axis=-1)
-            cost += penalty * np.maximum(0, miss / max(config.end_tolerance, 1e-9) - 1)
+            cost += penalty * np.maximum(0, miss / self.end_tolerance - 1)
         residual = kinematic_residual(self.tokenizer, request.frames, decoded)
         if residual is not None:
             worst = np.where(unused, 0, residual).max(axis=1)
-            cost += penalty * np.maximum(0, worst / max(config.kinematic_tolerance, 1e-9) - 1)
-        return cost
+            cost += penalty * np.maximum(0, worst / self.kinematic_tolerance - 1)
+        return np.asarray(cost, dtype=np.float64)
 
     @property
     def _shown_name(self) -> str:

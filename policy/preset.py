@@ -57,7 +57,18 @@ class Preset:
 
 def _maze2d(maze: str, horizon: int) -> Preset:
     """Tuned on episodes from seed 5000 on (docs/experiments.md)."""
-    return Preset(name=f"maze2d-{maze}", layout=TokenLayout(horizon=horizon))
+    planner = PlannerConfig(kinematic_tolerance=0.3, end_tolerance=0.4, hold_distance=0.3)
+    return Preset(name=f"maze2d-{maze}", layout=TokenLayout(horizon=horizon), planner=planner)
 
 
-PRESETS = {preset.name: preset for preset in (_maze2d("umaze", 8), _maze2d("medium", 12), _maze2d("large", 18))}
+# For recordings nobody has tuned for: short tokens, the planned actions played as they are.
+_GENERIC = Preset(
+    name="generic",
+    layout=TokenLayout(token_steps=8, stride=1, horizon=8),
+    planner=PlannerConfig(replan_steps=4),
+    tracker=TrackerConfig(kind="actions"),
+)
+
+PRESETS = {
+    preset.name: preset for preset in (_maze2d("umaze", 8), _maze2d("medium", 12), _maze2d("large", 18), _GENERIC)
+}

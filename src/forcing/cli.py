@@ -146,7 +146,7 @@ def train(
     """Train a policy on a recording; Ctrl-C saves, --resume goes on.
 
     Args:
-        preset: recipe: maze2d-umaze, maze2d-medium or maze2d-large.
+        preset: recipe: maze2d-umaze, maze2d-medium, maze2d-large, or generic for any other recording.
         data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
         out: folder of the policy; runs/PRESET if not given.
         minutes: training time; 20 if neither minutes nor steps is given.
@@ -188,10 +188,15 @@ def train(
         bar = progress.add_task(f"training {preset}", total=None, loss=float("nan"), rate=0.0)
 
         def report(now: training.Progress) -> None:
+            if not progress.console.is_terminal:
+                left = f"{now.remaining_s / 60:.1f} min left"
+                print(
+                    f"step {now.step} of {now.total_steps}, loss {now.loss:.3f}, {now.windows_per_s:.0f} windows/s, {left}"
+                )
             progress.update(bar, completed=now.step, total=now.total_steps, loss=now.loss, rate=now.windows_per_s)
 
         path = training.train(trainer, budget, folder, card, resume=resume, report=report)
-    print(f"wrote {path}; try it: forcing eval {preset}-multi --policy {path.parent}")
+    print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
 
 
 @app.command
