@@ -48,7 +48,7 @@ class Progress:
     remaining_s: float
 
 
-class Interrupted(Exception):
+class Interrupted(RuntimeError):
     """Training was asked to stop; its state is saved."""
 
 

@@ -6,7 +6,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. What a command needs is imported wh
 import difflib
 import logging
 import shlex
+import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ data_app = SubcommandApp()
 bench_app = SubcommandApp()
 console = Console()
 Known = TypeVar("Known")
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class UsageError(Exception):
@@ -184,19 +187,33 @@ def train(
         "seed": seed,
         "command": _typed(),
     }
-    with _progress("loss {task.fields[loss]:.3f}, {task.fields[rate]:.0f} windows/s") as progress:
-        bar = progress.add_task(f"training {preset}", total=None, loss=float("nan"), rate=0.0)
-
-        def report(now: training.Progress) -> None:
-            if not progress.console.is_terminal:
-                left = f"{now.remaining_s / 60:.1f} min left"
-                print(
-                    f"step {now.step} of {now.total_steps}, loss {now.loss:.3f}, {now.windows_per_s:.0f} windows/s, {left}"
-                )
-            progress.update(bar, completed=now.step, total=now.total_steps, loss=now.loss, rate=now.windows_per_s)
-
-        path = training.train(trainer, budget, folder, card, resume=resume, report=report)
+    path = _train_watched(trainer, budget, folder, card, resume=resume)
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
+
+
+def _train_watched(trainer: Any, budget: Any, folder: Path, card: dict[str, object], *, resume: bool) -> Path:
+    """Trains with a bar, or a line every ten seconds where nobody watches; the first Ctrl-C or SIGTERM saves and stops."""
+    from forcing.policy import training
+
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: asked.append(got)) for number in STOPPING}
+    try:
+        with _progress("loss {task.fields[loss]:.3f}, {task.fields[rate]:.0f} windows/s") as progress:
+            bar = progress.add_task(f"training {trainer.preset.name}", total=None, loss=float("nan"), rate=0.0)
+            printed = time.monotonic()
+
+            def report(now: training.Progress) -> None:
+                nonlocal printed
+                progress.update(bar, completed=now.step, total=now.total_steps, loss=now.loss, rate=now.windows_per_s)
+                if not progress.console.is_terminal and time.monotonic() - printed >= 10:
+                    printed = time.monotonic()
+                    rate, left = f"{now.windows_per_s:.0f} windows/s", f"{now.remaining_s / 60:.1f} min left"
+                    print(f"step {now.step} of {now.total_steps}, loss {now.loss:.3f}, {rate}, {left}", flush=True)
+
+            return training.train(trainer, budget, folder, card, resume=resume, report=report, stop=lambda: bool(asked))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command
