@@ -105,7 +105,7 @@ def draw_levels(axes: Axes, path: Array, level: Array, scale: float = 1.0) -> No
         capstyle="round",
         zorder=4,
     )
-    line.set_array(0.5 * (level[:-1] + level[1:]))
+    line.set_array(np.maximum(level[:-1], level[1:]))
     axes.add_collection(line, autolim=False)
     dots = axes.scatter(path[1:, 0], path[1:, 1], c=level[1:], cmap=NOISE_COLORS, norm=NOISE_NORM)
     dots.set(sizes=[22 * scale**2], linewidths=0, zorder=5)

@@ -128,7 +128,7 @@ def _marks() -> list[Line2D]:
     robot = Line2D([], [], color="white", marker="o", markersize=7, label="planned from")
     robot.set(markeredgecolor=INK, markeredgewidth=1.8)
     return [
-        Line2D([], [], color=INK, linewidth=1.3, marker=".", label=f"driven, a dot every {PATH_DOT_STEPS} steps"),
+        Line2D([], [], color=INK, linewidth=1.3, marker=".", label=f"driven, dot every {PATH_DOT_STEPS} steps"),
         Line2D([], [], color=CANDIDATE_COLOR, alpha=0.6, linewidth=1.0, label="rivals"),
         robot,
         Line2D([], [], color=INK, marker="*", linestyle="none", markersize=11, label="goal"),
