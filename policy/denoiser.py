@@ -89,32 +89,35 @@ class TransformerDenoiser(nn.Module):
         remaining = (lengths[:, None] - 1 - index).clamp(min=0)
         # Padding must not leak through the neighbour mixing.
         inputs = torch.where(real[..., None], x, 0.0)
-        hidden = self.embed(self._with_neighbours(inputs))
+        goal = (remaining == 0) & real
+        hidden = self.embed(self._with_neighbours(inputs, goal))
         hidden = (
             hidden + self.embed_level(self._level_features(levels)) + self.from_start(index) + self.from_end(remaining)
         )
-        visible = self._visible(real, remaining)
+        visible = self._visible(real, goal)
         for block in self.blocks:
             hidden = block(hidden, visible)
         x0_hat: Tensor = self.head(self.norm(hidden))
         return x0_hat
 
-    def _with_neighbours(self, x: Tensor) -> Tensor:
+    def _with_neighbours(self, x: Tensor, goal: Tensor) -> Tensor:
         before = functional.pad(x, (0, 0, 1, 0))[:, :-1]
-        after = torch.zeros_like(x) if self.config.causal else functional.pad(x, (0, 0, 0, 1))[:, 1:]
+        after = functional.pad(x, (0, 0, 0, 1))[:, 1:]
+        if self.config.causal:
+            # All see the goal: what it knew of the last plan token, the first would know too.
+            before, after = torch.where(goal[..., None], 0.0, before), torch.zeros_like(x)
         return torch.cat([before, x, after], dim=-1)
 
     def _level_features(self, levels: Tensor) -> Tensor:
         alpha_bar = self.schedule.alpha_bar(levels)
         return torch.cat([levels, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), (levels >= 1).to(levels.dtype)], dim=-1)
 
-    def _visible(self, real: Tensor, remaining: Tensor) -> Tensor | None:
+    def _visible(self, real: Tensor, goal: Tensor) -> Tensor | None:
         """[B, 1, L, L] which token (last axis) each token may look at; None where all may see all."""
         length = real.shape[1]
         if not self.config.causal:
             return None if bool(real.all()) else real[:, None, None, :]
         index = torch.arange(length, device=real.device)
-        goal = (remaining == 0) & real
         earlier = index[None, :] <= index[:, None]
         # The goal sees itself alone: through it, early tokens would see late ones.
         allowed = torch.where(goal[:, :, None], goal[:, None, :], earlier | goal[:, None, :])

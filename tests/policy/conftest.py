@@ -1,0 +1,111 @@
+"""A toy world that can be solved on paper: a point that moves on straight lines at constant velocity to a goal."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from forcing.policy.checkpoint import save_policy
+from forcing.policy.denoiser import DenoiserConfig
+from forcing.policy.network import build_denoiser
+from forcing.policy.planner import PlannerConfig
+from forcing.policy.policy import Policy, load_policy
+from forcing.policy.preset import OptimiserConfig, Preset
+from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
+from forcing.policy.tracker import TrackerConfig
+from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
+
+SPEC = TrajectorySpec(
+    streams=(
+        StreamSpec(name="position", role="observation", shape=(2,), units="m"),
+        StreamSpec(name="velocity", role="observation", shape=(2,), units="m/s", rate_of="position"),
+        StreamSpec(name="action", role="action", shape=(2,), low=(-1.0, -1.0), high=(1.0, 1.0)),
+        StreamSpec(name="reward", role="reward", shape=()),
+    ),
+    control_hz=10.0,
+    goal="position",
+)
+PRESET = Preset(
+    name="toy",
+    layout=TokenLayout(token_steps=8, stride=4, history=1, horizon=3),
+    denoiser=DenoiserConfig(width=32, depth=2, heads=2),
+    optimiser=OptimiserConfig(batch_tokens=256, warmup_steps=20, learning_rate=3e-3),
+    planner=PlannerConfig(samples=2, replan_steps=6, hold_distance=0.25),
+    tracker=TrackerConfig(lookahead_steps=4, chunk_steps=3),
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def spec() -> TrajectorySpec:
+    return SPEC
+
+
+@pytest.fixture(scope="session")
+def preset() -> Preset:
+    return PRESET
+
+
+@pytest.fixture(scope="session")
+def normaliser() -> Normaliser:
+    """Powers of two, so that scaling is exact; no entry is scaled like another."""
+    return Normaliser(
+        mean={"position": (1.0, -2.0), "velocity": (0.5, 0.25), "action": (0.0, 0.5), "reward": (0.0,)},
+        std={"position": (2.0, 4.0), "velocity": (0.5, 0.25), "action": (0.25, 0.5), "reward": (1.0,)},
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer(normaliser: Normaliser) -> Tokenizer:
+    return Tokenizer(SPEC, PRESET.layout, normaliser)
+
+
+@pytest.fixture(scope="session")
+def lines() -> Trajectories:
+    """60 episodes of 24 to 40 steps: x(t) = start + t v, action v / 10."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(24, 41, 60)
+    position, velocity, action = [], [], []
+    for length in lengths:
+        start, goal = rng.uniform(-4, 4, (2, 2))
+        speed = (goal - start) * SPEC.control_hz / length
+        position.append(start + np.arange(length + 1)[:, None] * speed / SPEC.control_hz)
+        velocity.append(np.tile(speed, (length + 1, 1)))
+        action.append(np.tile(speed / 10, (length, 1)))
+    streams = {
+        "position": np.concatenate(position),
+        "velocity": np.concatenate(velocity),
+        "action": np.concatenate(action),
+        "reward": np.zeros(int(lengths.sum())),
+    }
+    return Trajectories(spec=SPEC, streams=streams, lengths=lengths)
+
+
+PolicyWriter = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_policy(normaliser: Normaliser) -> PolicyWriter:
+    """(folder, seed=0, spec=SPEC) -> the folder, with an untrained policy in it."""
+
+    def write(folder: Path, seed: int = 0, spec: TrajectorySpec = SPEC) -> Path:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            denoiser = build_denoiser(PRESET, Tokenizer(spec, PRESET.layout, normaliser))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_policy(folder / "policy.safetensors", PRESET, spec, normaliser, denoiser.state_dict(), {"task": "toy"})
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def policy(write_policy: PolicyWriter, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """Untrained, so that its plans are anything but what one would wish for."""
+    return load_policy(str(write_policy(tmp_path_factory.mktemp("policies") / "toy")))
