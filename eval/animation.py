@@ -36,7 +36,6 @@ from forcing.eval.maze_axes import (
     MUTED,
     NOISE_COLORS,
     NOISE_NORM,
-    POSITION,
     WALL_COLOR,
     draw_ends,
     draw_maze,
@@ -47,6 +46,7 @@ from forcing.eval.tasks import Task
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.schedules import Schedule
+from forcing.policy.types import Array
 
 BETWEEN_MS, PASS_MS, FIRST_MS, LAST_MS = 50, 300, 1000, 3000
 
@@ -63,7 +63,9 @@ def animate_denoising(policy: Policy, request: PlanRequest, task: Task, path: Pa
     """
     if request.goal is None:
         raise ValueError("goal must be given to animate a plan towards it, got None")
-    scene = _Scene(task, policy.preset.planner.schedule, denoising_passes(policy, request), request)
+    passes = denoising_passes(policy, request)
+    origin = np.asarray(request.frames[policy.spec.goal or ""][-1], dtype=np.float64)
+    scene = _Scene(task, policy.preset.planner.schedule, passes, origin, request.goal)
     frames, durations_ms = zip(*scene.frames(), strict=True)
     _write_gif(frames, durations_ms, path)
 
@@ -71,8 +73,11 @@ def animate_denoising(policy: Policy, request: PlanRequest, task: Task, path: Pa
 class _Scene:
     """A figure whose moving parts are set anew for each frame."""
 
-    def __init__(self, task: Task, schedule: Schedule, passes: Sequence[Pass], request: PlanRequest) -> None:
-        self.passes, self.origin = passes, np.asarray(request.frames[POSITION][-1], dtype=np.float64)
+    def __init__(
+        self, task: Task, schedule: Schedule, passes: Sequence[Pass], origin: NDArray[np.float64], goal: Array
+    ) -> None:
+        """origin, goal: [2] in m."""
+        self.passes, self.origin = passes, origin
         maze_map = MAZE_MAPS[task.maze]
         height = _MAZE_IN * panel_aspect(maze_map)
         figure = new_figure(HEADING_IN + CAPTION_IN + height + KEY_IN, _DPI)
@@ -82,7 +87,7 @@ class _Scene:
         add_key(figure, _marks())
         self.maze = inch_axes(figure, EDGE_IN, KEY_IN, _MAZE_IN, height)
         draw_maze(self.maze, maze_map)
-        draw_ends(self.maze, self.origin, np.asarray(request.goal))
+        draw_ends(self.maze, origin, goal)
         self._add_plan(self.maze)
         left = EDGE_IN + _MAZE_IN + _LABELS_IN
         matrix = inch_axes(figure, left, KEY_IN + _LABELS_IN, WIDTH_IN - EDGE_IN - left, height - _LABELS_IN)

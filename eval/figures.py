@@ -43,7 +43,7 @@ def add_caption(axes: Axes, text: str) -> None:
 
 def add_key(figure: Figure, marks: list[Line2D]) -> None:
     """The bar of noise levels and a legend of `marks`, in the lower `KEY_IN`."""
-    bar = inch_axes(figure, EDGE_IN, 0.38, 2.6, 0.13)
+    bar = inch_axes(figure, EDGE_IN, 0.38, 2.35, 0.13)
     colorbar = figure.colorbar(ScalarMappable(NOISE_NORM, NOISE_COLORS), cax=bar, orientation="horizontal")
     colorbar.set_ticks([0, 0.44, 1], labels=["0 clean", "noise level", "1 pure noise"])
     bar.get_xticklabels()[0].set_horizontalalignment("left")

@@ -66,12 +66,12 @@ def draw_episode(task: Task, episode: Episode, path: Path, plans: Sequence[Plan]
     if plans:
         add_caption(axes, f"plan made at step {plans[0].made_at_step}, and the path driven in the end")
         add_key(figure, _marks())
-    _draw_panel(axes, task, episode, plans[0] if plans else None, len(episode.positions), 1.0)
+    _draw_panel(axes, task, episode, plans[0] if plans else None, len(episode.positions), large)
     for index, plan in enumerate(later):
         up = bottom + (1 - index) * (small * aspect + CAPTION_IN + GAP_IN)
         axes = inch_axes(figure, EDGE_IN + large + GAP_IN, up, small, small * aspect)
         add_caption(axes, f"replanned at step {plan.made_at_step}")
-        _draw_panel(axes, task, episode, plan, plan.made_at_step + 1, 0.6)
+        _draw_panel(axes, task, episode, plan, plan.made_at_step + 1, small)
     save_png(figure, path)
 
 
@@ -103,7 +103,7 @@ def draw_run(task: Task, episodes: Sequence[Episode], path: Path, columns: int =
         arrival = "missed" if episode.steps_to_goal is None else f"{episode.steps_to_goal} steps"
         add_caption(axes, f"{episode.index}: score {episode.normalized:.0f}, {arrival}")
         first = episode.trace.plans[0] if episode.trace.plans else None
-        _draw_panel(axes, task, episode, first, len(episode.positions), max(0.5, width / 5))
+        _draw_panel(axes, task, episode, first, len(episode.positions), width)
     save_png(figure, path)
 
 
@@ -114,10 +114,13 @@ def _later(plans: Sequence[Plan], episode: Episode) -> list[Plan]:
     return moving if len(moving) <= 2 else [moving[len(moving) // 3], moving[2 * len(moving) // 3]]
 
 
-def _draw_panel(axes: Axes, task: Task, episode: Episode, plan: Plan | None, driven: int, scale: float) -> None:
-    """The plan, and the first `driven` positions."""
+def _draw_panel(axes: Axes, task: Task, episode: Episode, plan: Plan | None, driven: int, width: float) -> None:
+    """The plan, and the first `driven` positions, in axes of `width` inches."""
     made_at = plan.made_at_step if plan else 0
-    draw_maze(axes, MAZE_MAPS[task.maze])
+    maze_map = MAZE_MAPS[task.maze]
+    # Marks shrink with the maze, but stay readable.
+    scale = float(np.clip(1.5 * width / len(maze_map[0]), 0.5, 1.0))
+    draw_maze(axes, maze_map)
     if plan is not None:
         draw_plan(axes, plan, episode.positions[made_at], scale)
     draw_path(axes, episode.positions[:driven], scale)
@@ -129,7 +132,7 @@ def _marks() -> list[Line2D]:
     robot.set(markeredgecolor=INK, markeredgewidth=1.8)
     return [
         Line2D([], [], color=INK, linewidth=1.3, marker=".", label=f"driven, dot every {PATH_DOT_STEPS} steps"),
-        Line2D([], [], color=CANDIDATE_COLOR, alpha=0.6, linewidth=1.0, label="rivals"),
+        Line2D([], [], color=CANDIDATE_COLOR, alpha=0.6, linewidth=1.0, label="runners-up"),
         robot,
         Line2D([], [], color=INK, marker="*", linestyle="none", markersize=11, label="goal"),
     ]
