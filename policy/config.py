@@ -19,7 +19,9 @@ def from_json(kind: type[Config], document: Mapping[str, Any], name: str = "conf
         raise ValueError(f"{name} has unknown keys {unknown}; known are {known}")
     values = {}
     for key, value in document.items():
-        if is_dataclass(hints[key]) and isinstance(value, Mapping):
+        if is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{name}.{key} must have keys of its own, got {value!r}")
             value = from_json(hints[key], value, f"{name}.{key}")
         elif isinstance(value, list):
             value = tuple(value)

@@ -36,9 +36,10 @@ class OptimiserConfig:
         for name in ("learning_rate", "snr_cap", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("constant", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if not 0 < self.constant < 1:
+            raise ValueError(f"constant must be above 0 and below 1, got {self.constant}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
