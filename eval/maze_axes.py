@@ -76,7 +76,7 @@ def draw_path(axes: Axes, positions: Array, scale: float = 1.0) -> None:
     casing = withStroke(linewidth=3.4 * scale, foreground="white")
     x, y = positions[:, 0], positions[:, 1]
     axes.plot(x, y, color=INK, linewidth=1.3 * scale, solid_capstyle="round", zorder=7, path_effects=[casing])
-    marked = slice(PATH_DOT_STEPS, None, PATH_DOT_STEPS)
+    marked = slice(None, None, PATH_DOT_STEPS)
     axes.plot(x[marked], y[marked], color=INK, linestyle="none", marker="o", markersize=4.2 * scale, mew=0, zorder=7)
 
 

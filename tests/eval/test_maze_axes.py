@@ -86,6 +86,7 @@ def test_every_inner_cell_of_every_maze_has_the_colour_of_its_kind(maze: str) ->
 
 def test_a_metre_is_as_long_upwards_as_sideways_in_an_oblong_maze() -> None:
     axes = maze_axes("large")
+    axes.get_figure(root=True).set_size_inches(6, 6)  # type: ignore[union-attr]
     sampler(axes)
     (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
     assert x1 - x0 == pytest.approx(y1 - y0, rel=1e-3)
