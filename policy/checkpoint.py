@@ -39,14 +39,17 @@ class TrainingState:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFile:
-    """What a policy file holds. digest: sha256 over header and weights."""
+    """What a policy file holds.
+
+    revision: 12 hex digits of a sha256 over all that decides what the policy does: everything but the card.
+    """
 
     preset: Preset
     spec: TrajectorySpec
     normaliser: Normaliser
     weights: Mapping[str, Tensor]
     card: Mapping[str, Any]
-    digest: str
+    revision: str
 
 
 def save_policy(
@@ -69,7 +72,7 @@ def save_policy(
 
 def load_policy_file(path: Path) -> PolicyFile:
     """Raises CheckpointError, naming the file and what is wrong with it."""
-    header, weights, digest = _read(path, "policy")
+    header, weights = _read(path, "policy")
     try:
         normaliser = Normaliser(
             **{k: {n: tuple(v) for n, v in part.items()} for k, part in header["normaliser"].items()}
@@ -80,7 +83,7 @@ def load_policy_file(path: Path) -> PolicyFile:
             normaliser=normaliser,
             weights=weights,
             card=header["card"],
-            digest=digest,
+            revision=_digest(json.dumps({**header, "card": {}}, sort_keys=True), weights)[:12],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -93,7 +96,7 @@ def save_training_state(state: TrainingState, path: Path) -> None:
 
 def load_training_state(path: Path) -> TrainingState:
     """Raises CheckpointError, naming the file and what is wrong with it."""
-    facts, tensors, _ = _read(path, "training")
+    facts, tensors = _read(path, "training")
     return TrainingState(tensors=tensors, facts=facts)
 
 
@@ -110,7 +113,7 @@ def _write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[st
         temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
     try:
@@ -134,7 +137,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor], str
         raise CheckpointError(f"{path} must be a {kind} file, got a {found} file")
     if version > VERSION:
         raise CheckpointError(f"{path} has version {version}, this forcing reads up to {VERSION}; upgrade forcing")
-    return header, tensors, digest
+    return header, tensors
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -32,7 +32,7 @@ class Policy:
         self.spec: TrajectorySpec = file.spec
         self.normaliser: Normaliser = file.normaliser
         self.card: Mapping[str, Any] = file.card
-        self.revision: str = file.digest[:12]
+        self.revision: str = file.revision
         self._file = file
         tokenizer = Tokenizer(file.spec, file.preset.layout, file.normaliser)
         denoiser = build_denoiser(file.preset, tokenizer)

@@ -192,7 +192,7 @@ def train(
 
 
 def _train_watched(trainer: Any, budget: Any, folder: Path, card: dict[str, object], *, resume: bool) -> Path:
-    """Trains with a bar, or a line every ten seconds where nobody watches; the first Ctrl-C or SIGTERM saves and stops."""
+    """Trains with a bar, or a line every ten seconds where nobody watches; Ctrl-C or SIGTERM saves and stops."""
     from forcing.policy import training
 
     asked: list[int] = []

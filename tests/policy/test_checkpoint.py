@@ -65,16 +65,16 @@ def test_a_training_state_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_the_digest_depends_on_every_weight_and_on_the_card(
     path: Path, preset: Preset, spec: TrajectorySpec, normaliser: Normaliser
 ) -> None:
-    digests = {load_policy_file(path).digest}
+    digests = {load_policy_file(path).revision}
     for weights, card in (
         ({**WEIGHTS, "b.c": torch.tensor([-1.5000001])}, CARD),
         ({**WEIGHTS, "a": WEIGHTS["a"].reshape(3, 2)}, CARD),
         (WEIGHTS, {**CARD, "steps": 13}),
     ):
         save_policy(path, preset, spec, normaliser, weights, card)
-        digests.add(load_policy_file(path).digest)
+        digests.add(load_policy_file(path).revision)
     save_policy(path, preset, spec, normaliser, WEIGHTS, CARD)
-    assert load_policy_file(path).digest in digests
+    assert load_policy_file(path).revision in digests
     assert len(digests) == 4
 
 
@@ -196,5 +196,5 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_beside_it(
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_policy(path, preset, spec, normaliser, {"a": torch.zeros(2)}, {})
-    assert load_policy_file(path).digest == before.digest
+    assert load_policy_file(path).revision == before.revision
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
