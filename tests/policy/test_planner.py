@@ -1,0 +1,306 @@
+"""The planner with denoisers that are exact: in a world of straight lines the clean plan can be written down.
+
+A token is 8 steps at 10 Hz, 0.8 s, and 2 frames, 0.4 s apart. With 3 m to go at 1 m/s at most, 1, 2 and 3 tokens end
+2.2, 1.4 and 0.6 m short; 4 tokens are enough.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from forcing.policy.noise import NoiseSchedule
+from forcing.policy.planner import Planner, PlannerConfig, PlanRequest, kinematic_residual
+from forcing.policy.policy import Policy
+from forcing.policy.sampler import Denoise, Model
+from forcing.policy.schedules import Schedule
+from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
+from forcing.policy.types import Array, Plan, TrajectorySpec
+
+LAYOUT = TokenLayout(token_steps=8, stride=4, history=1, horizon=5)
+HERE, GOAL, TOP_SPEED = np.array([1.0, -2.0]), np.array([2.8, 0.4]), 1.0
+HEADING = np.array([0.6, 0.8])
+CONFIG = PlannerConfig(samples=2, kinematic_tolerance=0.3, end_tolerance=0.4)
+POSITION, VELOCITY, ACTION = slice(0, 4), slice(4, 8), slice(8, 12)
+
+
+class LineWorld:
+    """x0_hat of a world in which everything goes straight to the goal, as slowly as time allows, never too fast.
+
+    jump: what is missing at the end is jumped over in the last frame.
+    """
+
+    def __init__(self, normaliser: Normaliser, *, jump: bool = False) -> None:
+        self.jump = jump
+        self.mean = {name: torch.tensor(value) for name, value in normaliser.mean.items()}
+        self.std = {name: torch.tensor(value) for name, value in normaliser.std.items()}
+
+    def __call__(self, x: Tensor, levels: Tensor, lengths: Tensor) -> Tensor:
+        x0_hat = x.clone()
+        for row, length in enumerate(lengths.tolist()):
+            plan = length - 2
+            here = x[row, 0, 2:4] * self.std["position"] + self.mean["position"]
+            goal = x[row, length - 1, 2:4] * self.std["position"] + self.mean["position"]
+            velocity = (goal - here) / (plan * 0.8)
+            velocity = velocity * min(1.0, TOP_SPEED / float(velocity.norm()))
+            times = 0.4 * torch.arange(1, 2 * plan + 1)[:, None]
+            places = here + times * velocity
+            if self.jump:
+                places[-1] = goal
+            for name, where, frames in (
+                ("position", POSITION, places),
+                ("velocity", VELOCITY, velocity.expand(2 * plan, 2)),
+                ("action", ACTION, (velocity / 10).expand(2 * plan, 2)),
+            ):
+                x0_hat[row, 1:-1, where][:plan] = ((frames - self.mean[name]) / self.std[name]).reshape(plan, 4)
+        return x0_hat
+
+
+@pytest.fixture
+def tokens(spec: TrajectorySpec, normaliser: Normaliser) -> Tokenizer:
+    return Tokenizer(spec, LAYOUT, normaliser)
+
+
+def _planner(tokens: Tokenizer, denoise: Denoise, config: PlannerConfig | None = None) -> Planner:
+    model = Model(denoise, NoiseSchedule(), tokens.stream_of_feature)
+    return Planner(model, tokens, config or CONFIG)
+
+
+def _request(
+    *, seed: int = 0, step: int = 0, goal: Array | None = GOAL, noise: dict[str, float] | None = None, at: Array = HERE
+) -> PlanRequest:
+    frames = {"position": np.stack([at, at]), "velocity": np.zeros((2, 2))}
+    return PlanRequest(step=step, frames=frames, noise=noise or {}, goal=goal, seed=seed)
+
+
+def test_the_plan_is_the_line_to_the_goal_in_the_shortest_time_that_is_enough(
+    tokens: Tokenizer, normaliser: Normaliser
+) -> None:
+    plan = _planner(tokens, LineWorld(normaliser)).plan(_request(step=7))
+    times = np.arange(1, 9)[:, None] * 0.4
+    assert plan.made_at_step == 7
+    assert plan.steps.tolist() == [4, 8, 12, 16, 20, 24, 28, 32]
+    np.testing.assert_allclose(plan.streams["position"], HERE + times * HEADING * 3 / 3.2, atol=1e-5)
+    np.testing.assert_allclose(plan.streams["velocity"], np.tile(HEADING * 3 / 3.2, (8, 1)), atol=1e-5)
+    np.testing.assert_allclose(plan.streams["action"], np.tile(HEADING * 0.3 / 3.2, (8, 1)), atol=1e-5)
+    # All samples agree in a world without chance.
+    assert max(float(spread.max()) for spread in plan.spread.values()) < 1e-5
+
+
+@pytest.mark.parametrize(("tolerance_m", "horizon"), [(0.4, 4), (0.7, 3), (1.5, 2), (2.3, 1)])
+def test_a_horizon_too_short_to_arrive_is_taken_only_if_its_end_is_near_enough(
+    tokens: Tokenizer, normaliser: Normaliser, tolerance_m: float, horizon: int
+) -> None:
+    config = replace(CONFIG, samples=1, end_tolerance=tolerance_m)
+    plan = _planner(tokens, LineWorld(normaliser), config).plan(_request())
+    short_m = np.array([2.2, 1.4, 0.6, 0, 0])
+    by_hand = 8 * np.arange(1, 6) + 40 * np.maximum(0, short_m / tolerance_m - 1)
+    np.testing.assert_allclose(plan.costs, by_hand, atol=1e-3)
+    assert plan.chosen == horizon - 1
+    assert plan.steps[-1] == 8 * horizon
+
+
+@pytest.mark.parametrize(("tolerance_m", "horizon"), [(0.3, 4), (0.7, 3), (1.5, 2)])
+def test_a_plan_that_jumps_is_taken_only_if_its_jump_is_small_enough(
+    tokens: Tokenizer, normaliser: Normaliser, tolerance_m: float, horizon: int
+) -> None:
+    config = replace(CONFIG, samples=1, kinematic_tolerance=tolerance_m)
+    plan = _planner(tokens, LineWorld(normaliser, jump=True), config).plan(_request())
+    assert plan.chosen == horizon - 1
+    np.testing.assert_allclose(plan.streams["position"][-1], GOAL, atol=1e-5)
+
+
+def test_tolerances_that_are_not_given_are_a_fifth_of_the_goal_streams_spread(
+    tokens: Tokenizer, normaliser: Normaliser
+) -> None:
+    planner = _planner(tokens, LineWorld(normaliser), PlannerConfig(end_tolerance=0.9))
+    # x spreads by 2 m and y by 4 m.
+    assert (planner.kinematic_tolerance, planner.hold_distance) == pytest.approx((0.6, 0.6))
+    assert planner.end_tolerance == 0.9
+
+
+def test_every_candidate_is_handed_out_up_to_its_own_horizon(tokens: Tokenizer, normaliser: Normaliser) -> None:
+    plan = _planner(tokens, LineWorld(normaliser)).plan(_request())
+    assert plan.candidates.shape == (10, 10, 2)
+    for index, horizon in enumerate([1, 1, 2, 2, 3, 3, 4, 4, 5, 5]):
+        reached_m = min(3.0, 0.8 * horizon)
+        np.testing.assert_allclose(plan.candidates[index, 2 * horizon - 1], HERE + reached_m * HEADING, atol=1e-5)
+        assert np.isnan(plan.candidates[index, 2 * horizon :]).all()
+        assert np.isfinite(plan.candidates[index, : 2 * horizon]).all()
+
+
+def test_without_a_goal_all_candidates_are_as_long_as_can_be_and_the_goal_token_is_noise(
+    tokens: Tokenizer, normaliser: Normaliser
+) -> None:
+    planner = _planner(tokens, LineWorld(normaliser))
+    states = list(planner.sampling(_request(goal=None)))
+    assert all(bool((state.levels[:, -1] == 1).all()) for state in states)
+    plan = planner.plan(_request(goal=None))
+    assert plan.candidates.shape == (2, 10, 2)
+    assert plan.steps[-1] == 40
+
+
+def test_the_goal_token_is_clean_and_stays_and_so_does_what_was_observed(
+    tokens: Tokenizer, normaliser: Normaliser
+) -> None:
+    states = list(_planner(tokens, LineWorld(normaliser)).sampling(_request()))
+    place = [(GOAL[0] - 1) / 2, (GOAL[1] + 2) / 4] * 2
+    for state in states:
+        for row, horizon in enumerate([1, 1, 2, 2, 3, 3, 4, 4, 5, 5]):
+            np.testing.assert_allclose(state.tokens[row, 1 + horizon, POSITION], place, rtol=1e-6)
+            assert state.levels[row, 1 + horizon].tolist() == [0, 1, 1]
+        assert bool((state.tokens[:, 0, POSITION] == 0).all())  # HERE is the mean
+        assert bool((state.tokens[:, 0, VELOCITY] == torch.tensor([-1.0, -1.0, -1.0, -1.0])).all())
+        assert bool((state.levels[:, 0] == torch.tensor([0.0, 0.0, 1.0])).all())
+    assert bool((states[0].levels[:, 1:6, 1:] == 1).all())
+
+
+def test_a_missing_stream_is_pure_noise_whatever_stands_in_for_it(tokens: Tokenizer, normaliser: Normaliser) -> None:
+    planner = _planner(tokens, LineWorld(normaliser))
+    noise = {"velocity": float("inf")}
+    first = next(planner.sampling(_request(noise=noise)))
+    other = next(
+        planner.sampling(
+            replace(_request(noise=noise), frames={"position": np.stack([HERE] * 2), "velocity": np.ones((2, 2))})
+        )
+    )
+    assert bool((first.levels[:, 0] == torch.tensor([0.0, 1.0, 1.0])).all())
+    assert torch.equal(first.tokens, other.tokens)
+
+
+def test_a_noisy_stream_enters_at_the_level_whose_noise_is_its_error(tokens: Tokenizer, normaliser: Normaliser) -> None:
+    at = np.array([3.0, 6.0])  # normalised (1, 2)
+    state = next(_planner(tokens, LineWorld(normaliser)).sampling(_request(at=at, noise={"position": 0.9})))
+    level = float(state.levels[0, 0, 0])
+    alpha_bar = np.exp(-(0.1 * level + 0.5 * 19.9 * level**2))
+    # 0.9 m are 0.3 of the mean standard deviation of x and y, (2 + 4) / 2.
+    assert np.sqrt((1 - alpha_bar) / alpha_bar) == pytest.approx(0.3, rel=1e-5)
+    np.testing.assert_allclose(state.tokens[0, 0, POSITION], np.sqrt(alpha_bar) * np.array([1, 2, 1, 2]), rtol=1e-5)
+    assert state.levels[0, 0].tolist() == [level, 0, 1]
+
+
+def _assert_same_plan(first: Plan, second: Plan) -> None:
+    for name in first.streams:
+        assert np.array_equal(first.streams[name], second.streams[name])
+    assert np.array_equal(first.candidates, second.candidates, equal_nan=True)
+    assert np.array_equal(first.costs, second.costs)
+
+
+def test_the_same_request_gives_the_same_plan_and_another_seed_or_step_another(policy: Policy) -> None:
+    plan = policy.plan(_request(seed=3, step=5))
+    torch.manual_seed(1)
+    _assert_same_plan(plan, policy.plan(_request(seed=3, step=5)))
+    for other in (_request(seed=4, step=5), _request(seed=3, step=6)):
+        assert not np.allclose(policy.plan(other).candidates, plan.candidates, equal_nan=True)
+
+
+def test_each_sample_of_a_horizon_starts_from_noise_of_its_own(tokens: Tokenizer, normaliser: Normaliser) -> None:
+    state = next(_planner(tokens, LineWorld(normaliser)).sampling(_request()))
+    noise = state.tokens[:, 1, VELOCITY]
+    assert len({tuple(row) for row in noise.tolist()}) == 10
+    assert abs(float(state.tokens[..., ACTION].mean())) < 0.15
+    assert float(state.tokens[..., ACTION].std()) == pytest.approx(1, abs=0.15)
+
+
+# 4 steps, one token behind the other: rows 1 1 1, .75 1 1, .5 .75 1, .25 .5 .75, 0 .25 .5, 0 0 .25, 0 0 0.
+@pytest.mark.parametrize(
+    ("open_rows", "levels"),
+    [(0, [0, 0, 0]), (1, [0, 0, 0.25]), (2, [0, 0.25, 0.5]), (4, [0.5, 0.75, 1]), (9, [0.75, 1, 1])],
+)
+def test_rows_left_open_leave_the_far_future_noisier_than_the_near(
+    spec: TrajectorySpec, normaliser: Normaliser, open_rows: int, levels: list[float]
+) -> None:
+    tokens = Tokenizer(spec, replace(LAYOUT, horizon=3), normaliser)
+    schedule = Schedule(kind="pyramid", sampling_steps=4, uncertainty_scale=1.0)
+    config = PlannerConfig(schedule=schedule, samples=1, open_rows=open_rows)
+    plan = _planner(tokens, LineWorld(normaliser), config).plan(_request(goal=None))
+    assert plan.level.tolist() == np.repeat(levels, 2)[:, None].repeat(3, axis=1).tolist()
+    assert plan.passes == max(1, 6 - open_rows)
+
+
+def test_a_guess_that_is_not_finite_is_an_error(tokens: Tokenizer) -> None:
+    planner = _planner(tokens, lambda x, levels, lengths: torch.full_like(x, float("nan")))
+    with pytest.raises(FloatingPointError, match="the denoiser's guess is not finite"):
+        planner.plan(_request())
+
+
+def _white(x: Tensor, levels: Tensor, lengths: Tensor) -> Tensor:
+    """Exact for data in which every number is N(0, 1) by itself."""
+    features = torch.arange(3).repeat_interleave(4)
+    return NoiseSchedule().alpha_bar(levels[..., features]).sqrt() * x
+
+
+@pytest.mark.parametrize("futures", [0, 2])
+def test_guidance_pulls_the_end_of_a_plan_to_a_goal_that_the_network_is_not_shown(
+    tokens: Tokenizer, futures: int
+) -> None:
+    goal = np.array([5.0, 6.0])  # two standard deviations away in x and y
+    schedule = Schedule(sampling_steps=16, uncertainty_scale=0.0)
+    common = {"schedule": schedule, "samples": 8, "open_rows": 0, "end_tolerance": 1e9, "kinematic_tolerance": 1e9}
+    ends = {}
+    for scale in (0.0, 40.0):
+        config = PlannerConfig(goal_by="guidance", guidance_scale=scale, futures=futures, **common)  # type: ignore[arg-type]
+        planner = _planner(tokens, _white, config)
+        *_, state = planner.sampling(_request(goal=goal))
+        assert bool((state.levels[torch.arange(40), state.lengths - 1] == 1).all())
+        horizons = planner.horizons(_request(goal=goal))
+        plan = planner.plan(_request(goal=goal))
+        ends[scale] = plan.candidates[np.arange(40), 2 * horizons - 1]
+    # The product of N(0, 1) and the goal's N(2, 2 / 40), the mean over x and y, is centred at 2 * 20 / (1 + 20).
+    pulled = (ends[40.0].mean(axis=0) - [1, -2]) / [2, 4]
+    assert pulled == pytest.approx([40 / 21, 40 / 21], abs=0.3)
+    assert abs((ends[0.0].mean(axis=0) - [1, -2]) / [2, 4]).max() < 0.6
+
+
+def _integrated(velocity: Array, start: Array, now: Array) -> Array:
+    """[F, 2] where velocities lead by the trapezoid rule, 0.4 s between frames."""
+    both = np.concatenate([now[None], velocity])
+    return np.asarray(start + np.cumsum(0.4 * 0.5 * (both[:-1] + both[1:]), axis=0))
+
+
+def test_the_kinematic_residual_is_nothing_on_exact_integration_and_the_jump_where_one_is_planted(
+    tokens: Tokenizer,
+) -> None:
+    rng = np.random.default_rng(0)
+    velocity, start, now = rng.normal(size=(2, 6, 2)), rng.normal(size=2), rng.normal(size=2)
+    position = np.stack([_integrated(row, start, now) for row in velocity])
+    frames = {"position": np.stack([start + 9, start]), "velocity": np.stack([now + 9, now])}  # the newest counts
+    residual = kinematic_residual(tokens, frames, {"position": position, "velocity": velocity})
+    assert residual is not None
+    np.testing.assert_allclose(residual, 0, atol=1e-12)
+    position[1, 3:] += [0.3, -0.4]
+    residual = kinematic_residual(tokens, frames, {"position": position, "velocity": velocity})
+    assert residual is not None
+    np.testing.assert_allclose(residual, np.outer([0, 1], [0, 0, 0, 0.5, 0, 0]), atol=1e-12)
+
+
+def test_the_step_from_the_observation_to_the_first_frame_counts_too(tokens: Tokenizer) -> None:
+    frames = {"position": np.zeros((2, 2)), "velocity": np.zeros((2, 2))}
+    decoded = {"position": np.full((1, 3, 2), [0.6, 0.8]), "velocity": np.zeros((1, 3, 2))}
+    residual = kinematic_residual(tokens, frames, decoded)
+    assert residual is not None
+    np.testing.assert_allclose(residual, [[1, 0, 0]], atol=1e-12)
+
+
+def test_where_no_stream_is_the_goals_rate_there_is_no_residual(spec: TrajectorySpec, normaliser: Normaliser) -> None:
+    streams = tuple(replace(stream, rate_of=None) for stream in spec.streams)
+    tokens = Tokenizer(replace(spec, streams=streams), LAYOUT, normaliser)
+    assert kinematic_residual(tokens, {}, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"samples": 0}, "samples must be at least 1, got 0"),
+        ({"history_frames": 0}, "history_frames must be at least 1, got 0"),
+        ({"futures": -1}, "futures must be at least 0, got -1"),
+        ({"end_tolerance": float("nan")}, "end_tolerance must be positive, got nan"),
+        ({"hold_distance": 0.0}, "hold_distance must be positive, got 0.0"),
+        ({"goal_by": "wish"}, "goal_by must be 'clamp' or 'guidance', got 'wish'"),
+    ],
+)
+def test_a_planner_that_makes_no_sense_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PlannerConfig(**fields)  # type: ignore[arg-type]
