@@ -1,6 +1,5 @@
 """`forcing demo`: serve a shipped policy, drive a simulated robot over HTTP, score it, draw it, all in one go."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from forcing.eval.rollout import DriverSpec, Episode, rollout, run_episode
 from forcing.eval.tasks import Task
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy, load_policy
+from forcing.policy.schedules import Schedule
 from forcing.server.serve import serving
 
 
@@ -52,8 +52,9 @@ def _draw(task: Task, policy: Policy, episodes: list[Episode], seed: int, out: P
     for episode in episodes[:12]:
         draw_episode(task, episode, out / f"episode-{episode.index:03d}.png")
     draw_run(task, episodes[:12], out / "episodes.png")
-    # Sampling is drawn in slow motion: every pass of the scheduling matrix, to the last clean token.
-    patient = policy.using(planner=replace(policy.preset.planner, open_rows=0))
+    # Drawn in slow motion: one token a pass, more steps each, and all of them to the end.
+    slow = Schedule(kind="pyramid", sampling_steps=6, uncertainty_scale=1.0)
+    patient = policy.using(planner=replace(policy.preset.planner, schedule=slow, open_rows=0))
     env = task.make()
     try:
         observation, _ = env.reset(seed=seed)

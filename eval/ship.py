@@ -61,8 +61,8 @@ def _card(name: str, revision: str, parameters: int, card: dict[str, Any], repor
     lines = [
         f"# {name}",
         "",
-        f"Diffusion Forcing planner, {parameters / 1e6:.2f} M parameters, revision {revision}. It learned from recorded",
-        "trajectories alone and gets no map, at training or at test time.",
+        f"Diffusion Forcing planner, {parameters / 1e6:.2f} M parameters, revision {revision}.",
+        "It learned from recorded trajectories alone and gets no map, at training or at test time.",
         "",
         f"- Data: {provenance.get('description', card['data'])} ({card['data_steps']} steps)",
         f"- Training: `{card['command']}`, seed {card['seed']}, {card['minutes']} minutes",

@@ -62,20 +62,21 @@ def test_a_training_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(state.tensors[name], value) for name, value in WEIGHTS.items())
 
 
-def test_the_digest_depends_on_every_weight_and_on_the_card(
+def test_the_revision_follows_whatever_decides_behaviour_and_not_the_card(
     path: Path, preset: Preset, spec: TrajectorySpec, normaliser: Normaliser
 ) -> None:
-    digests = {load_policy_file(path).revision}
-    for weights, card in (
-        ({**WEIGHTS, "b.c": torch.tensor([-1.5000001])}, CARD),
-        ({**WEIGHTS, "a": WEIGHTS["a"].reshape(3, 2)}, CARD),
-        (WEIGHTS, {**CARD, "steps": 13}),
+    before = load_policy_file(path).revision
+    save_policy(path, preset, spec, normaliser, WEIGHTS, {**CARD, "steps": 13})
+    assert load_policy_file(path).revision == before
+    revisions = {before}
+    for changed, weights in (
+        (preset, {**WEIGHTS, "b.c": torch.tensor([-1.5000001])}),
+        (preset, {**WEIGHTS, "a": WEIGHTS["a"].reshape(3, 2)}),
+        (replace(preset, planner=replace(preset.planner, samples=preset.planner.samples + 1)), WEIGHTS),
     ):
-        save_policy(path, preset, spec, normaliser, weights, card)
-        digests.add(load_policy_file(path).revision)
-    save_policy(path, preset, spec, normaliser, WEIGHTS, CARD)
-    assert load_policy_file(path).revision in digests
-    assert len(digests) == 4
+        save_policy(path, changed, spec, normaliser, weights, CARD)
+        revisions.add(load_policy_file(path).revision)
+    assert len(revisions) == 4
 
 
 def test_any_flipped_byte_is_found_and_the_file_named(path: Path) -> None:
