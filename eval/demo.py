@@ -63,8 +63,7 @@ def _draw(task: Task, policy: Policy, episodes: list[Episode], seed: int, out: P
     controller = Controller(patient, goal=task.goal(observation), seed=seed)
     controller.observe(task.observe(observation))
     request = controller.request()
-    if request is None:
-        sys.exit("the first step must ask for a plan")
+    assert request is not None, "the first step of an episode always asks for a plan"
     animate_denoising(patient, request, task, out / "denoising.gif")
     return {
         "pictures": out / "episode-000.png",

@@ -57,7 +57,7 @@ def random_policy(planner: PlannerConfig, goal: str = "position") -> Policy:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         weights = build_denoiser(preset, Tokenizer(spec, preset.layout, normaliser)).state_dict()
-    file = PolicyFile(preset=preset, spec=spec, normaliser=normaliser, weights=weights, card={}, digest="0" * 64)
+    file = PolicyFile(preset=preset, spec=spec, normaliser=normaliser, weights=weights, card={}, revision="0" * 64)
     return Policy("tiny", file)
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +49,7 @@ def _gaussian_ddim(steps: int, mean: float, std: float, x: torch.Tensor) -> torc
     """DDIM from level 0.99 to 0 with the exact denoiser of N(mean, std^2)."""
     schedule = NoiseSchedule(kind="cosine")
     levels = torch.linspace(0.99, 0, steps + 1, dtype=torch.float64)
-    for level, next_level in zip(levels[:-1], levels[1:], strict=True):
+    for level, next_level in pairwise(levels):
         alpha_bar = schedule.alpha_bar(level)
         gain = alpha_bar.sqrt() * std**2 / (alpha_bar * std**2 + 1 - alpha_bar)
         x0_hat = mean + gain * (x - alpha_bar.sqrt() * mean)
