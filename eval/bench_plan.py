@@ -36,12 +36,12 @@ class Row:
 
 
 def _schedule(name: str, **schedule: Any) -> Row:
-    return Row(name=name, planner={"schedule": Schedule(**schedule), "open_rows": 0})
+    return Row(name=name, planner={"schedule": Schedule(**schedule), "passes": None})
 
 
 def _guided(name: str, futures: int, scale: float) -> Row:
     planner = {"goal_by": "guidance", "futures": futures, "guidance_scale": scale, "samples": 1}
-    return Row(name=name, planner={**planner, "schedule": PYRAMID, "open_rows": 0})
+    return Row(name=name, planner={**planner, "schedule": PYRAMID, "passes": None})
 
 
 SCALE = 30.0
@@ -52,7 +52,7 @@ ROWS = (
     _schedule("full sequence, 3 steps", kind="full_sequence", sampling_steps=3),
     _schedule("autoregressive, 3 steps", kind="autoregressive", sampling_steps=3),
     _schedule("trapezoid, u = 0.25, 3 steps", kind="trapezoid", sampling_steps=3, uncertainty_scale=0.25),
-    Row(name="goal clamped, 1 sample", planner={"samples": 1, "schedule": PYRAMID, "open_rows": 0}),
+    Row(name="goal clamped, 1 sample", planner={"samples": 1, "schedule": PYRAMID, "passes": None}),
     _guided("goal by selection alone, 1 sample", 0, 0.0),
     _guided("goal by guidance, MCG off, 1 sample", 0, SCALE),
     _guided("goal by guidance, MCG N = 1, 1 sample", 1, SCALE),

@@ -157,7 +157,10 @@ class Controller:
 
 
 def _checked(value: Array, name: str, shape: tuple[int, ...], label: str, policy: str) -> Array:
-    array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{label} {name!r} must be numbers of shape {shape}: {error}") from error
     if array.shape != shape:
         raise ValueError(f"{label} {name!r} has shape {array.shape}, the policy {policy!r} expects {shape}")
     if not np.isfinite(array).all():

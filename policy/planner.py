@@ -27,20 +27,21 @@ class PlannerConfig:
     schedule: scheduling matrix of the plan tokens. samples: candidates of each horizon. goal_by: `clamp` holds the
     goal token clean, `guidance` leaves it unknown and steers by the gradient of the distance at the plan's end.
     guidance_scale: inverse variance of that goal, normalised units. futures: Monte-Carlo futures a gradient is
-    averaged over, 0 for none. open_rows: rows of the scheduling matrix left undone, so that the far future stays
-    noisy. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units: the largest
-    disagreement between planned positions and velocities from one frame to the next, and the distance between the
-    plan's end and the goal. hold_distance: nearer to the goal than this, a plan that ends there is kept. These three
-    are a fifth of the goal stream's standard deviation if None. replan_steps: control steps after which a plan is made
-    anew. history_frames: observed frames that the planner is shown, the newest alone by default.
+    averaged over, 0 for none. passes: network passes, the rows of the scheduling matrix that are done; fewer than all
+    leave the far future noisy, None does all. kinematic_tolerance, end_tolerance: what counts as feasible, in the
+    goal stream's units: the largest disagreement between planned positions and velocities from one frame to the next,
+    and the distance between the plan's end and the goal. hold_distance: nearer to the goal than this, a plan that
+    ends there is kept. These three are a fifth of the goal stream's standard deviation if None. replan_steps: control
+    steps after which a plan is made anew. history_frames: observed frames that the planner is shown, the newest alone
+    by default.
     """
 
-    schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.25))
+    schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.5))
     samples: int = 4
     goal_by: Literal["clamp", "guidance"] = "clamp"
     guidance_scale: float = 20.0
     futures: int = 0
-    open_rows: int = 2
+    passes: int | None = 3
     kinematic_tolerance: float | None = None
     end_tolerance: float | None = None
     hold_distance: float | None = None
@@ -48,10 +49,11 @@ class PlannerConfig:
     history_frames: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("samples", "replan_steps", "history_frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("guidance_scale", "futures", "open_rows"):
+        for name in ("samples", "replan_steps", "history_frames", "passes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("guidance_scale", "futures"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("kinematic_tolerance", "end_tolerance", "hold_distance"):
@@ -149,12 +151,12 @@ class Planner:
         return Guidance(objective=objective, futures=self.config.futures)
 
     def _levels(self, state: PlanState) -> Iterator[Tensor]:
-        """[C, L, S] levels of each row of the scheduling matrix after the first, but for the open ones."""
+        """[C, L, S] levels of each row of the scheduling matrix after the first, as many as there are passes."""
         history = self.tokenizer.layout.history
         plans = (state.lengths - history - 1).tolist()
         matrices = {plan: self.config.schedule.matrix(plan) for plan in set(plans)}
-        rows = max(len(matrix) for matrix in matrices.values())
-        for row in range(1, max(2, rows - self.config.open_rows)):
+        passes = max(len(matrix) for matrix in matrices.values()) - 1
+        for row in range(1, min(passes, self.config.passes or passes) + 1):
             levels = state.levels.clone()
             for index, plan in enumerate(plans):
                 matrix = matrices[plan]

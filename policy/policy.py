@@ -78,5 +78,5 @@ def find_policy(name_or_dir: str) -> Path:
 
 def load_policy(name_or_dir: str) -> Policy:
     """Raises CheckpointError on an unknown name or a damaged file."""
-    path = find_policy(name_or_dir)
+    path = find_policy(name_or_dir).resolve()  # "." has no name
     return Policy(path.parent.name if path.name == FILE_NAME else path.stem, load_policy_file(path))

@@ -45,11 +45,18 @@ class Tracker:
         self.action = next(stream for stream in spec.streams if stream.role == "action")
         self.position = spec.goal
         self.velocity = next((s.name for s in spec.streams if s.rate_of == spec.goal and spec.goal), None)
-        if config.kind != "actions" and self.position is None:
-            raise ValueError(f"a {config.kind} tracker needs a goal stream to follow; use kind 'actions'")
+        if config.kind != "actions":
+            if self.position is None:
+                raise ValueError(f"a {config.kind} tracker needs a goal stream to follow; use kind 'actions'")
+            size = spec[self.position].size
+            if self.action.size != size:
+                raise ValueError(
+                    f"a {config.kind} tracker needs an action of the goal stream's size {size}, "
+                    f"got {self.action.size}; use kind 'actions'"
+                )
         self.times = np.concatenate([[0], plan.steps]).astype(np.float64)
         self.path = self._with_now(self.position, now)
-        self.speed = self._with_now(self.velocity, now)
+        self.speed = np.zeros_like(self.path) if self.velocity is None else self._with_now(self.velocity, now)
         self.progress = 0.0
 
     def _with_now(self, name: str | None, now: dict[str, Array]) -> NDArray[np.float64]:
@@ -81,14 +88,16 @@ class Tracker:
             at = self._nearest(position[0]) + ahead
             target = at + self.config.lookahead_steps
         positions = np.concatenate([position, _interpolate(at[1:], self.times, self.path)])
-        velocities = np.concatenate([velocity, _interpolate(at[1:], self.times, self.speed)])
-        wanted = _interpolate(target, self.times, self.speed) if self.config.kind == "pd" else np.zeros_like(velocities)
-        if self.config.kind == "pd":
-            wanted = np.where((target > self.times[-1])[:, None], 0.0, wanted)
+        velocities = np.concatenate([velocity, self._speed_at(at[1:])])
+        wanted = self._speed_at(target) if self.config.kind == "pd" else np.zeros_like(velocities)
         actions = self.config.position_gain * (_interpolate(target, self.times, self.path) - positions)
         actions = actions + self.config.velocity_gain * (wanted - velocities)
         frame = int(np.searchsorted(self.plan.steps, at[0]).clip(max=len(self.plan.steps) - 1))
         return actions, frame
+
+    def _speed_at(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[H, size] planned velocities; none when the plan is over and its end is held."""
+        return np.where((at > self.times[-1])[:, None], 0.0, _interpolate(at, self.times, self.speed))
 
     def _nearest(self, position: NDArray[np.float64]) -> float:
         """Time on the path, in steps, of the point nearest to `position`; never goes back."""

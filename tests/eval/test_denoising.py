@@ -76,7 +76,7 @@ def held_frames(path: Path) -> list[tuple[int, Image.Image]]:
 @pytest.mark.parametrize("goal", [np.array([0.8, 0.8]), None], ids=["goal", "no-goal"])
 def test_levels_follow_the_scheduling_matrix_of_the_chosen_horizon(kind: str, goal: np.ndarray | None) -> None:
     schedule = Schedule(kind=kind, sampling_steps=3)  # type: ignore[arg-type]
-    policy = random_policy(PlannerConfig(schedule=schedule, open_rows=0, samples=2))
+    policy = random_policy(PlannerConfig(schedule=schedule, passes=None, samples=2))
     request = replace(REQUEST, goal=goal)
     plan, passes = policy.plan(request), denoising_passes(policy, request)
     tokens = len(plan.steps) // policy.preset.layout.frames
@@ -84,16 +84,16 @@ def test_levels_follow_the_scheduling_matrix_of_the_chosen_horizon(kind: str, go
 
 
 def test_sampling_starts_at_pure_noise_and_ends_at_the_plan_that_is_handed_out() -> None:
-    policy = random_policy(PlannerConfig(open_rows=0))
+    policy = random_policy(PlannerConfig(passes=None))
     passes, plan = denoising_passes(policy, REQUEST), policy.plan(REQUEST)
     assert passes[0].guess is None
     assert (passes[0].level == 1).all()
     np.testing.assert_allclose(passes[-1].positions, plan.streams["position"], atol=1e-5)
 
 
-def test_with_rows_left_open_the_far_future_stays_noise_and_its_guess_is_the_plan() -> None:
+def test_after_fewer_passes_the_far_future_stays_noise_and_its_guess_is_the_plan() -> None:
     schedule = Schedule(sampling_steps=2, uncertainty_scale=1.0)
-    policy = random_policy(PlannerConfig(schedule=schedule, open_rows=2))
+    policy = random_policy(PlannerConfig(schedule=schedule, passes=4))
     request = replace(REQUEST, goal=None)
     last, plan = denoising_passes(policy, request)[-1], policy.plan(request)
     np.testing.assert_array_equal(last.token_level, [0, 0, 0, 0.5, 1])
@@ -110,7 +110,7 @@ def test_a_goal_that_is_no_place_in_the_plane_is_refused_by_name() -> None:
 
 def test_the_animation_holds_as_many_states_as_the_scheduling_matrix_has_rows(tmp_path: Path) -> None:
     schedule = Schedule(kind="pyramid", sampling_steps=3, uncertainty_scale=1.0)
-    policy = random_policy(PlannerConfig(schedule=schedule, open_rows=0))
+    policy = random_policy(PlannerConfig(schedule=schedule, passes=None))
     path = tmp_path / "new" / "denoising.gif"
     animate_denoising(policy, REQUEST, TASK, path)
     held = held_frames(path)
@@ -124,7 +124,7 @@ def test_the_animation_holds_as_many_states_as_the_scheduling_matrix_has_rows(tm
 
 
 def test_the_mark_on_the_matrix_moves_down_one_row_a_pass(tmp_path: Path) -> None:
-    policy = random_policy(PlannerConfig(schedule=Schedule(sampling_steps=4), open_rows=0))
+    policy = random_policy(PlannerConfig(schedule=Schedule(sampling_steps=4), passes=None))
     animate_denoising(policy, REQUEST, TASK, tmp_path / "denoising.gif")
     # The dark frame around a row is the longest dark line in the right third of the picture.
     tops = []
@@ -138,7 +138,7 @@ def test_the_mark_on_the_matrix_moves_down_one_row_a_pass(tmp_path: Path) -> Non
 
 
 def test_noise_is_bright_at_first_and_the_plan_dark_in_the_end(tmp_path: Path) -> None:
-    policy = random_policy(PlannerConfig(open_rows=0))
+    policy = random_policy(PlannerConfig(passes=None))
     animate_denoising(policy, REQUEST, TASK, tmp_path / "denoising.gif")
     share = {}
     for name, index in (("first", 0), ("last", -1)):
