@@ -206,18 +206,18 @@ def test_each_sample_of_a_horizon_starts_from_noise_of_its_own(tokens: Tokenizer
 
 # 4 steps, one token behind the other: rows 1 1 1, .75 1 1, .5 .75 1, .25 .5 .75, 0 .25 .5, 0 0 .25, 0 0 0.
 @pytest.mark.parametrize(
-    ("open_rows", "levels"),
-    [(0, [0, 0, 0]), (1, [0, 0, 0.25]), (2, [0, 0.25, 0.5]), (4, [0.5, 0.75, 1]), (9, [0.75, 1, 1])],
+    ("passes", "levels"),
+    [(None, [0, 0, 0]), (5, [0, 0, 0.25]), (4, [0, 0.25, 0.5]), (2, [0.5, 0.75, 1]), (1, [0.75, 1, 1])],
 )
-def test_rows_left_open_leave_the_far_future_noisier_than_the_near(
-    spec: TrajectorySpec, normaliser: Normaliser, open_rows: int, levels: list[float]
+def test_fewer_passes_leave_the_far_future_noisier_than_the_near(
+    spec: TrajectorySpec, normaliser: Normaliser, passes: int | None, levels: list[float]
 ) -> None:
     tokens = Tokenizer(spec, replace(LAYOUT, horizon=3), normaliser)
     schedule = Schedule(kind="pyramid", sampling_steps=4, uncertainty_scale=1.0)
-    config = PlannerConfig(schedule=schedule, samples=1, open_rows=open_rows)
+    config = PlannerConfig(schedule=schedule, samples=1, passes=passes)
     plan = _planner(tokens, LineWorld(normaliser), config).plan(_request(goal=None))
     assert plan.level.tolist() == np.repeat(levels, 2)[:, None].repeat(3, axis=1).tolist()
-    assert plan.passes == max(1, 6 - open_rows)
+    assert plan.passes == (passes or 6)
 
 
 def test_a_guess_that_is_not_finite_is_an_error(tokens: Tokenizer) -> None:
@@ -238,7 +238,7 @@ def test_guidance_pulls_the_end_of_a_plan_to_a_goal_that_the_network_is_not_show
 ) -> None:
     goal = np.array([5.0, 6.0])  # two standard deviations away in x and y
     schedule = Schedule(sampling_steps=16, uncertainty_scale=0.0)
-    common = {"schedule": schedule, "samples": 8, "open_rows": 0, "end_tolerance": 1e9, "kinematic_tolerance": 1e9}
+    common = {"schedule": schedule, "samples": 8, "passes": None, "end_tolerance": 1e9, "kinematic_tolerance": 1e9}
     ends = {}
     for scale in (0.0, 40.0):
         config = PlannerConfig(goal_by="guidance", guidance_scale=scale, futures=futures, **common)  # type: ignore[arg-type]
