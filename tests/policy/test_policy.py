@@ -1,0 +1,124 @@
+"""Policies by name and by folder, and what tells one from another."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forcing.policy import policy as policy_module
+from forcing.policy.checkpoint import CheckpointError, load_policy_file, save_policy
+from forcing.policy.planner import PlanRequest
+from forcing.policy.policy import Policy, load_policy, shipped_policies
+from forcing.policy.tracker import TrackerConfig
+
+PolicyWriter = Callable[..., Path]
+
+
+def _request(seed: int = 0) -> PlanRequest:
+    frames = {"position": np.array([[0.0, 0.0], [0.5, 0.0]]), "velocity": np.zeros((2, 2))}
+    return PlanRequest(step=0, frames=frames, noise={}, goal=np.array([2.0, 1.0]), seed=seed)
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, write_policy: PolicyWriter, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that ships maze2d-medium and maze2d-large."""
+    for seed, name in enumerate(("maze2d-medium", "maze2d-large")):
+        write_policy(tmp_path / "shipped" / name, seed=seed)
+    monkeypatch.setattr(policy_module, "SHIPPED", tmp_path / "shipped")
+    return tmp_path / "shipped"
+
+
+def test_a_policy_is_found_by_its_name_its_folder_and_its_file(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shipped / "maze2d-medium"
+    renamed = tmp_path / "mine.safetensors"
+    renamed.write_bytes((folder / "policy.safetensors").read_bytes())
+    monkeypatch.chdir(folder)
+    found = [load_policy(where) for where in ("maze2d-medium", str(folder), f"{folder}/policy.safetensors", ".")]
+    assert [policy.name for policy in found] == ["maze2d-medium"] * 4
+    assert load_policy(str(renamed)).name == "mine"
+    assert {policy.revision for policy in [*found, load_policy(str(renamed))]} == {found[0].revision}
+    assert shipped_policies() == ["maze2d-large", "maze2d-medium"]
+
+
+@pytest.mark.usefixtures("shipped")
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("maze2d-medum", r"did you mean 'maze2d-medium'\?"),
+        ("kitchen", r"shipped are \['maze2d-large', 'maze2d-medium'\]; a folder must hold policy\.safetensors"),
+    ],
+)
+def test_an_unknown_name_is_answered_by_the_nearest_or_by_all(name: str, hint: str) -> None:
+    with pytest.raises(CheckpointError, match=f"unknown policy '{name}'; {hint}"):
+        load_policy(name)
+
+
+def test_the_revision_changes_when_a_weight_changes_and_only_then(policy: Policy, tmp_path: Path) -> None:
+    file = policy._file
+    weights = {name: value.clone() for name, value in file.weights.items()}
+    revisions = []
+    for change in (0.0, 1e-4):
+        weights["head.bias"][3] += change
+        save_policy(tmp_path / "policy.safetensors", file.preset, file.spec, file.normaliser, weights, dict(file.card))
+        revisions.append(load_policy(str(tmp_path)).revision)
+    assert revisions[0] == policy.revision
+    assert revisions[1] != policy.revision
+    assert len(policy.revision) == 12
+
+
+def test_the_normaliser_has_a_hash_of_its_own(policy: Policy) -> None:
+    scaled = replace(policy.normaliser, mean={**policy.normaliser.mean, "action": (0.0, 0.25)})
+    other = Policy("other", replace(policy._file, normaliser=scaled))
+    assert len(policy.normaliser_hash) == 12
+    assert other.normaliser_hash != policy.normaliser_hash
+    assert Policy("same", policy._file).normaliser_hash == policy.normaliser_hash
+
+
+def test_weights_that_do_not_fit_their_preset_are_refused_by_name(policy: Policy) -> None:
+    weights = dict(policy._file.weights)
+    del weights["head.bias"]
+    with pytest.raises(CheckpointError, match=r"policy 'broken': weights do not fit its preset: (.|\n)*head\.bias"):
+        Policy("broken", replace(policy._file, weights=weights))
+
+
+def test_the_same_weights_may_be_planned_and_tracked_otherwise(policy: Policy) -> None:
+    planner, tracker = replace(policy.preset.planner, samples=5), TrackerConfig(kind="pd")
+    other = policy.using(planner=planner, tracker=tracker)
+    assert (other.preset.planner, other.preset.tracker) == (planner, tracker)
+    assert (other.name, other.revision) == (policy.name, policy.revision)
+    assert len(other.plan(_request()).costs) == 15  # three horizons
+    assert len(policy.plan(_request()).costs) == 6
+    assert policy.using(tracker=tracker).preset.planner == policy.preset.planner
+
+
+def test_plans_made_in_many_threads_at_once_are_those_made_one_by_one(policy: Policy) -> None:
+    alone = [policy.plan(_request(seed)) for seed in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(policy.plan, [_request(seed) for seed in range(12)]))
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one.candidates, other.candidates, equal_nan=True)
+
+
+def test_parameters_are_those_of_the_network_and_take_no_gradient(policy: Policy) -> None:
+    # A toy token has 12 numbers; width 32, 2 blocks, 5 places counted from both ends.
+    block = 2 * 2 * 32 + (32 + 1) * 96 + (32 + 1) * 32 + (32 + 1) * 128 + (128 + 1) * 32
+    embeddings = (3 * 12 + 1) * 32 + (4 * 3 + 1) * 32 + (32 + 1) * 32 + 2 * 5 * 32
+    assert policy.parameters == embeddings + 2 * block + 2 * 32 + (32 + 1) * 12
+
+
+@pytest.mark.parametrize("name", shipped_policies())
+def test_what_is_shipped_still_loads_and_plans(name: str) -> None:
+    policy = load_policy(name)
+    assert load_policy_file(policy_module.find_policy(name)).card["task"] == name
+    middle = np.asarray(policy.normaliser.mean["position"])
+    count = policy.preset.layout.past_steps // policy.preset.layout.stride
+    frames = {"position": np.tile(middle, (count, 1)), "velocity": np.zeros((count, 2))}
+    goal = middle + 0.5
+    plan = policy.plan(PlanRequest(step=0, frames=frames, noise={}, goal=goal, seed=0))
+    assert np.isfinite(plan.streams["position"]).all()
+    assert plan.streams["action"].shape == (len(plan.steps), 2)
