@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -79,8 +80,8 @@ def run_bench(
     specs = [(row.name, DriverSpec(policy=name, adjust=partial(_adjusted, row))) for row in ROWS]
     specs += [("no planner: straight at the goal", DriverSpec(policy="straight"))]
     specs += [("waypoint expert, knows the map", DriverSpec(policy="expert"))]
-    table = Table(title=f"{task.name}, {name}: {episodes} episodes from seed {seed}")
-    for column in ("row", "normalized", "success", "steps to goal", "passes", "plan ms p50"):
+    table = Table(title=f"{task.name}, {name}: {episodes} episodes from seed {seed}", box=box.SIMPLE_HEAD)
+    for column in ("row", "score", "success", "steps", "passes", "plan ms"):
         table.add_column(column, justify="left" if column == "row" else "right")
     reports = []
     for label, spec in specs:

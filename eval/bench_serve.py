@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -38,7 +39,10 @@ def run_bench(policy: str, *, report: Path | None, command: str, console: Consol
         rows.append(_row("through the socket, 1 robot", _fleet(url, policy, task, 1)))
         console.print(f"through {url}, {ROBOTS} robots ...")
         rows.append(_row(f"through the socket, {ROBOTS} robots", _fleet(url, policy, task, ROBOTS)))
-    table = Table(title=f"{policy}: one control step, ms (p50 / p99), robots at {loaded.spec.control_hz:.0f} Hz")
+    table = Table(
+        title=f"{policy}: one control step, ms (p50 / p99), robots at {loaded.spec.control_hz:.0f} Hz",
+        box=box.SIMPLE_HEAD,
+    )
     for column in ("", "follows a plan", "makes a plan", "plans", "achieved Hz", "ratio to in process"):
         table.add_column(column, justify="right" if column else "left")
     for row in rows:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from forcing.policy.policy import FILE_NAME, Policy, load_policy, shipped_policies
@@ -9,7 +10,7 @@ from forcing.policy.policy import FILE_NAME, Policy, load_policy, shipped_polici
 
 def policy_table(runs: Path) -> Table:
     """One row a policy: shipped ones, then those in folders below `runs`. A damaged one is shown with its fault."""
-    table = Table(title="Policies")
+    table = Table(box=box.SIMPLE_HEAD)
     for column in ("policy", "task", "size", "score", "training"):
         table.add_column(column)
     names = [*shipped_policies(), *(str(path.parent) for path in sorted(runs.glob(f"*/{FILE_NAME}")))]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from forcing import __version__
@@ -79,19 +80,10 @@ def write_report(report: Report | Sequence[Report], path: Path) -> None:
 
 
 def table_of(reports: Sequence[Report]) -> Table:
-    """One row a report."""
-    table = Table(title="D4RL score: mean over episodes ± standard error")
-    for column in (
-        "task",
-        "policy",
-        "episodes",
-        "return",
-        "normalized",
-        "success",
-        "steps to goal",
-        "plan ms p50 / p99",
-    ):
-        table.add_column(column, justify="left" if column in ("task", "policy") else "right")
+    """One row a report: episodes, return and D4RL's score ± standard error, steps to the goal, plan ms p50/p99."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("task", "policy", "n", "return", "score", "success", "steps", "plan ms"):
+        table.add_column(column, justify="left" if column in ("task", "policy") else "right", no_wrap=True)
     for row in reports:
         table.add_row(
             row["task"],
@@ -101,7 +93,7 @@ def table_of(reports: Sequence[Report]) -> Table:
             plus_minus(row["normalized_mean"], row["normalized_sem"]),
             f"{row['success_rate']:.2f}",
             "-" if row["steps_to_goal_mean"] is None else f"{row['steps_to_goal_mean']:.0f}",
-            "-" if row["plan_ms_p50"] is None else f"{row['plan_ms_p50']:.0f} / {row['plan_ms_p99']:.0f}",
+            "-" if row["plan_ms_p50"] is None else f"{row['plan_ms_p50']:.0f}/{row['plan_ms_p99']:.0f}",
         )
     return table
 

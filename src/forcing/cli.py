@@ -22,7 +22,7 @@ from tyro.extras import SubcommandApp
 app = SubcommandApp()
 data_app = SubcommandApp()
 bench_app = SubcommandApp()
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 Known = TypeVar("Known")
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -185,7 +185,7 @@ def train(
         "data_steps": int(trajectories.lengths.sum()),
         "data_provenance": dict(trajectories.provenance),
         "seed": seed,
-        "command": _typed(),
+        "command": _typed().replace(" --resume", ""),  # a resumed run ends at the same weights
     }
     path = _train_watched(trainer, budget, folder, card, resume=resume)
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")

@@ -32,7 +32,7 @@ PRESET = Preset(
     name="tiny",
     layout=TokenLayout(token_steps=8, stride=4, history=1, horizon=2),
     denoiser=DenoiserConfig(width=16, depth=1, heads=2),
-    planner=PlannerConfig(samples=2, replan_steps=4, hold_distance=0.0),
+    planner=PlannerConfig(samples=2, replan_steps=4, hold_distance=1e-9),
 )
 
 
