@@ -112,7 +112,7 @@ def _row(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 @contextmanager
 def _server(policy: str) -> Iterator[str]:
     """The URL of a server in a process of its own."""
-    command = [sys.executable, "-m", "forcing.cli", "serve", "--policy", policy, "--port", "0"]
+    command = [sys.executable, "-m", "forcing", "serve", "--policy", policy, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

@@ -1,0 +1,5 @@
+"""`python -m forcing` is `forcing`."""
+
+from forcing.cli import main
+
+main()
