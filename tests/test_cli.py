@@ -1,0 +1,287 @@
+"""The command line: exit codes, one clear line where something is wrong, and the whole chain from data to score."""
+
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import forcing.cli as cli
+from forcing.policy import policy as policy_module
+from forcing.policy.checkpoint import load_policy_file, load_training_state
+
+FORCING = Path(sys.executable).with_name("forcing")
+# D4RL's reference returns on umaze: a score of 0 and of 100.
+UMAZE_MIN, UMAZE_MAX = 23.85, 161.86
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+def call(line: str) -> Answer:
+    """`forcing LINE` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["forcing", *shlex.split(line)])
+        patch.setattr(cli, "console", Console(width=200))
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    assert isinstance(left.value.code, int)
+    return Answer(left.value.code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, in which commands run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
+    """Exit code, and on stderr nothing but one line with all these parts."""
+    assert answer.code == code
+    assert answer.err.startswith("forcing: ")
+    assert answer.err.count("\n") == 1, answer.err
+    assert [part for part in parts if part not in answer.err] == [], answer.err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("generate maze2d-umase --out x", "unknown task 'maze2d-umase'; did you mean 'maze2d-umaze'?"),
+        ("eval maze2d-medium-mutli", "unknown task 'maze2d-medium-mutli'; did you mean 'maze2d-medium-multi'?"),
+        ("eval kitchen", "unknown task 'kitchen'; known are maze2d-umaze-single, "),
+        ("train maze2d-umaz --data x", "unknown preset 'maze2d-umaz'; did you mean 'maze2d-umaze'?"),
+        ("generate maze2d-umaze --out x --steps 0", "steps must be at least 1, got 0"),
+        ("generate maze2d-umaze --out x --steps 5 --seed -1", "seed must be at least 0, got -1"),
+        ("eval maze2d-umaze-multi --policy straight --episodes 0", "episodes must be at least 1, got 0"),
+        ("train maze2d-umaze --data x --steps 0", "the training budget must be positive, got 0"),
+        ("train maze2d-umaze --data x --minutes -1", "the training budget must be positive, got -1"),
+        ("train maze2d-umaze --data x --steps 5 --minutes 1", "exactly one of steps and minutes must be given"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_two(here: Path, line: str, message: str) -> None:
+    _assert_one_line(call(line), 2, message)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("", ["generate", "train", "serve", "eval", "policies", "data"]),
+        ("trian", ["trian", "train"]),
+        ("train maze2d-umaze", ["--data"]),
+        ("generate --out x", ["what is demonstrated"]),
+        ("train maze2d-umaze --data x --stepz 3", ["--stepz"]),
+        ("train maze2d-umaze --data x --steps many", ["--steps", "many"]),
+        ("data", ["info", "check", "convert"]),
+    ],
+)
+def test_what_cannot_be_parsed_is_named_with_exit_code_two(line: str, names: list[str]) -> None:
+    answer = call(line)
+    assert answer.code == 2
+    assert answer.out == ""
+    assert [name for name in names if name not in answer.err] == [], answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_help_is_no_error() -> None:
+    answer = call("--help")
+    assert (answer.code, answer.err) == (0, "")
+    assert "train" in answer.out
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["data info gone.zarr", "data convert gone --out x", "train maze2d-umaze --data gone"],
+)
+def test_a_recording_that_is_not_there_is_a_failure_that_names_it(line: str) -> None:
+    _assert_one_line(call(line), 1, "gone", "found nothing", "supported are a store of ours")
+
+
+def test_an_unknown_policy_is_answered_by_the_nearest(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "maze2d-umaze").mkdir()
+    (here / "maze2d-umaze/policy.safetensors").touch()
+    monkeypatch.setattr(policy_module, "SHIPPED", here)
+    for command in ("eval maze2d-umaze-multi --workers 1 --policy", "serve --policy"):
+        answer = call(f"{command} maze2d-umase")
+        _assert_one_line(answer, 1, "unknown policy 'maze2d-umase'; did you mean 'maze2d-umaze'?")
+
+
+def test_findings_of_a_check_are_its_output_and_errors_among_them_its_exit_code() -> None:
+    answer = call("data check gone.zarr")
+    assert (answer.code, answer.err) == (1, "")
+    assert answer.out.startswith("error: gone.zarr: found nothing")
+    assert answer.out.endswith("gone.zarr: 1 errors, 0 warnings\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("generate maze2d-umase --out x", 2, "did you mean 'maze2d-umaze'?"),
+        ("data info gone.zarr", 1, "gone.zarr: found nothing"),
+    ],
+)
+def test_the_installed_command_leaves_as_its_function_does(line: str, code: int, message: str) -> None:
+    run = subprocess.run([FORCING, *shlex.split(line)], capture_output=True, text=True, check=False)
+    _assert_one_line(Answer(run.returncode, run.stdout, run.stderr), code, message)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A folder in which everything was run once, and what was answered."""
+
+    folder: Path
+    answers: dict[str, Answer]
+
+
+COMMANDS = {
+    "generate": "generate maze2d-umaze --out recordings --steps 6000 --workers 1",
+    "info": "data info recordings/forcing/maze2d-umaze-v0",
+    "check": "data check recordings/forcing/maze2d-umaze-v0",
+    "convert": "data convert recordings/forcing/maze2d-umaze-v0 --out umaze.zarr",
+    "train": "train maze2d-umaze --data umaze.zarr --steps 20 --out runs/mine",
+    "eval": "eval maze2d-umaze-multi --policy runs/mine --episodes 1 --seed 7 --workers 1 --report r.json",
+    "policies": "policies",
+}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    folder, answers = tmp_path_factory.mktemp("chain"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, line in COMMANDS.items():
+            answers[name] = call(line)
+            assert answers[name].code == 0, (line, answers[name])
+    yield Chain(folder, answers)
+    shutil.rmtree(folder)
+
+
+def test_a_recording_is_made_described_checked_and_converted(chain: Chain) -> None:
+    info, check = chain.answers["info"].out, chain.answers["check"].out
+    assert "6000" in info.replace(",", "")
+    assert [name for name in ("position", "velocity", "action") if name not in info] == []
+    assert "recordings/forcing/maze2d-umaze-v0: 0 errors" in check
+    assert "umaze.zarr" in chain.answers["convert"].out
+    assert (chain.folder / "umaze.zarr" / "zarr.json").is_file()
+
+
+def test_a_run_says_where_its_policy_is_and_how_it_was_made(chain: Chain) -> None:
+    assert "runs/mine/policy.safetensors" in chain.answers["train"].out
+    card = load_policy_file(chain.folder / "runs/mine/policy.safetensors").card
+    assert (card["task"], card["steps"], card["seed"], card["data"]) == ("maze2d-umaze", 20, 0, "umaze.zarr")
+    assert card["data_steps"] == 6000
+    assert card["command"] == "forcing " + COMMANDS["train"]
+
+
+def test_the_report_of_an_evaluation_has_every_field_and_adds_up(chain: Chain) -> None:
+    report = json.loads((chain.folder / "r.json").read_text())
+    assert (report["task"], report["policy"]) == ("maze2d-umaze-multi", "runs/mine")
+    assert (report["episodes"], report["seed"]) == (1, 7)
+    assert report["revision"] == load_policy_file(chain.folder / "runs/mine/policy.safetensors").revision
+    (episode,) = report["episodes_detail"]
+    assert episode["seed"] == 7
+    assert report["return_mean"] == episode["return"]
+    assert 0 <= episode["return"] <= 300
+    normalized = 100 * (episode["return"] - UMAZE_MIN) / (UMAZE_MAX - UMAZE_MIN)
+    assert report["normalized_mean"] == pytest.approx(normalized)
+    assert (report["return_sem"], report["normalized_sem"]) == (None, None)  # one episode has no spread
+    assert report["success_rate"] == float(episode["return"] > 0)
+    assert report["steps_to_goal_mean"] == episode["steps_to_goal"]
+    assert 0 < report["plan_ms_p50"] <= report["plan_ms_p99"]
+    assert report["command"] == "forcing " + COMMANDS["eval"]
+    assert report["plans_per_episode"] == episode["plans"] <= 10  # 300 steps, one plan every 32
+    table = chain.answers["eval"].out
+    assert [part for part in ("maze2d-umaze-multi", "runs/mine", "straight", "r.json") if part not in table] == []
+
+
+def test_policies_trained_here_are_listed(chain: Chain) -> None:
+    listed = chain.answers["policies"].out
+    assert [part for part in ("runs/mine", "maze2d-umaze", "umaze.zarr", "not scored") if part not in listed] == []
+
+
+@pytest.fixture
+def copy(chain: Chain, here: Path) -> Path:
+    """Store and run of the chain in the folder where commands run, to be spoiled."""
+    shutil.copytree(chain.folder / "umaze.zarr", here / "umaze.zarr")
+    shutil.copytree(chain.folder / "runs", here / "runs")
+    return here
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("line", ["data info umaze.zarr", "train maze2d-umaze --data umaze.zarr --steps 2 --out new"])
+def test_a_truncated_store_is_a_failure_that_names_it(copy: Path, line: str) -> None:
+    largest = max((copy / "umaze.zarr").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    largest.write_bytes(largest.read_bytes()[:-100])
+    _assert_one_line(call(line), 1, "umaze.zarr")
+    assert not (copy / "new").exists()
+
+
+def test_a_flipped_byte_in_a_policy_is_a_failure_that_names_the_file(copy: Path) -> None:
+    _flip(copy / "runs/mine/policy.safetensors")
+    for command in ("eval maze2d-umaze-multi --episodes 1 --workers 1 --policy", "serve --policy"):
+        _assert_one_line(call(f"{command} runs/mine"), 1, "runs/mine/policy.safetensors", "damaged")
+    listed = call("policies")
+    assert listed.code == 0
+    assert "damaged" in listed.out
+
+
+def test_a_flipped_byte_in_a_training_state_is_a_failure_that_names_the_file(copy: Path) -> None:
+    _flip(copy / "runs/mine/resume.safetensors")
+    answer = call("train maze2d-umaze --data umaze.zarr --steps 30 --out runs/mine --resume")
+    assert answer.code == 1
+    last = answer.err.strip().splitlines()[-1]
+    assert last.startswith("forcing: runs/mine/resume.safetensors is damaged")
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_by_accident(copy: Path) -> None:
+    before = (copy / "runs/mine/policy.safetensors").read_bytes()
+    answer = call("train maze2d-umaze --data umaze.zarr --steps 30 --out runs/mine")
+    _assert_one_line(answer, 2, "runs/mine holds a run already; add --resume, or choose another --out")
+    assert (copy / "runs/mine/policy.safetensors").read_bytes() == before
+
+
+def test_the_first_ctrl_c_saves_and_the_run_goes_on_from_there(copy: Path) -> None:
+    default = signal.getsignal(signal.SIGINT)
+
+    def press() -> None:
+        patience = time.monotonic() + 20
+        while signal.getsignal(signal.SIGINT) is default and time.monotonic() < patience:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    line = "train maze2d-umaze --data umaze.zarr --out runs/stopped"
+    answer = call(f"{line} --steps 100000")
+    presser.join()
+    assert answer.code == 1
+    step = load_training_state(copy / "runs/stopped/resume.safetensors").facts["step"]
+    last = answer.err.strip().splitlines()[-1]
+    assert last == f"forcing: stopped at step {step}; --resume goes on from there"
+    assert signal.getsignal(signal.SIGINT) is default
+    assert call(f"{line} --steps {step + 3} --resume").code == 0
+    assert load_policy_file(copy / "runs/stopped/policy.safetensors").card["steps"] == step + 3
