@@ -39,7 +39,7 @@ class PlannerConfig:
     schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.5))
     samples: int = 4
     goal_by: Literal["clamp", "guidance"] = "clamp"
-    guidance_scale: float = 20.0
+    guidance_scale: float = 10.0
     futures: int = 0
     passes: int | None = 3
     kinematic_tolerance: float | None = None
