@@ -6,16 +6,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. What a command needs is imported wh
 import difflib
 import logging
 import shlex
-import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tyro.conf import Positional
 from tyro.extras import SubcommandApp
 
@@ -24,7 +20,6 @@ data_app = SubcommandApp()
 bench_app = SubcommandApp()
 console = Console(width=None if sys.stdout.isatty() else 120)
 Known = TypeVar("Known")
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class UsageError(Exception):
@@ -65,18 +60,19 @@ def generate(
     from forcing.datasets.minari_writer import write_minari
     from forcing.envs.demonstrations import collect, recording_spec
     from forcing.envs.maze2d import CONTROL_HZ, MAZE_MAPS
+    from forcing.progress import progress_bar
 
     maze = _known(task, {f"maze2d-{name}": name for name in MAZE_MAPS}, "task")
     shards = collect(maze, steps=_at_least(1, steps=steps), seed=_at_least(0, seed=seed), workers=workers)
 
-    def episodes(progress: Progress) -> Iterator[Mapping[str, Any]]:
+    def episodes(progress: Any) -> Iterator[Mapping[str, Any]]:
         bar = progress.add_task(f"driving {task}", total=steps)
         for shard in shards:
             for episode in shard:
                 progress.advance(bar, len(episode["actions"]))
                 yield episode
 
-    with _progress() as progress:
+    with progress_bar() as progress:
         path = write_minari(
             out,
             f"forcing/{task}-v0",
@@ -164,6 +160,7 @@ def train(
     from forcing.policy import training
     from forcing.policy.preset import PRESETS
     from forcing.policy.tokens import Normaliser
+    from forcing.progress import train_watched
 
     _one_thread()
     recipe = _known(preset, PRESETS, "preset")
@@ -187,33 +184,8 @@ def train(
         "seed": seed,
         "command": _typed().replace(" --resume", ""),  # a resumed run ends at the same weights
     }
-    path = _train_watched(trainer, budget, folder, card, resume=resume)
+    path = train_watched(trainer, budget, folder, card, resume=resume)
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
-
-
-def _train_watched(trainer: Any, budget: Any, folder: Path, card: dict[str, object], *, resume: bool) -> Path:
-    """Trains with a bar, or a line every ten seconds where nobody watches; Ctrl-C or SIGTERM saves and stops."""
-    from forcing.policy import training
-
-    asked: list[int] = []
-    before = {number: signal.signal(number, lambda got, _: asked.append(got)) for number in STOPPING}
-    try:
-        with _progress("loss {task.fields[loss]:.3f}, {task.fields[rate]:.0f} windows/s") as progress:
-            bar = progress.add_task(f"training {trainer.preset.name}", total=None, loss=float("nan"), rate=0.0)
-            printed = time.monotonic()
-
-            def report(now: training.Progress) -> None:
-                nonlocal printed
-                progress.update(bar, completed=now.step, total=now.total_steps, loss=now.loss, rate=now.windows_per_s)
-                if not progress.console.is_terminal and time.monotonic() - printed >= 10:
-                    printed = time.monotonic()
-                    rate, left = f"{now.windows_per_s:.0f} windows/s", f"{now.remaining_s / 60:.1f} min left"
-                    print(f"step {now.step} of {now.total_steps}, loss {now.loss:.3f}, {rate}, {left}", flush=True)
-
-            return training.train(trainer, budget, folder, card, resume=resume, report=report, stop=lambda: bool(asked))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @app.command
@@ -411,19 +383,3 @@ def _one_thread() -> None:
 def _typed() -> str:
     """The command line as it was typed."""
     return shlex.join(["forcing", *sys.argv[1:]])
-
-
-@contextmanager
-def _progress(extra: str = "") -> Iterator[Progress]:
-    """A bar with rate and time left."""
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(extra),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield progress

@@ -1,0 +1,81 @@
+"""What long commands show while they work: a bar with rate and time left, or plain lines where nobody watches."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from forcing.policy import training
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+LINE_EVERY_S = 10.0
+
+
+class Rate(ProgressColumn):
+    """Work done a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+@contextmanager
+def progress_bar(extra: str = "") -> Iterator[Progress]:
+    """A bar on stderr; `extra` is a format of the task's own fields."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TextColumn(extra),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """A list that Ctrl-C and SIGTERM fill instead of breaking off the block."""
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: asked.append(got)) for number in STOPPING}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train_watched(
+    trainer: training.Trainer, budget: training.Budget, out: Path, card: dict[str, object], *, resume: bool
+) -> Path:
+    """`training.train` with a bar, or a line every ten seconds; Ctrl-C or SIGTERM saves and stops."""
+    with stop_requests() as asked, progress_bar("loss {task.fields[loss]:.3f}") as progress:
+        bar = progress.add_task(f"training {trainer.preset.name}", total=None, loss=float("nan"))
+        printed = time.monotonic()
+
+        def report(now: training.Progress) -> None:
+            nonlocal printed
+            progress.update(bar, completed=now.step, total=now.total_steps, loss=now.loss)
+            if not progress.console.is_terminal and time.monotonic() - printed >= LINE_EVERY_S:
+                printed = time.monotonic()
+                rate, left = f"{now.windows_per_s:.0f} windows/s", f"{now.remaining_s / 60:.1f} min left"
+                print(f"step {now.step} of {now.total_steps}, loss {now.loss:.3f}, {rate}, {left}", flush=True)
+
+        return training.train(trainer, budget, out, card, resume=resume, report=report, stop=lambda: bool(asked))
