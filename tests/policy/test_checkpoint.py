@@ -187,6 +187,17 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
     assert all(bool((value == state.facts["round"]).all()) for value in state.tensors.values())
 
 
+def test_who_reads_the_old_file_while_it_is_replaced_reads_all_of_it(
+    path: Path, preset: Preset, spec: TrajectorySpec, normaliser: Normaliser
+) -> None:
+    before = path.read_bytes()
+    with path.open("rb", buffering=0) as reader:
+        start = reader.read(100)
+        save_policy(path, preset, spec, normaliser, {"a": torch.zeros(2)}, {})
+        assert start + reader.read() == before
+    assert path.read_bytes() != before
+
+
 def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_beside_it(
     path: Path, preset: Preset, spec: TrajectorySpec, normaliser: Normaliser, monkeypatch: pytest.MonkeyPatch
 ) -> None:

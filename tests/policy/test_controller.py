@@ -166,6 +166,11 @@ def test_a_plan_that_comes_late_is_followed_but_is_not_fresh(controller: Control
 def test_a_plan_that_answers_no_request_is_refused_and_changes_nothing(controller: Controller) -> None:
     with pytest.raises(ValueError, match="plan must answer the last request, it was made at step 0"):
         controller.install(_plan(0, *TO_GOAL))
+    controller.observe(_seen())
+    assert controller.request() is not None
+    with pytest.raises(ValueError, match="plan must answer the last request, it was made at step 3"):
+        controller.install(_plan(3, *TO_GOAL))
+    assert controller.plan is None
     _planned(controller)
     followed = controller.plan
     for stray in (_plan(0, 1.0), _plan(3, 1.0)):
