@@ -80,16 +80,17 @@ def write_report(report: Report | Sequence[Report], path: Path) -> None:
 
 
 def table_of(reports: Sequence[Report]) -> Table:
-    """One row a report: episodes, return and D4RL's score ± standard error, steps to the goal, plan ms p50/p99."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("task", "policy", "n", "return", "score", "success", "steps", "plan ms"):
+    """One row a report, 80 columns wide: episodes, return and D4RL's score ± standard error, success rate, steps to the
+    goal, plan ms p50/p99."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("task", "policy", "n", "return", "score", "succ", "steps", "plan ms"):
         table.add_column(column, justify="left" if column in ("task", "policy") else "right", no_wrap=True)
     for row in reports:
         table.add_row(
             row["task"],
             row["policy"],
             str(row["episodes"]),
-            plus_minus(row["return_mean"], row["return_sem"]),
+            plus_minus(row["return_mean"], row["return_sem"], digits=0),
             plus_minus(row["normalized_mean"], row["normalized_sem"]),
             f"{row['success_rate']:.2f}",
             "-" if row["steps_to_goal_mean"] is None else f"{row['steps_to_goal_mean']:.0f}",
@@ -98,6 +99,6 @@ def table_of(reports: Sequence[Report]) -> Table:
     return table
 
 
-def plus_minus(mean: float, sem: float | None) -> str:
+def plus_minus(mean: float, sem: float | None, digits: int = 1) -> str:
     """A mean with its standard error, if there is one."""
-    return f"{mean:.1f}" if sem is None else f"{mean:.1f} ± {sem:.1f}"
+    return f"{mean:.{digits}f}" if sem is None else f"{mean:.{digits}f} ± {sem:.{digits}f}"
