@@ -112,7 +112,7 @@ class Trainer:
         self.decay_start: int | None = None
 
     def advance(self, budget: Budget) -> float:
-        """One optimiser step; returns its loss."""
+        """One optimiser step; returns its loss. Raises FloatingPointError if loss or gradient is not finite."""
         started = time.monotonic()
         layout, optimiser = self.preset.layout, self.preset.optimiser
         horizon = int(self.rng.choice(self.horizons, p=self.horizon_shares))
@@ -127,7 +127,12 @@ class Trainer:
         loss = training_loss(self, clean, self.generator)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), optimiser.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), optimiser.clip)
+        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            raise FloatingPointError(
+                f"loss is {float(loss.detach())} and its gradient {float(norm)} at step {self.step + 1}; "
+                "lower learning_rate or check the data"
+            )
         self.optimiser.step()
         self.step += 1
         self.windows_seen += count
@@ -212,10 +217,6 @@ def train(
     windows_before = trainer.windows_seen
     while trainer.step < trainer.total_steps(budget):
         losses.append(trainer.advance(budget))
-        if not math.isfinite(losses[-1]):
-            raise FloatingPointError(
-                f"loss is {losses[-1]} at step {trainer.step}; lower learning_rate or check the data"
-            )
         now = time.monotonic()
         if now - reported >= 1.0:
             rate = (trainer.windows_seen - windows_before) / (now - reported)

@@ -3,11 +3,15 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage. What a command needs is imported when it runs, so that help comes at once.
 """
 
+import contextlib
 import difflib
+import functools
+import io
 import logging
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,13 +24,28 @@ data_app = SubcommandApp()
 bench_app = SubcommandApp()
 console = Console(width=None if sys.stdout.isatty() else 120)
 Known = TypeVar("Known")
+Function = TypeVar("Function", bound=Callable[..., None])
 
 
 class UsageError(Exception):
     """The command was called wrongly: exit code 2."""
 
 
-@app.command
+def _command(group: SubcommandApp, name: str | None = None) -> Callable[[Function], Function]:
+    """Registers a command. Parsing only binds its arguments, so that what the parser prints is known to be usage."""
+
+    def register(function: Function) -> Function:
+        @functools.wraps(function)
+        def bound(*args: Any, **options: Any) -> Any:
+            return functools.partial(function, *args, **options)
+
+        group.command(name=name)(bound)
+        return function
+
+    return register
+
+
+@_command(app)
 def demo(task: str = "maze2d-medium-multi", episodes: int = 4, seed: int = 0, out: Path = Path("demo-output")) -> None:
     """Serve a shipped policy, drive a simulated robot over HTTP, score it, draw it.
 
@@ -44,7 +63,7 @@ def demo(task: str = "maze2d-medium-multi", episodes: int = 4, seed: int = 0, ou
     )
 
 
-@app.command
+@_command(app)
 def generate(
     task: Positional[str], out: Path, steps: int = 1_000_000, seed: int = 0, workers: int | None = None
 ) -> None:
@@ -85,7 +104,7 @@ def generate(
     print(f"wrote {path}")
 
 
-@data_app.command
+@_command(data_app)
 def info(source: Positional[str], control_hz: float | None = None) -> None:
     """Describe a recording: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
 
@@ -99,7 +118,7 @@ def info(source: Positional[str], control_hz: float | None = None) -> None:
     print(describe(read_recording(source, control_hz=control_hz)))
 
 
-@data_app.command
+@_command(data_app)
 def check(source: Positional[str], control_hz: float | None = None) -> None:
     """Look for what would spoil training; exit code 1 if there are errors.
 
@@ -112,7 +131,7 @@ def check(source: Positional[str], control_hz: float | None = None) -> None:
     _refuse_errors(source, check_source(source, control_hz=control_hz))
 
 
-@data_app.command
+@_command(data_app)
 def convert(source: Positional[str], out: Path, control_hz: float | None = None) -> None:
     """Turn any supported recording into one checked zarr store.
 
@@ -130,7 +149,7 @@ def convert(source: Positional[str], out: Path, control_hz: float | None = None)
     print(f"wrote {write_store(trajectories, out)}")
 
 
-@app.command
+@_command(app)
 def train(
     preset: Positional[str],
     data: str,
@@ -188,7 +207,7 @@ def train(
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
 
 
-@app.command
+@_command(app)
 def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, allow_remote: bool = False) -> None:
     """Answer controllers over HTTP until Ctrl-C or SIGTERM.
 
@@ -212,7 +231,7 @@ def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, al
     )
 
 
-@app.command(name="eval")
+@_command(app, "eval")
 def evaluate(
     task: Positional[str],
     policy: str | None = None,
@@ -251,7 +270,7 @@ def evaluate(
     )
 
 
-@bench_app.command(name="serve")
+@_command(bench_app, "serve")
 def bench_serve(policy: str = "maze2d-medium", report: Path | None = None) -> None:
     """One control step: in process, through the socket with one controller, and with eight.
 
@@ -265,7 +284,7 @@ def bench_serve(policy: str = "maze2d-medium", report: Path | None = None) -> No
     run_bench(policy, report=report, command=_typed(), console=console)
 
 
-@bench_app.command(name="plan")
+@_command(bench_app, "plan")
 def bench_plan(
     task: str = "maze2d-medium-multi",
     policy: str | None = None,
@@ -298,7 +317,7 @@ def bench_plan(
     )
 
 
-@bench_app.command(name="train")
+@_command(bench_app, "train")
 def bench_train(preset: str = "maze2d-medium", report: Path | None = None) -> None:
     """Windows a second in training and out of memory, on a synthetic recording.
 
@@ -313,7 +332,7 @@ def bench_train(preset: str = "maze2d-medium", report: Path | None = None) -> No
     run_bench(_known(preset, PRESETS, "preset"), report=report, command=_typed(), console=console)
 
 
-@app.command
+@_command(app)
 def policies() -> None:
     """List the shipped policies and those under runs/: task, size, score, training data."""
     from forcing.eval.policy_table import policy_table
@@ -328,7 +347,7 @@ app.command(bench_app, name="bench")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command that `arguments`, or the command line, name; leaves by SystemExit with 0, 1 or 2."""
     try:
-        app.cli(prog="forcing", description="A Diffusion Forcing planner behind an HTTP endpoint.", args=arguments)
+        _parse(arguments)()
     except UsageError as error:
         _leave(2, str(error))
     except KeyboardInterrupt:
@@ -336,6 +355,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
         _leave(1, str(error))
     raise SystemExit(0)
+
+
+def _parse(arguments: Sequence[str] | None) -> Callable[[], None]:
+    """The command with its arguments. Raises UsageError in one line where the parser would draw a box."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            command: Callable[[], None] = app.cli(
+                prog="forcing", description="A Diffusion Forcing planner behind an HTTP endpoint.", args=arguments
+            )
+    except SystemExit as leaving:
+        if leaving.code != 2:
+            raise
+        lines = (re.sub(r"[\s\u2500-\u257f]+", " ", line).strip() for line in said.getvalue().splitlines())
+        raise UsageError("; ".join(line for line in lines if line)) from leaving
+    return command
 
 
 def _leave(code: int, message: str) -> None:
