@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from forcing import __version__
@@ -82,7 +81,7 @@ def write_report(report: Report | Sequence[Report], path: Path) -> None:
 def table_of(reports: Sequence[Report]) -> Table:
     """One row a report, 80 columns wide: episodes, return and D4RL's score ± standard error, success rate, steps to the
     goal, plan ms p50/p99."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for column in ("task", "policy", "n", "return", "score", "succ", "steps", "plan ms"):
         table.add_column(column, justify="left" if column in ("task", "policy") else "right", no_wrap=True)
     for row in reports:

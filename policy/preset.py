@@ -58,7 +58,7 @@ class Preset:
 
 def _maze2d(maze: str, horizon: int) -> Preset:
     """Tuned on episodes from seed 5000 on (docs/experiments.md)."""
-    planner = PlannerConfig(kinematic_tolerance=0.3, end_tolerance=0.4, hold_distance=0.3)
+    planner = PlannerConfig(kinematic_tolerance=0.2, end_tolerance=0.4, hold_distance=0.3)
     tracker = TrackerConfig(lookahead_steps=40)
     return Preset(name=f"maze2d-{maze}", layout=TokenLayout(horizon=horizon), planner=planner, tracker=tracker)
 
