@@ -1,22 +1,22 @@
 """Steering plans by the gradient of a return, averaged over several futures.
 
-An objective maps predicted clean tokens [B, N, L, D] to a log return [B, N]; objectives add up. Knows nothing of goals'
+An objective maps predicted clean tokens [B, N, L, D] to a log return [B, N]. Knows nothing of goals'
 units, planners or scheduling matrices.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from forcing.policy.sampler import Model, PlanState
+from forcing.policy.sampler import Model, PlanState, denoise_step
 
 Objective = Callable[[Tensor], Tensor]
 
 
 def reach(target: Tensor, where: slice, token: Tensor, scale: float) -> Objective:
-    """-scale / 2 times the mean squared distance of features `where` of token `token[b]` from `target`.
+    """-scale / 2 times the mean, over features `where`, of the squared distance of token `token[b]` from `target`.
 
     target: [B, features] in the tokens' units. token: [B] index of the token that must arrive.
     """
@@ -30,67 +30,65 @@ def reach(target: Tensor, where: slice, token: Tensor, scale: float) -> Objectiv
     return objective
 
 
-def total(objectives: Sequence[Objective]) -> Objective:
-    """The sum of log returns: the product of their likelihoods."""
-
-    def objective(tokens: Tensor) -> Tensor:
-        return torch.stack([part(tokens) for part in objectives]).sum(dim=0)
-
-    return objective
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guidance:
     """The gradient that steers a sampling step; a `Guide` for `denoise_step`.
 
     objective: the log return. futures: 0 for the plain gradient through one prediction; N >= 1 for Monte-Carlo
-    guidance (Chen et al. 2024, section 3.3): for each moving token, whatever is noisier than it is drawn anew N times
-    at its own level around what the model expects, and the gradients with respect to the token are averaged. In a
-    pyramid that is its future; with equal levels nothing is noisier, and the average is the plain gradient. max_norm:
-    largest norm of a token's gradient.
+    guidance (Chen et al. 2024, section 3.3): for each moving token, N futures are drawn from the model and the
+    gradients with respect to the token are averaged over them. Its future is whatever is noisier than it: in a
+    pyramid all later tokens but those that share its level, with equal levels nothing, and then the average is the
+    plain gradient. rollout_steps: DDIM steps in which a future comes from pure noise down to its own present level.
+    The gradient runs through the last prediction, not through those steps.
     """
 
     objective: Objective
     futures: int = 0
-    max_norm: float = float("inf")
+    rollout_steps: int = 2
 
     def __post_init__(self) -> None:
         if self.futures < 0:
             raise ValueError(f"futures must be at least 0, got {self.futures}")
+        if self.rollout_steps < 1:
+            raise ValueError(f"rollout_steps must be at least 1, got {self.rollout_steps}")
 
     def __call__(self, model: Model, state: PlanState, moving: Tensor) -> Tensor:
         """[B, L, D] gradient of the (averaged) log return with respect to the tokens; zero where nothing moves."""
-        gradient = self._plain(model, state) if self.futures == 0 else self._monte_carlo(model, state, moving)
-        gradient = torch.where(moving[..., model.features], gradient, 0.0)
-        norm = gradient.norm(dim=-1, keepdim=True)
-        shrink: Tensor = (self.max_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
-        return gradient * shrink
+        itself = torch.zeros_like(state.levels, dtype=torch.bool)
+        gradient = self._gradient(model, state, itself, state.tokens[:, None])
+        for pivot in torch.unique(state.levels[moving]).tolist() if self.futures else []:
+            later = state.levels > pivot
+            # Pure noise has no gradient to follow (`denoise_step`), and what has no future keeps the plain one.
+            if pivot < 1 and bool(later.any()):
+                averaged = self._gradient(model, state, later, self._futures(model, state, later))
+                gradient = torch.where((state.levels == pivot)[..., model.features], averaged, gradient)
+        return torch.where(moving[..., model.features], gradient, 0.0)
 
-    def _plain(self, model: Model, state: PlanState) -> Tensor:
+    def _futures(self, model: Model, state: PlanState, later: Tensor) -> Tensor:
+        """[B, N, L, D] tokens in which everything `later` [B, L, S] is sampled anew, given the rest as it is."""
+        again = later.repeat_interleave(self.futures, dim=0)
+        levels = state.levels.repeat_interleave(self.futures, dim=0)
+        tokens = state.tokens.repeat_interleave(self.futures, dim=0)
+        noise = torch.randn(tokens.shape, generator=state.generator).to(tokens)
+        future = replace(
+            state,
+            tokens=torch.where(again[..., model.features], noise, tokens),
+            levels=torch.where(again, 1.0, levels),
+            lengths=state.lengths.repeat_interleave(self.futures),
+        )
+        for step in range(1, self.rollout_steps + 1):
+            fallen = 1 - (1 - levels) * step / self.rollout_steps
+            future = denoise_step(model, future, torch.where(again, fallen, levels))
+        return future.tokens.view(len(state.tokens), self.futures, *state.tokens.shape[1:])
+
+    def _gradient(self, model: Model, state: PlanState, later: Tensor, futures: Tensor) -> Tensor:
+        """[B, L, D] gradient with respect to the tokens, averaged over `futures` [B, N, L, D] of what is `later`."""
+        count = futures.shape[1]
         with torch.enable_grad():
             tokens = state.tokens.detach().requires_grad_()
-            x0_hat = model.denoise(tokens, state.levels, state.lengths)
-            gradient: Tensor = torch.autograd.grad(self.objective(x0_hat[:, None]).sum(), tokens)[0]
-        return gradient
-
-    def _monte_carlo(self, model: Model, state: PlanState, moving: Tensor) -> Tensor:
-        batch, length, width = state.tokens.shape
-        shape = (batch, self.futures, length, width)
-        level = state.levels[..., model.features]
-        levels = state.levels.repeat_interleave(self.futures, dim=0)
-        lengths = state.lengths.repeat_interleave(self.futures)
-        with torch.no_grad():
-            expected = model.denoise(state.tokens, state.levels, state.lengths)
-        gradient = torch.zeros_like(state.tokens)
-        # One level at a time: what is as clean or cleaner is shared by all futures, what is noisier is drawn anew.
-        for pivot in torch.unique(state.levels[moving]):
-            noise = torch.randn(shape, generator=state.generator).to(state.tokens)
-            redrawn = model.schedule.add_noise(expected[:, None], level[:, None].expand(shape), noise)
-            with torch.enable_grad():
-                tokens = state.tokens.detach().requires_grad_()
-                futures = torch.where((level > pivot)[:, None], redrawn, tokens[:, None]).reshape(-1, length, width)
-                x0_hat = model.denoise(futures, levels, lengths)
-                returns = self.objective(x0_hat.view(shape)).mean(dim=1)
-                averaged = torch.autograd.grad(returns.sum(), tokens)[0]
-            gradient = torch.where(level == pivot, averaged, gradient)
+            mixed = torch.where(later[..., model.features][:, None], futures, tokens[:, None])
+            levels = state.levels.repeat_interleave(count, dim=0)
+            x0_hat = model.denoise(mixed.flatten(0, 1), levels, state.lengths.repeat_interleave(count))
+            returns = self.objective(x0_hat.view(mixed.shape)).mean(dim=1)
+            gradient: Tensor = torch.autograd.grad(returns.sum(), tokens)[0]
         return gradient
