@@ -62,38 +62,6 @@ class TrajectoryWindows:
         return episode, drawn - (ends - counts)[episode]
 
 
-def split(
-    trajectories: Trajectories, validation_fraction: float, rng: np.random.Generator
-) -> tuple[Trajectories, Trajectories]:
-    """Training and validation recordings, by whole episodes drawn at random; each keeps the order of recording.
-
-    validation_fraction: of the episodes, above 0 and below 1; at least one episode goes to each side. Raises
-    ValueError on another fraction or if there are fewer than 2 episodes.
-    """
-    episodes = len(trajectories.lengths)
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation_fraction must be above 0 and below 1, got {validation_fraction}")
-    if episodes < 2:
-        raise ValueError(f"a split needs at least 2 episodes, got {episodes}; record more or train without validation")
-    held_out = min(max(round(episodes * validation_fraction), 1), episodes - 1)
-    validation = np.zeros(episodes, bool)
-    validation[rng.permutation(episodes)[:held_out]] = True
-    return _episodes(trajectories, ~validation), _episodes(trajectories, validation)
-
-
-def _episodes(trajectories: Trajectories, chosen: NDArray[np.bool_]) -> Trajectories:
-    streams: dict[str, Array] = {}
-    for stream in trajectories.spec.streams:
-        rows = trajectories.lengths + (1 if stream.role == "observation" else 0)
-        streams[stream.name] = trajectories.streams[stream.name][np.repeat(chosen, rows)]
-    return Trajectories(
-        spec=trajectories.spec,
-        streams=streams,
-        lengths=trajectories.lengths[chosen],
-        provenance=trajectories.provenance,
-    )
-
-
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -3,7 +3,6 @@
 The place where a simulator's observation becomes a policy's streams; nothing else of the simulator passes through.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from forcing.envs import maze2d
+from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.types import Array
 
 
@@ -53,9 +53,7 @@ TASKS: Mapping[str, Task] = {
 
 
 def find_task(name: str) -> Task:
-    """Raises ValueError naming the nearest task, if `name` is none."""
+    """Raises UnknownName naming the nearest, if `name` is none."""
     if name in TASKS:
         return TASKS[name]
-    close = difflib.get_close_matches(name, TASKS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {sorted(TASKS)}"
-    raise ValueError(f"unknown task {name!r}; {hint}")
+    raise UnknownName(f"unknown task {name!r}; {did_you_mean(name, TASKS)}")

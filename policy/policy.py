@@ -1,6 +1,5 @@
 """A trained policy: what it observes and does, and how it plans. Found by name or by folder."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from forcing.policy.checkpoint import CheckpointError, PolicyFile, load_policy_file
+from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.network import as_model, build_denoiser
 from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
 from forcing.policy.preset import Preset
@@ -21,6 +21,10 @@ from forcing.policy.types import Plan, TrajectorySpec
 
 SHIPPED = Path(__file__).parent / "shipped"
 FILE_NAME = "policy.safetensors"
+
+
+class UnknownPolicy(CheckpointError, UnknownName):
+    """Neither shipped nor a folder of a policy."""
 
 
 class Policy:
@@ -57,7 +61,7 @@ class Policy:
     def using(self, *, planner: PlannerConfig | None = None, tracker: TrackerConfig | None = None) -> "Policy":
         """The same weights, planned or tracked otherwise."""
         preset = replace(self.preset, planner=planner or self.preset.planner, tracker=tracker or self.preset.tracker)
-        return Policy(self.name, replace(self._file, preset=preset))
+        return Policy(self.name, replace(self._file, preset=preset, revision=f"{self.revision}-adjusted"))
 
 
 def shipped_policies() -> list[str]:
@@ -66,17 +70,16 @@ def shipped_policies() -> list[str]:
 
 
 def find_policy(name_or_dir: str) -> Path:
-    """The file of a shipped policy, or of one in a folder. Raises CheckpointError with the nearest names."""
+    """The file of a shipped policy, or of one in a folder. Raises UnknownPolicy with the nearest name."""
     for path in (SHIPPED / name_or_dir / FILE_NAME, Path(name_or_dir) / FILE_NAME, Path(name_or_dir)):
         if path.is_file():
             return path
     names = shipped_policies()
-    close = difflib.get_close_matches(name_or_dir, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"shipped are {names}; a folder must hold {FILE_NAME}"
-    raise CheckpointError(f"unknown policy {name_or_dir!r}; {hint}")
+    hint = did_you_mean(name_or_dir, names, otherwise=f"shipped are {names}; a folder must hold {FILE_NAME}")
+    raise UnknownPolicy(f"unknown policy {name_or_dir!r}; {hint}")
 
 
 def load_policy(name_or_dir: str) -> Policy:
-    """Raises CheckpointError on an unknown name or a damaged file."""
+    """Raises UnknownPolicy, which is a CheckpointError, on an unknown name; CheckpointError on a damaged file."""
     path = find_policy(name_or_dir).resolve()  # "." has no name
     return Policy(path.parent.name if path.name == FILE_NAME else path.stem, load_policy_file(path))

@@ -19,11 +19,12 @@
 Knows nothing of FastAPI.
 """
 
-import difflib
 import http
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
+
+from forcing.policy import names
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 _MOST_ERRORS = 20
@@ -136,6 +137,4 @@ def http_problem(status: int, detail: str) -> dict[str, Any]:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for a near miss, else the list of known names."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names) or 'none'}"
+    return f"; {names.did_you_mean(name, sorted(known))}"

@@ -84,7 +84,7 @@ def test_every_folder_imports_in_the_direction_of_the_design(folder: str) -> Non
 @pytest.mark.parametrize(
     ("folder", "line", "wrong"),
     [
-        ("policy", "from forcing.datasets.windows import split", ["forcing.datasets.windows.split"]),
+        ("policy", "from forcing.datasets.store import open_store", ["forcing.datasets.store.open_store"]),
         ("policy", "def f():\n    import forcing.server.app", ["forcing.server.app"]),
         ("envs", "from forcing.policy.types import Array", ["forcing.policy.types.Array"]),
         ("datasets", "from forcing.policy.types import Array", []),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forcing.datasets.windows import TrajectoryWindows, split
+from forcing.datasets.windows import TrajectoryWindows
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
@@ -119,39 +119,3 @@ def test_more_than_100_000_windows_of_64_steps_come_out_of_a_core_in_a_second() 
     for _ in range(50):
         windows.sample(rng, 1000, past=16, future=47)
     assert 50_000 / (time.process_time() - started) > 100_000
-
-
-@given(lengths=st.lists(st.integers(1, 9), min_size=2, max_size=12), fraction=st.floats(0.01, 0.99))
-def test_a_split_gives_every_episode_whole_to_one_side(lengths: list[int], fraction: float) -> None:
-    sides = split(coded(lengths), fraction, np.random.default_rng(1))
-    seen: list[int] = []
-    for side in sides:
-        for index in range(len(side.lengths)):
-            parts = side.episode(index)
-            episode = int(parts["seen"][0, 0])
-            assert parts["seen"].tolist() == [[episode, step] for step in range(lengths[episode] + 1)]
-            assert parts["done"].tolist() == [[episode, step] for step in range(lengths[episode])]
-            seen.append(episode)
-    assert sorted(seen) == list(range(len(lengths)))
-    assert abs(len(sides[1].lengths) - fraction * len(lengths)) <= 1
-
-
-def test_a_split_draws_its_episodes_at_random() -> None:
-    recording = coded([2] * 8)
-    held_out = {
-        int(episode)
-        for seed in range(40)
-        for episode in split(recording, 0.25, np.random.default_rng(seed))[1].streams["seen"][:, 0]
-    }
-    assert held_out == set(range(8))
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
-def test_a_split_refuses_a_fraction_that_leaves_a_side_empty(fraction: float) -> None:
-    with pytest.raises(ValueError, match="validation_fraction must be above 0 and below 1"):
-        split(coded([3, 3]), fraction, np.random.default_rng(0))
-
-
-def test_a_single_episode_cannot_be_split() -> None:
-    with pytest.raises(ValueError, match="at least 2 episodes, got 1"):
-        split(coded([3]), 0.5, np.random.default_rng(0))
