@@ -6,6 +6,8 @@ Splits a control step into its slow and its quick part, so that a server can pla
 
 from collections import deque
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -15,6 +17,14 @@ from forcing.policy.tracker import Tracker
 from forcing.policy.types import Array, Decision, Plan, Source
 
 
+@dataclass(frozen=True, slots=True)
+class Sensed:
+    """One observation: stream -> [*shape] in its units, and its standard error; what is missing is left out."""
+
+    values: dict[str, Array]
+    noise: dict[str, float]
+
+
 class Controller:
     """History, plan and tracker of one episode. Not thread safe."""
 
@@ -22,11 +32,10 @@ class Controller:
         """goal: [*goal shape] in physical units. Raises ValueError on a goal that does not fit the policy."""
         self.policy, self.seed, self.step = policy, seed, 0
         self.plan: Plan | None = None
-        self._history: deque[dict[str, Array]] = deque(maxlen=policy.preset.layout.past_steps)
-        self._noise: dict[str, float] = {}
+        self._history: deque[Sensed] = deque(maxlen=policy.preset.layout.past_steps)
         self._observed = -1
         self._tracker: Tracker | None = None
-        self._open: tuple[PlanRequest, dict[str, Array]] | None = None
+        self._open: PlanRequest | None = None
         self._planned_goal: Array | None = None
         self._fresh = False
         self.goal: Array | None = None
@@ -50,9 +59,8 @@ class Controller:
     ) -> None:
         """Takes in what was sensed at this step; called again before `decide`, it replaces what it took.
 
-        noise: stream -> standard error in its own units. missing: streams that were not sensed; the last value, or
-        the data's mean, stands in for them at the level of pure noise. Raises ValueError naming stream, expected and
-        got.
+        noise: stream -> standard error in its own units. missing: streams that were not sensed. Raises ValueError
+        naming stream, expected and got.
         """
         streams = self.policy.spec.of_role("observation")
         names = [stream.name for stream in streams]
@@ -60,64 +68,73 @@ class Controller:
             unknown = sorted(set(given) - set(names))
             if unknown:
                 raise ValueError(f"{label} {unknown[0]!r} is unknown; policy {self.policy.name!r} has {names}")
-        seen, error = {}, {}
+        values, error = {}, {}
         for stream in streams:
             if stream.name in missing:
-                seen[stream.name] = self._stand_in(stream.name)
-                error[stream.name] = float("inf")
                 continue
             if stream.name not in observation:
                 raise ValueError(f"observation {stream.name!r} is missing; send it or name it in 'missing'")
             value = observation[stream.name]
-            seen[stream.name] = _checked(value, stream.name, stream.shape, "observation", self.policy.name)
-            sigma = float((noise or {}).get(stream.name, 0.0))
-            if not (np.isfinite(sigma) and sigma >= 0):
-                raise ValueError(f"noise {stream.name!r} must be finite and at least 0, got {sigma}")
-            error[stream.name] = sigma
+            values[stream.name] = _checked(value, stream.name, stream.shape, "observation", self.policy.name)
+            error[stream.name] = float((noise or {}).get(stream.name, 0.0))
+            if not (np.isfinite(error[stream.name]) and error[stream.name] >= 0):
+                raise ValueError(f"noise {stream.name!r} must be finite and at least 0, got {error[stream.name]}")
         if self._observed == self.step:
             self._history.pop()  # the same step again: the newer observation counts
-        self._history.append(seen)
-        self._noise, self._observed = error, self.step
+        self._history.append(Sensed(values, error))
+        self._observed = self.step
 
     def request(self) -> PlanRequest | None:
-        """What to plan now, or None if the present plan still serves."""
+        """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.
+
+        Raises ValueError if nothing was observed at this step.
+        """
         self._fresh = False
-        if not self._history:
-            raise ValueError("observe must be called before request")
-        if not self._plan_due():
+        now = self._now()
+        if not self._plan_due(now):
             return None
+        frames = {name: self._frames(name) for name in now.values}
+        self._open = PlanRequest(step=self.step, frames=frames, noise=now.noise, goal=self.goal, seed=self.seed)
+        return self._open
+
+    def _now(self) -> Sensed:
+        if self._observed != self.step:
+            raise ValueError(f"observe must be called first at step {self.step}")
+        return self._history[-1]
+
+    def _frames(self, name: str) -> Array:
+        """[frames of a history token, *shape], newest last: as many of the past as the planner is shown and as were
+        sensed as well as now (a token's stream has one level), the oldest of them repeated before."""
         layout = self.policy.preset.layout
-        history = list(self._history)
-        picked = [
-            history[max(0, len(history) - 1 - layout.stride * back)]
-            for back in range(layout.past_steps // layout.stride)
+        newest = len(self._history) - 1
+        entries = [
+            self._history[max(0, newest - layout.stride * back)]
+            for back in range(self.policy.preset.planner.history_frames)
         ]
-        picked = picked[: self.policy.preset.planner.history_frames]
-        picked += [picked[-1]] * (layout.past_steps // layout.stride - len(picked))
-        names = [stream.name for stream in self.policy.spec.of_role("observation")]
-        frames = {name: np.stack([entry[name] for entry in reversed(picked)]) for name in names}
-        request = PlanRequest(step=self.step, frames=frames, noise=dict(self._noise), goal=self.goal, seed=self.seed)
-        self._open = (request, history[-1])
-        return request
+        alike = takewhile(lambda entry: entry.noise.get(name) == entries[0].noise[name], entries)
+        shown = [entry.values[name] for entry in alike]
+        shown += [shown[-1]] * (layout.history * layout.frames - len(shown))
+        return np.stack(shown[::-1])
 
     def install(self, plan: Plan) -> None:
         """Follows `plan` from now on. Raises ValueError if it does not answer the last request."""
-        if self._open is None or self._open[0].step != plan.made_at_step:
+        if self._open is None or self._open.step != plan.made_at_step:
             raise ValueError(f"plan must answer the last request, it was made at step {plan.made_at_step}")
-        request, now = self._open
-        self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan, now)
-        self.plan, self._planned_goal, self._open = plan, request.goal, None
+        self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan)
+        self.plan, self._planned_goal, self._open = plan, self._open.goal, None
         self._fresh = plan.made_at_step == self.step
 
     def decide(self) -> Decision:
         """The action for the observation just given; the episode moves on one step.
 
-        Raises FloatingPointError if the action is not finite; it is never handed out.
+        Without a plan the action is zero, cut to its limits. Raises ValueError if nothing was observed at this step,
+        FloatingPointError if the action is not finite; it is never handed out.
         """
+        now = self._now()
         action_stream = next(stream for stream in self.policy.spec.streams if stream.role == "action")
         chunk, level, spread = np.zeros((1, action_stream.size)), 1.0, 0.0
         if self._tracker is not None and self.plan is not None:
-            chunk, frame = self._tracker.chunk(self._history[-1], self.step)
+            chunk, frame = self._tracker.chunk(now.values, self.step)
             level = float(self.plan.level[frame].max())
             spread = float(np.linalg.norm(self.plan.spread[self.policy.spec.goal or action_stream.name][frame]))
         if not np.isfinite(chunk).all():
@@ -138,22 +155,20 @@ class Controller:
             clipped=bool((limited[0] != chunk[0].astype(np.float32)).any()),
         )
 
-    def _plan_due(self) -> bool:
+    def _plan_due(self, now: Sensed) -> bool:
+        goal = self.policy.spec.goal
+        if goal is not None and goal not in now.values:
+            return False  # nobody knows where the robot is: follow the plan there is, or hold
         if self.plan is None or not _same(self._planned_goal, self.goal):
             return True
         if self.step - self.plan.made_at_step < self.policy.preset.planner.replan_steps:
             return False
-        if self.goal is None or self.policy.spec.goal is None:
+        if self.goal is None or goal is None or self.policy.preset.tracker.kind == "actions":
             return True
-        # Arrived, by a plan that leads to the goal: its end is held.
-        here, end = self._history[-1][self.policy.spec.goal], self.plan.streams[self.policy.spec.goal][-1]
+        # Arrived, by a plan that leads to the goal: its end is held. Played actions cannot hold anything.
         enough = self.policy.planner.hold_distance
-        return not (np.linalg.norm(here - self.goal) <= enough and np.linalg.norm(end - self.goal) <= enough)
-
-    def _stand_in(self, name: str) -> Array:
-        if self._history:
-            return self._history[-1][name]
-        return np.asarray(self.policy.normaliser.mean[name]).reshape(self.policy.spec[name].shape)
+        ends = (now.values[goal], self.plan.streams[goal][-1])
+        return any(np.linalg.norm(place - self.goal) > enough for place in ends)
 
 
 def _checked(value: Array, name: str, shape: tuple[int, ...], label: str, policy: str) -> Array:

@@ -26,7 +26,7 @@ class PlannerConfig:
 
     schedule: scheduling matrix of the plan tokens. samples: candidates of each horizon. goal_by: `clamp` holds the
     goal token clean, `guidance` leaves it unknown and steers by the gradient of the distance at the plan's end.
-    guidance_scale: inverse variance of that goal, normalised units. futures: Monte-Carlo futures a gradient is
+    guidance_scale: see `guidance.reach`, normalised units. futures: Monte-Carlo futures a gradient is
     averaged over, 0 for none. passes: network passes, the rows of the scheduling matrix that are done; fewer than all
     leave the far future noisy, None does all. kinematic_tolerance, end_tolerance: what counts as feasible, in the
     goal stream's units: the largest disagreement between planned positions and velocities from one frame to the next,
@@ -68,8 +68,8 @@ class PlannerConfig:
 class PlanRequest:
     """All that a plan depends on.
 
-    step: control step it is made at. frames: observation stream -> [history frames, *shape], newest last. noise:
-    observation stream -> standard error of its frames in its own units, infinite if missing. goal: [*goal shape] or
+    step: control step it is made at. frames: observation stream -> [history frames, *shape], newest last; a stream that
+    is missing is left out. noise: stream -> standard error of its frames in its own units. goal: [*goal shape] or
     None. seed: of the session; the same request gives the same plan.
     """
 
@@ -168,16 +168,19 @@ class Planner:
         assert state.x0_hat is not None
         layout, name = self.tokenizer.layout, self._shown_name
         decoded = self.tokenizer.decode(state.x0_hat[:, layout.history : -1])
+        past = self.tokenizer.decode(state.x0_hat[:, : layout.history])
+        start = {stream.name: past[stream.name][:, -1] for stream in self.tokenizer.spec.of_role("observation")}
         steps = np.arange(1, int(horizons.max()) * layout.frames + 1) * layout.stride
         unused = steps[None, :] > horizons[:, None] * layout.token_steps
         candidates = np.where(unused[..., None], np.nan, decoded[name].reshape(*unused.shape, -1))
-        costs = self._costs(request, decoded, candidates, unused, horizons)
+        costs = self._costs(request, decoded, start, candidates, unused, horizons)
         chosen = int(np.argmin(costs))
         frames = int(horizons[chosen]) * layout.frames
         siblings = np.flatnonzero(horizons == horizons[chosen])
         level = state.levels[chosen, layout.history : layout.history + int(horizons[chosen])]
         return Plan(
             made_at_step=request.step,
+            start={key: values[chosen] for key, values in start.items()},
             steps=steps[:frames],
             streams={key: values[chosen, :frames] for key, values in decoded.items()},
             level=level.repeat_interleave(layout.frames, dim=0).numpy(),
@@ -192,6 +195,7 @@ class Planner:
         self,
         request: PlanRequest,
         decoded: Mapping[str, Array],
+        start: Mapping[str, Array],
         candidates: Array,
         unused: NDArray[np.bool_],
         horizons: NDArray[np.int64],
@@ -199,14 +203,14 @@ class Planner:
         """[C] steps to arrive, plus a large penalty for each tolerance by which a candidate is infeasible."""
         layout = self.tokenizer.layout
         steps = horizons * float(layout.token_steps)
-        # A horizon's worth of penalty for each tolerance exceeded: an infeasible plan loses to any longer feasible one.
+        # The longest horizon's steps for each tolerance by which a plan is infeasible.
         penalty = float(layout.horizon * layout.token_steps)
         end = candidates[np.arange(len(horizons)), horizons * layout.frames - 1]
         cost = steps.copy()
         if request.goal is not None:
             miss = np.linalg.norm(end - np.asarray(request.goal, dtype=np.float64).reshape(-1), axis=-1)
             cost += penalty * np.maximum(0, miss / self.end_tolerance - 1)
-        residual = kinematic_residual(self.tokenizer, request.frames, decoded)
+        residual = kinematic_residual(self.tokenizer, start, decoded)
         if residual is not None:
             worst = np.where(unused, 0, residual).max(axis=1)
             cost += penalty * np.maximum(0, worst / self.kinematic_tolerance - 1)
@@ -238,27 +242,21 @@ class Planner:
 
 
 def kinematic_residual(
-    tokenizer: Tokenizer, frames: Mapping[str, Array], decoded: Mapping[str, Array]
+    tokenizer: Tokenizer, start: Mapping[str, Array], decoded: Mapping[str, Array]
 ) -> NDArray[np.float64] | None:
     """[B, F] distance between each planned position and where the planned velocities lead from the frame before it.
 
-    The trapezoid rule on the goal stream and the stream that is its rate; the frame before the first is the newest
-    observed one. None if no stream is the goal's rate.
+    The trapezoid rule on the goal stream and the stream that is its rate. start: stream -> [B, *shape] the frame before
+    the first. None if no stream is the goal's rate.
     """
     spec = tokenizer.spec
     rates = [stream.name for stream in spec.streams if stream.rate_of == spec.goal and spec.goal is not None]
     if not rates:
         return None
-    position, velocity = (_with_now(decoded[name], frames[name]) for name in (spec.goal or "", rates[0]))
+    position, velocity = (
+        np.concatenate([start[name][:, None], decoded[name]], axis=1) for name in (spec.goal or "", rates[0])
+    )
+    position, velocity = (values.reshape(*values.shape[:2], -1) for values in (position, velocity))
     dt_s = tokenizer.layout.stride / spec.control_hz
     expected = position[:, :-1] + dt_s * 0.5 * (velocity[:, :-1] + velocity[:, 1:])
     return np.asarray(np.linalg.norm(position[:, 1:] - expected, axis=-1), dtype=np.float64)
-
-
-def _with_now(planned: Array, observed: Array) -> NDArray[np.float64]:
-    """[B, 1 + F, size]."""
-    batch, frames = planned.shape[:2]
-    now = np.broadcast_to(
-        np.asarray(observed[-1], dtype=np.float64).reshape(1, 1, -1), (batch, 1, math.prod(observed.shape[1:]))
-    )
-    return np.concatenate([now, planned.reshape(batch, frames, -1)], axis=1)

@@ -39,7 +39,8 @@ class Policy:
         self.revision: str = file.revision
         self._file = file
         tokenizer = Tokenizer(file.spec, file.preset.layout, file.normaliser)
-        denoiser = build_denoiser(file.preset, tokenizer)
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn and thrown away: nobody's numbers change
+            denoiser = build_denoiser(file.preset, tokenizer)
         try:
             denoiser.load_state_dict(dict(file.weights))
         except RuntimeError as error:

@@ -1,8 +1,9 @@
 """From a plan and the present observation to an action, at every control step.
 
-Pure functions on numpy arrays. Knows no goal: when a plan ends, its own last frame is held.
+Plain numpy. Knows no goal: when a plan ends, its own last frame is held.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,8 +40,8 @@ class TrackerConfig:
 class Tracker:
     """Follows one plan. Planned positions are of the spec's goal stream, velocities of its rate."""
 
-    def __init__(self, config: TrackerConfig, spec: TrajectorySpec, plan: Plan, now: dict[str, Array]) -> None:
-        """now: the observation that the plan was made from; the path begins there."""
+    def __init__(self, config: TrackerConfig, spec: TrajectorySpec, plan: Plan) -> None:
+        """Raises ValueError if the kind of tracker does not fit the spec."""
         self.config, self.plan = config, plan
         self.action = next(stream for stream in spec.streams if stream.role == "action")
         self.position = spec.goal
@@ -55,21 +56,22 @@ class Tracker:
                     f"got {self.action.size}; use kind 'actions'"
                 )
         self.times = np.concatenate([[0], plan.steps]).astype(np.float64)
-        self.path = self._with_now(self.position, now)
-        self.speed = np.zeros_like(self.path) if self.velocity is None else self._with_now(self.velocity, now)
+        self.path = self._from_start(self.position)
+        self.speed = np.zeros_like(self.path) if self.velocity is None else self._from_start(self.velocity)
         self.progress = 0.0
 
-    def _with_now(self, name: str | None, now: dict[str, Array]) -> NDArray[np.float64]:
+    def _from_start(self, name: str | None) -> NDArray[np.float64]:
         if name is None:
             return np.zeros((len(self.times), 1))
         planned = self.plan.streams[name].reshape(len(self.plan.steps), -1)
-        return np.concatenate([np.asarray(now[name], dtype=np.float64).reshape(1, -1), planned])
+        return np.concatenate([np.asarray(self.plan.start[name], dtype=np.float64).reshape(1, -1), planned])
 
-    def chunk(self, observation: dict[str, Array], step: int) -> tuple[NDArray[np.float64], int]:
+    def chunk(self, observation: Mapping[str, Array], step: int) -> tuple[NDArray[np.float64], int]:
         """[chunk_steps, A] unclipped actions from this step on, and the index of the planned frame that is being
         followed.
 
-        The first answers `observation`; the others suppose that the robot moves as planned.
+        The first answers `observation`; the others suppose that the robot moves as planned, and so does the first
+        about a stream that is missing.
         """
         elapsed = float(step - self.plan.made_at_step)
         ahead = np.arange(self.config.chunk_steps, dtype=np.float64)
@@ -77,16 +79,14 @@ class Tracker:
             index = np.searchsorted(self.plan.steps, elapsed + ahead, side="right").clip(max=len(self.plan.steps) - 1)
             planned = self.plan.streams[self.action.name].reshape(len(self.plan.steps), -1)
             return planned[index].astype(np.float64), int(index[0])
-        assert self.position is not None
-        position = np.asarray(observation[self.position], dtype=np.float64).reshape(1, -1)
-        velocity = np.zeros_like(position)
-        if self.velocity is not None:
-            velocity = np.asarray(observation[self.velocity], dtype=np.float64).reshape(1, -1)
-        if self.config.kind == "pd":
-            at, target = elapsed + ahead, elapsed + 1 + ahead
-        else:
-            at = self._nearest(position[0]) + ahead
-            target = at + self.config.lookahead_steps
+        sensed = {name: np.asarray(value, dtype=np.float64).reshape(1, -1) for name, value in observation.items()}
+        where = np.array([elapsed])
+        if self.config.kind == "pursuit":
+            where = self._advance(sensed.get(self.position or ""))
+        position = sensed.get(self.position or "", _interpolate(where, self.times, self.path))
+        velocity = sensed.get(self.velocity or "", self._speed_at(where))
+        at = where + ahead
+        target = at + (1 if self.config.kind == "pd" else self.config.lookahead_steps)
         positions = np.concatenate([position, _interpolate(at[1:], self.times, self.path)])
         velocities = np.concatenate([velocity, self._speed_at(at[1:])])
         wanted = self._speed_at(target) if self.config.kind == "pd" else np.zeros_like(velocities)
@@ -99,8 +99,14 @@ class Tracker:
         """[H, size] planned velocities; none when the plan is over and its end is held."""
         return np.where((at > self.times[-1])[:, None], 0.0, _interpolate(at, self.times, self.speed))
 
-    def _nearest(self, position: NDArray[np.float64]) -> float:
-        """Time on the path, in steps, of the point nearest to `position`; never goes back."""
+    def _advance(self, position: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """[1] time on the path, in steps, of the point nearest to `position` [1, size]; never goes back.
+
+        A step further on if the position is missing.
+        """
+        if position is None:
+            self.progress = min(self.progress + 1, float(self.times[-1]))
+            return np.array([self.progress])
         start, end = self.path[:-1], self.path[1:]
         along = end - start
         share = ((position - start) * along).sum(axis=1) / np.maximum((along * along).sum(axis=1), 1e-12)
@@ -111,7 +117,7 @@ class Tracker:
         reachable = (times >= self.progress) & (times <= self.progress + 2 * self.config.lookahead_steps)
         if reachable.any():
             self.progress = float(times[np.argmin(np.where(reachable, distance, np.inf))])
-        return self.progress
+        return np.array([self.progress])
 
 
 def _interpolate(

@@ -57,7 +57,8 @@ class StreamSpec:
 class TrajectorySpec:
     """The streams of a trajectory, in a fixed order, and how fast they tick.
 
-    control_hz: steps a second. goal: the observation stream in which goals are given, None if the task has none.
+    Exactly one stream is the action. control_hz: steps a second. goal: the observation stream in which goals are given,
+    None if the task has none.
     """
 
     streams: tuple[StreamSpec, ...]
@@ -70,6 +71,11 @@ class TrajectorySpec:
             raise ValueError(f"stream names must differ, got {names}")
         if not np.isfinite(self.control_hz) or self.control_hz <= 0:
             raise ValueError(f"control_hz must be positive, got {self.control_hz}")
+        actions = [stream.name for stream in self.of_role("action")]
+        if len(actions) != 1:
+            raise ValueError(
+                f"exactly one stream must have role 'action', got {actions}; put all actuators into one stream"
+            )
         observed = [stream.name for stream in self.of_role("observation")]
         if self.goal is not None and self.goal not in observed:
             raise ValueError(f"goal must name an observation stream {observed}, got {self.goal!r}")
@@ -79,6 +85,11 @@ class TrajectorySpec:
 
     def of_role(self, role: Role) -> tuple[StreamSpec, ...]:
         return tuple(stream for stream in self.streams if stream.role == role)
+
+    @property
+    def action(self) -> StreamSpec:
+        """The one action stream."""
+        return self.of_role("action")[0]
 
     def __getitem__(self, name: str) -> StreamSpec:
         for stream in self.streams:
@@ -177,14 +188,16 @@ class WindowSource(Protocol):
 class Plan:
     """A plan, in physical units.
 
-    steps: [F] control steps from `made_at_step` to each planned frame, rising. streams: [F, *shape]; an action frame
-    is the mean action since the frame before. level: [F, S] noise level still on each frame and stream, in the spec's
-    order of streams. spread: stream name -> [F, *shape] standard deviation between the samples of this horizon.
-    candidates: position of every candidate in the goal stream, [C, F_max, *shape], NaN past its own horizon; costs:
-    [C] what they were ranked by; chosen: index of this plan among them.
+    start: observation stream -> [*shape] where the model believes the robot was at `made_at_step`: what was observed,
+    where that was exact. steps: [F] control steps from `made_at_step` to each planned frame, rising. streams: [F,
+    *shape]; an action frame is the mean action since the frame before. level: [F, S] noise level still on each frame
+    and stream, in the spec's order of streams. spread: stream name -> [F, *shape] standard deviation between the
+    samples of this horizon. candidates: every candidate in the goal stream, [C, F_max, size], NaN past its own
+    horizon; costs: [C] what they were ranked by; chosen: index of this plan among them.
     """
 
     made_at_step: int
+    start: Mapping[str, Array]
     steps: NDArray[np.int64]
     streams: Mapping[str, Array]
     level: Array

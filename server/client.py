@@ -279,6 +279,7 @@ def _plan(body: Mapping[str, Any]) -> Plan:
 
     return Plan(
         made_at_step=body["made_at_step"],
+        start=arrays(body["start"]),
         steps=np.array(body["steps"], dtype=np.int64),
         streams=arrays(body["streams"]),
         level=np.array(body["level"], dtype=np.float64),

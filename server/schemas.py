@@ -171,13 +171,15 @@ class SessionReply(_Reply):
 
 
 class PlanBody(_Reply):
-    """A plan of F frames. steps: [F], control steps after made_at_step. streams, spread: [F, *shape], physical units.
+    """A plan of F frames. start: where the model believes the robot was at made_at_step, physical units. steps: [F],
+    control steps after made_at_step. streams, spread: [F, *shape], physical units.
 
-    level: [F, S] noise level of each frame and stream, streams in the policy's order. candidates: [C, F_max, *shape of
+    level: [F, S] noise level of each frame and stream, streams in the policy's order. candidates: [C, F_max, size of
     the goal], null past a candidate's own horizon. costs: [C], null if infinite.
     """
 
     made_at_step: int
+    start: dict[str, Any]
     steps: list[int]
     streams: dict[str, Any]
     level: list[list[float]]

@@ -75,6 +75,7 @@ def session_reply(session: Session, now: float) -> SessionReply:
 def plan_body(plan: Plan) -> PlanBody:
     return PlanBody(
         made_at_step=plan.made_at_step,
+        start={name: value.tolist() for name, value in plan.start.items()},
         steps=plan.steps.tolist(),
         streams={name: stream.tolist() for name, stream in plan.streams.items()},
         level=plan.level.tolist(),

@@ -49,6 +49,7 @@ def plan_through(frames: Array, level: Array, spread: float = 0.0, rivals: Array
     candidates = chosen if rivals is None else np.concatenate([rivals, chosen])
     return Plan(
         made_at_step=0,
+        start={},
         steps=4 * np.arange(1, len(frames) + 1),
         streams={"position": frames},
         level=level,

@@ -31,6 +31,7 @@ def _plan(step: int, *x: float, y: float = 0.0) -> Plan:
     streams = {"position": places, "velocity": np.zeros((frames, 2)), "action": np.zeros((frames, 2))}
     return Plan(
         made_at_step=step,
+        start=_seen(),
         steps=4 * np.arange(1, frames + 1),
         streams=streams,
         level=np.arange(frames)[:, None] / 8 * np.array([1, 0.5, 0]),
@@ -179,9 +180,13 @@ def test_a_plan_that_answers_no_request_is_refused_and_changes_nothing(controlle
     assert controller.plan is followed
 
 
-def test_a_request_without_any_observation_is_refused(controller: Controller) -> None:
-    with pytest.raises(ValueError, match="observe must be called before request"):
-        controller.request()
+def test_nothing_is_asked_for_or_decided_without_an_observation_of_this_very_step(controller: Controller) -> None:
+    for step in (0, 1):
+        for ask in (controller.request, controller.decide):
+            with pytest.raises(ValueError, match=f"observe must be called first at step {step}"):
+                ask()
+        if step == 0:
+            _planned(controller).decide()
 
 
 def test_actions_are_cut_to_their_limits_and_that_is_said(controller: Controller) -> None:
@@ -249,21 +254,45 @@ def test_an_observation_given_twice_at_a_step_counts_once_and_the_newer_one(poli
     assert first.noise == second.noise
 
 
-def test_for_a_missing_stream_stands_in_its_last_value_or_the_mean_with_infinite_error(
-    controller: Controller, policy: Policy
-) -> None:
+def test_a_missing_stream_is_not_in_the_request(controller: Controller) -> None:
     controller.observe({"position": np.zeros(2)}, missing=["velocity"])
     request = controller.request()
     assert request is not None
-    assert request.frames["velocity"].tolist() == [list(policy.normaliser.mean["velocity"])] * 2
-    assert request.noise == {"position": 0.0, "velocity": float("inf")}
-    controller.decide()
-    controller.observe({"position": np.zeros(2), "velocity": np.array([7.0, 8.0])}, noise={"velocity": 0.5})
-    controller.decide()
-    controller.observe({"position": np.zeros(2)}, missing={"velocity"})
-    request = controller.request()
+    assert set(request.frames) == {"position"}
+    assert request.noise == {"position": 0.0}
+
+
+def test_a_history_ends_where_it_was_sensed_otherwise(policy: Policy) -> None:
+    shown = policy.using(planner=replace(policy.preset.planner, history_frames=2))
+    controller = Controller(shown, goal=GOAL, seed=0)
+    for step, noise in enumerate((0.0, 0.5, 0.5, 0.5, 0.5)):
+        controller.observe(_seen(step), noise={"position": noise})
+        request = controller.request()
+        controller.decide()
     assert request is not None
-    assert request.frames["velocity"][-1].tolist() == [7, 8]
+    # Four steps ago the position was exact and the velocity as it is now.
+    assert request.frames["position"][:, 0].tolist() == [4, 4]
+    assert request.frames["velocity"].shape == (2, 2)
+
+
+def test_without_a_position_there_is_no_plan_and_the_robot_holds(controller: Controller) -> None:
+    controller.observe({"velocity": np.ones(2)}, missing=["position"])
+    assert controller.request() is None
+    decision = controller.decide()
+    assert decision.source == "hold"
+    assert decision.action.tolist() == [0, 0]
+
+
+def test_while_the_position_is_missing_the_plan_is_followed_as_if_the_robot_were_on_it(controller: Controller) -> None:
+    _planned(controller, 0.05, 0.1, 0.15, 0.2).decide()
+    for step in range(1, 9):
+        controller.observe({"velocity": np.zeros(2)}, missing=["position"])
+        assert controller.request() is None  # although a new plan would be due after 6 steps
+        decision = controller.decide()
+        # A lookahead of 4 steps is one frame, .05 m ahead of where the plan is.
+        ahead = min(0.05, 0.2 - 0.05 * step / 4)
+        assert decision.action[0] == pytest.approx(10 * ahead, abs=1e-6)
+        assert decision.source == "plan"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +341,7 @@ def test_a_wrong_observation_is_named_with_what_was_expected_and_changes_nothing
 ) -> None:
     with pytest.raises(ValueError, match=message):
         controller.observe(given["observation"], noise=given.get("noise"), missing=given.get("missing", ()))
-    with pytest.raises(ValueError, match="observe must be called before request"):
+    with pytest.raises(ValueError, match="observe must be called first at step 0"):
         controller.request()
 
 

@@ -90,7 +90,7 @@ def test_the_same_weights_may_be_planned_and_tracked_otherwise(policy: Policy) -
     planner, tracker = replace(policy.preset.planner, samples=5), TrackerConfig(kind="pd")
     other = policy.using(planner=planner, tracker=tracker)
     assert (other.preset.planner, other.preset.tracker) == (planner, tracker)
-    assert (other.name, other.revision) == (policy.name, policy.revision)
+    assert (other.name, other.revision) == (policy.name, f"{policy.revision}-adjusted")
     assert len(other.plan(_request()).costs) == 15  # three horizons
     assert len(policy.plan(_request()).costs) == 6
     assert policy.using(tracker=tracker).preset.planner == policy.preset.planner

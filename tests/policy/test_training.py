@@ -242,7 +242,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_good_state(
     preset: Preset, lines: Trajectories, tmp_path: Path
 ) -> None:
     trainer = Trainer(preset, _Spoiled(lines), Normaliser.fit(lines))
-    with pytest.raises(FloatingPointError, match=r"loss is nan and its gradient nan at step 4; lower learning_rate or check the data"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss is nan and its gradient nan at step 4; lower learning_rate or check the data"
+    ):
         train(trainer, Budget(steps=10), tmp_path, {}, save_every_s=0.0)
     assert load_training_state(tmp_path / "resume.safetensors").facts["step"] == 3
     load_policy(str(tmp_path))
