@@ -7,6 +7,7 @@ weights finds a flipped byte.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,13 +75,10 @@ def load_policy_file(path: Path) -> PolicyFile:
     """Raises CheckpointError, naming the file and what is wrong with it."""
     header, weights = _read(path, "policy")
     try:
-        normaliser = Normaliser(
-            **{k: {n: tuple(v) for n, v in part.items()} for k, part in header["normaliser"].items()}
-        )
         return PolicyFile(
             preset=from_json(Preset, header["preset"], "preset"),
             spec=TrajectorySpec.from_json(header["spec"]),
-            normaliser=normaliser,
+            normaliser=Normaliser.from_json(header["normaliser"]),
             weights=weights,
             card=header["card"],
             revision=_digest(json.dumps({**header, "card": {}}, sort_keys=True), weights)[:12],
@@ -102,7 +100,8 @@ def load_training_state(path: Path) -> TrainingState:
 
 def _write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    text = json.dumps({"kind": kind, "version": VERSION, **header}, sort_keys=True)
+    text = json.dumps({**header, "kind": kind, "version": VERSION}, sort_keys=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata={"forcing": text, "sha256": _digest(text, tensors)})
@@ -111,6 +110,24 @@ def _write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[st
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Deletes what killed writers of `path` left beside it; a living writer's file stays."""
+    for entry in path.parent.iterdir():
+        match = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", entry.name)
+        if match and not _alive(int(match[1])):
+            entry.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -5,12 +5,7 @@ from torch import nn
 from forcing.policy.denoiser import TransformerDenoiser
 from forcing.policy.preset import Preset
 from forcing.policy.sampler import Model
-from forcing.policy.tokens import Normaliser, Tokenizer
-from forcing.policy.types import TrajectorySpec
-
-
-def build_tokenizer(preset: Preset, spec: TrajectorySpec, normaliser: Normaliser) -> Tokenizer:
-    return Tokenizer(spec, preset.layout, normaliser)
+from forcing.policy.tokens import Tokenizer
 
 
 def build_denoiser(preset: Preset, tokenizer: Tokenizer) -> nn.Module:

@@ -54,6 +54,14 @@ class Normaliser:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Normaliser":
+        """Raises ValueError on a missing or unknown key."""
+        try:
+            return cls(**{key: {name: tuple(v) for name, v in part.items()} for key, part in document.items()})
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"normaliser: {error}") from error
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLayout:

@@ -3,11 +3,13 @@
 Needs torch, numpy and safetensors alone. Windows come from any `WindowSource`; progress goes to a callback.
 """
 
+import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +88,7 @@ class Trainer:
     def __init__(
         self, preset: Preset, windows: WindowSource, normaliser: Normaliser, *, seed: int = 0, device: str = "cpu"
     ) -> None:
-        self.preset, self.windows, self.device = preset, windows, torch.device(device)
+        self.preset, self.windows, self.seed, self.device = preset, windows, seed, torch.device(device)
         self.tokenizer = Tokenizer(windows.spec, preset.layout, normaliser)
         streams = self.tokenizer.streams
         self.shape = SequenceShape(
@@ -205,18 +207,22 @@ def train(
 ) -> Path:
     """The path of the trained policy, `out`/policy.safetensors; `out`/resume.safetensors holds what `resume` needs.
 
-    Both files are replaced atomically at least every `save_every_s` seconds, so that a killed run goes on from there
-    to the same weights. Raises Interrupted after saving if `stop()` becomes true, FloatingPointError if the loss is
-    not finite.
+    Both files are replaced atomically at least every `save_every_s` seconds, and a killed run goes on from there. On
+    the same machine it ends at the very weights of an uninterrupted run if the budget is in steps. If it is in
+    minutes, the clock decides at which step the decay begins: that step is saved as soon as it is known, and from then
+    on the same holds. Raises Interrupted after saving if `stop()` becomes true, FloatingPointError if the loss is not
+    finite, ValueError if the run to resume had another budget, seed, recipe or data.
     """
     out.mkdir(parents=True, exist_ok=True)
     if resume:
-        restore(trainer, load_training_state(out / "resume.safetensors"))
+        restore(trainer, load_training_state(out / "resume.safetensors"), budget)
     saved = reported = time.monotonic()
     losses: list[float] = []
     windows_before = trainer.windows_seen
     while trainer.step < trainer.total_steps(budget):
+        end_open = trainer.decay_start is None
         losses.append(trainer.advance(budget))
+        end_found = end_open and trainer.decay_start is not None
         now = time.monotonic()
         if now - reported >= 1.0:
             rate = (trainer.windows_seen - windows_before) / (now - reported)
@@ -233,16 +239,16 @@ def train(
             )
             reported, windows_before, losses = now, trainer.windows_seen, []
         if stop():
-            save_training_state(snapshot(trainer), out / "resume.safetensors")
+            _save(trainer, budget, out, card)
             raise Interrupted(f"stopped at step {trainer.step}; --resume goes on from there")
-        if now - saved >= save_every_s:
-            _save(trainer, out, card)
+        if end_found or now - saved >= save_every_s:
+            _save(trainer, budget, out, card)
             saved = now
-    return _save(trainer, out, card)
+    return _save(trainer, budget, out, card)
 
 
-def _save(trainer: Trainer, out: Path, card: dict[str, object]) -> Path:
-    save_training_state(snapshot(trainer), out / "resume.safetensors")
+def _save(trainer: Trainer, budget: Budget, out: Path, card: dict[str, object]) -> Path:
+    save_training_state(snapshot(trainer, budget), out / "resume.safetensors")
     path = out / "policy.safetensors"
     card = {**card, "steps": trainer.step, "minutes": round(trainer.elapsed_s / 60, 2), "windows": trainer.windows_seen}
     weights = {name: value.cpu() for name, value in trainer.ema.items()}
@@ -250,7 +256,7 @@ def _save(trainer: Trainer, out: Path, card: dict[str, object]) -> Path:
     return path
 
 
-def snapshot(trainer: Trainer) -> TrainingState:
+def snapshot(trainer: Trainer, budget: Budget) -> TrainingState:
     """Everything that the rest of the run depends on."""
     tensors = {f"weights.{name}": value for name, value in trainer.denoiser.state_dict().items()}
     tensors |= {f"ema.{name}": value for name, value in trainer.ema.items()}
@@ -263,17 +269,52 @@ def snapshot(trainer: Trainer) -> TrainingState:
         "windows_seen": trainer.windows_seen,
         "decay_start": trainer.decay_start,
         "rng": trainer.rng.bit_generator.state,
-        "preset": trainer.preset.name,
+        **_settings(trainer, budget),
     }
     return TrainingState(
         tensors={name: value.detach().cpu().contiguous() for name, value in tensors.items()}, facts=facts
     )
 
 
-def restore(trainer: Trainer, state: TrainingState) -> None:
-    """Sets the trainer to where `state` was taken. Raises ValueError if it belongs to another preset."""
-    if state.facts["preset"] != trainer.preset.name:
-        raise ValueError(f"the saved run trains preset {state.facts['preset']!r}, not {trainer.preset.name!r}")
+def _settings(trainer: Trainer, budget: Budget) -> dict[str, Any]:
+    """What decides the weights of a run, as JSON gives it back. Planner and tracker do not, and may change."""
+    preset = trainer.preset
+    settings = {
+        "preset": preset.name,
+        "seed": trainer.seed,
+        "budget": asdict(budget),
+        "layout": asdict(preset.layout),
+        "denoiser": asdict(preset.denoiser),
+        "noise": asdict(preset.noise),
+        "levels": asdict(preset.levels),
+        "optimiser": asdict(preset.optimiser),
+        "normaliser": trainer.tokenizer.normaliser.to_json(),
+    }
+    result: dict[str, Any] = json.loads(json.dumps(settings))
+    return result
+
+
+def _differences(saved: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """(name, saved value, present value) of every entry that differs, below any depth of keys."""
+    if isinstance(saved, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*saved, *now}):
+            yield from _differences(saved.get(key), now.get(key), f"{name}.{key}")
+    elif saved != now:
+        yield name, saved, now
+
+
+def restore(trainer: Trainer, state: TrainingState, budget: Budget) -> None:
+    """Sets the trainer to where `state` was taken.
+
+    Raises ValueError, naming the setting and both values, if the state is of a run with another budget, seed, recipe
+    or data; what an older file does not tell is not compared.
+    """
+    for key, now in _settings(trainer, budget).items():
+        for name, saved, present in _differences(state.facts.get(key, now), now, key):
+            raise ValueError(
+                f"{name} of the saved run is {saved!r}, of this one {present!r}; "
+                "resume with the settings and data it began with, or start a new run in another folder"
+            )
     weights = {
         name.removeprefix("weights."): value for name, value in state.tensors.items() if name.startswith("weights.")
     }

@@ -76,9 +76,8 @@ def action_limits(spec: TrajectorySpec, limits: ActionLimits | None) -> Limits:
 
     Raises InvalidRequest if those have another length or would widen the policy's.
     """
-    streams = spec.of_role("action")
-    low = np.concatenate([_filled(stream.low, stream.size, -math.inf) for stream in streams])
-    high = np.concatenate([_filled(stream.high, stream.size, math.inf) for stream in streams])
+    low = _filled(spec.action.low, spec.action.size, -math.inf)
+    high = _filled(spec.action.high, spec.action.size, math.inf)
     if limits is None:
         return low, high
     errors, tight_low, tight_high = [], low, high

@@ -70,6 +70,11 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         ("train maze2d-umaz --data x", "unknown preset 'maze2d-umaz'; did you mean 'maze2d-umaze'?"),
         ("generate maze2d-umaze --out x --steps 0", "steps must be at least 1, got 0"),
         ("generate maze2d-umaze --out x --steps 5 --seed -1", "seed must be at least 0, got -1"),
+        ("eval maze2d-umaze-multi --workers 0", "workers must be at least 1, got 0"),
+        ("bench plan --workers 0", "workers must be at least 1, got 0"),
+        ("generate maze2d-umaze --out x --workers 0", "workers must be at least 1, got 0"),
+        ("bench plan --policy straight", "unknown policy 'straight'; shipped are "),
+        ("bench serve --policy maze2d-umase", "unknown policy 'maze2d-umase'; did you mean 'maze2d-umaze'?"),
         ("eval maze2d-umaze-multi --policy straight --episodes 0", "episodes must be at least 1, got 0"),
         ("train maze2d-umaze --data x --steps 0", "the training budget must be positive, got 0"),
         ("train maze2d-umaze --data x --minutes -1", "the training budget must be positive, got -1"),
@@ -87,7 +92,9 @@ def test_wrong_usage_is_one_line_and_exit_code_two(here: Path, line: str, messag
         ("", ["generate", "train", "serve", "eval", "policies", "data"]),
         ("trian", ["trian", "train"]),
         ("train maze2d-umaze", ["--data"]),
-        ("generate --out x", ["what is demonstrated"]),
+        ("generate --out x", ["TASK", "what is demonstrated"]),
+        ("train --data x", ["PRESET"]),
+        ("data info", ["SOURCE"]),
         ("train maze2d-umaze --data x --stepz 3", ["--stepz"]),
         ("train maze2d-umaze --data x --steps many", ["--steps", "many"]),
         ("data", ["info", "check", "convert"]),
@@ -121,7 +128,7 @@ def test_an_unknown_policy_is_answered_by_the_nearest(here: Path, monkeypatch: p
     monkeypatch.setattr(policy_module, "SHIPPED", here)
     for command in ("eval maze2d-umaze-multi --workers 1 --policy", "serve --policy"):
         answer = call(f"{command} maze2d-umase")
-        _assert_one_line(answer, 1, "unknown policy 'maze2d-umase'; did you mean 'maze2d-umaze'?")
+        _assert_one_line(answer, 2, "unknown policy 'maze2d-umase'; did you mean 'maze2d-umaze'?")
 
 
 def test_findings_of_a_check_are_its_output_and_errors_among_them_its_exit_code() -> None:
@@ -276,12 +283,13 @@ def test_the_first_ctrl_c_saves_and_the_run_goes_on_from_there(copy: Path) -> No
     presser = threading.Thread(target=press)
     presser.start()
     line = "train maze2d-umaze --data umaze.zarr --out runs/stopped"
-    answer = call(f"{line} --steps 2000")
+    answer = call(f"{line} --minutes 0.05")
     presser.join()
     assert answer.code == 1
     step = load_training_state(copy / "runs/stopped/resume.safetensors").facts["step"]
     last = answer.err.strip().splitlines()[-1]
     assert last == f"forcing: stopped at step {step}; --resume goes on from there"
     assert signal.getsignal(signal.SIGINT) is default
-    assert call(f"{line} --steps {step + 3} --resume").code == 0
-    assert load_policy_file(copy / "runs/stopped/policy.safetensors").card["steps"] == step + 3
+    assert load_policy_file(copy / "runs/stopped/policy.safetensors").card["steps"] == step
+    assert call(f"{line} --minutes 0.05 --resume").code == 0
+    assert load_policy_file(copy / "runs/stopped/policy.safetensors").card["steps"] > step

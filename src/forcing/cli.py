@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. What a command needs is imported wh
 """
 
 import contextlib
-import difflib
 import functools
 import io
 import logging
@@ -13,16 +12,21 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
+
+from forcing.eval.console import new_console
+from forcing.policy.names import UnknownName, did_you_mean
 
 app = SubcommandApp()
 data_app = SubcommandApp()
 bench_app = SubcommandApp()
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = new_console()
+TaskName = Annotated[Positional[str], arg(metavar="TASK")]
+PresetName = Annotated[Positional[str], arg(metavar="PRESET")]
+Source = Annotated[Positional[str], arg(metavar="SOURCE")]
 Known = TypeVar("Known")
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -59,14 +63,17 @@ def demo(task: str = "maze2d-medium-multi", episodes: int = 4, seed: int = 0, ou
 
     _one_thread()
     run_demo(
-        _task(task), episodes=_at_least(1, episodes=episodes), seed=_at_least(0, seed=seed), out=out, console=console
+        _task(task),
+        episodes=_at_least(1, episodes=episodes),
+        seed=_at_least(0, seed=seed),
+        out=out,
+        command=_typed(),
+        console=console,
     )
 
 
 @_command(app)
-def generate(
-    task: Positional[str], out: Path, steps: int = 1_000_000, seed: int = 0, workers: int | None = None
-) -> None:
+def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, workers: int | None = None) -> None:
     """Record demonstrations by a scripted expert, as a Minari dataset.
 
     Args:
@@ -82,7 +89,7 @@ def generate(
     from forcing.progress import progress_bar
 
     maze = _known(task, {f"maze2d-{name}": name for name in MAZE_MAPS}, "task")
-    shards = collect(maze, steps=_at_least(1, steps=steps), seed=_at_least(0, seed=seed), workers=workers)
+    shards = collect(maze, steps=_at_least(1, steps=steps), seed=_at_least(0, seed=seed), workers=_workers(workers))
 
     def episodes(progress: Any) -> Iterator[Mapping[str, Any]]:
         bar = progress.add_task(f"driving {task}", total=steps)
@@ -105,7 +112,7 @@ def generate(
 
 
 @_command(data_app)
-def info(source: Positional[str], control_hz: float | None = None) -> None:
+def info(source: Source, control_hz: float | None = None) -> None:
     """Describe a recording: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
 
     Args:
@@ -119,7 +126,7 @@ def info(source: Positional[str], control_hz: float | None = None) -> None:
 
 
 @_command(data_app)
-def check(source: Positional[str], control_hz: float | None = None) -> None:
+def check(source: Source, control_hz: float | None = None) -> None:
     """Look for what would spoil training; exit code 1 if there are errors.
 
     Args:
@@ -132,7 +139,7 @@ def check(source: Positional[str], control_hz: float | None = None) -> None:
 
 
 @_command(data_app)
-def convert(source: Positional[str], out: Path, control_hz: float | None = None) -> None:
+def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
     """Turn any supported recording into one checked zarr store.
 
     Args:
@@ -151,7 +158,7 @@ def convert(source: Positional[str], out: Path, control_hz: float | None = None)
 
 @_command(app)
 def train(
-    preset: Positional[str],
+    preset: PresetName,
     data: str,
     out: Path | None = None,
     minutes: float | None = None,
@@ -170,7 +177,8 @@ def train(
         minutes: training time; 20 if neither minutes nor steps is given.
         steps: optimiser steps, instead of minutes.
         seed: of weights, windows and noise.
-        resume: go on with the run in OUT, to the same end.
+        resume: go on with the run in OUT, same budget, seed and data. It ends at the weights of an uninterrupted run,
+            bit for bit: with steps always, with minutes if the learning rate had begun to fall.
         device: cpu or cuda.
         control_hz: steps a second, where the recording does not say.
     """
@@ -201,6 +209,7 @@ def train(
         "data_steps": int(trajectories.lengths.sum()),
         "data_provenance": dict(trajectories.provenance),
         "seed": seed,
+        "device": device,
         "command": _typed().replace(" --resume", ""),  # a resumed run ends at the same weights
     }
     path = train_watched(trainer, budget, folder, card, resume=resume)
@@ -233,7 +242,7 @@ def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, al
 
 @_command(app, "eval")
 def evaluate(
-    task: Positional[str],
+    task: TaskName,
     policy: str | None = None,
     url: str | None = None,
     episodes: int = 100,
@@ -256,6 +265,7 @@ def evaluate(
     """
     from forcing.eval.evaluate import evaluate_policy
 
+    _one_thread()
     evaluate_policy(
         _task(task),
         policy=policy,
@@ -264,7 +274,7 @@ def evaluate(
         seed=_at_least(0, seed=seed),
         report=report,
         pictures=pictures,
-        workers=workers,
+        workers=_workers(workers),
         command=_typed(),
         console=console,
     )
@@ -305,13 +315,14 @@ def bench_plan(
     """
     from forcing.eval.bench_plan import run_bench
 
+    _one_thread()
     run_bench(
         _task(task),
         policy=policy,
         episodes=_at_least(1, episodes=episodes),
         seed=_at_least(0, seed=seed),
         report=report,
-        workers=workers,
+        workers=_workers(workers),
         command=_typed(),
         console=console,
     )
@@ -348,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command that `arguments`, or the command line, name; leaves by SystemExit with 0, 1 or 2."""
     try:
         _parse(arguments)()
-    except UsageError as error:
+    except (UsageError, UnknownName) as error:
         _leave(2, str(error))
     except KeyboardInterrupt:
         _leave(1, "stopped")
@@ -379,17 +390,15 @@ def _leave(code: int, message: str) -> None:
 
 
 def _task(name: str) -> Any:
-    from forcing.eval.tasks import TASKS
+    from forcing.eval.tasks import find_task
 
-    return _known(name, TASKS, "task")
+    return find_task(name)
 
 
 def _known(name: str, among: Mapping[str, Known], what: str) -> Known:
     if name in among:
         return among[name]
-    close = difflib.get_close_matches(name, among, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(among)}"
-    raise UsageError(f"unknown {what} {name!r}; {hint}")
+    raise UnknownName(f"unknown {what} {name!r}; {did_you_mean(name, among)}")
 
 
 def _at_least(least: int, **named: int) -> int:
@@ -397,6 +406,10 @@ def _at_least(least: int, **named: int) -> int:
     if value < least:
         raise UsageError(f"{name} must be at least {least}, got {value}")
     return value
+
+
+def _workers(workers: int | None) -> int | None:
+    return None if workers is None else _at_least(1, workers=workers)
 
 
 def _refuse_errors(source: str, findings: Sequence[Any]) -> None:

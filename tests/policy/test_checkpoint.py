@@ -1,6 +1,7 @@
 """Files that are written, read back, damaged, taken for others, and left by killed writers."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def test_a_training_state_comes_back_as_it_was(tmp_path: Path) -> None:
     state = load_training_state(tmp_path / "resume.safetensors")
     assert state.facts == facts
     assert all(torch.equal(state.tensors[name], value) for name, value in WEIGHTS.items())
+
+
+def test_no_fact_can_pass_a_training_state_off_as_another_file(tmp_path: Path) -> None:
+    path = tmp_path / "resume.safetensors"
+    save_training_state(TrainingState(tensors=WEIGHTS, facts={"kind": "policy", "version": 99, "step": 3}), path)
+    assert load_training_state(path).facts == {"step": 3}
 
 
 def test_the_revision_follows_whatever_decides_behaviour_and_not_the_card(
@@ -185,6 +192,12 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
     state = load_training_state(path)
     assert state.facts["round"] >= finished
     assert all(bool((value == state.facts["round"]).all()) for value in state.tensors.values())
+
+    others = [tmp_path / f".resume.safetensors.{os.getppid()}.tmp", tmp_path / f".policy.safetensors.{writer.pid}.tmp"]
+    for other in others:
+        other.touch()
+    save_training_state(TrainingState(tensors=WEIGHTS, facts={}), path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others]), "a living writer's and another file's are left alone"
 
 
 def test_who_reads_the_old_file_while_it_is_replaced_reads_all_of_it(

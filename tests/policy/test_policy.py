@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from forcing.policy import policy as policy_module
 from forcing.policy.checkpoint import CheckpointError, load_policy_file, save_policy
@@ -84,6 +85,12 @@ def test_weights_that_do_not_fit_their_preset_are_refused_by_name(policy: Policy
     del weights["head.bias"]
     with pytest.raises(CheckpointError, match=r"policy 'broken': weights do not fit its preset: (.|\n)*head\.bias"):
         Policy("broken", replace(policy._file, weights=weights))
+
+
+def test_loading_a_policy_leaves_torchs_own_randomness_alone(policy: Policy) -> None:
+    before = torch.get_rng_state()
+    Policy("again", policy._file)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_same_weights_may_be_planned_and_tracked_otherwise(policy: Policy) -> None:

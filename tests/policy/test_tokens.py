@@ -8,12 +8,15 @@ One token is 4 steps, 2 frames. A window of one token of past and one of future,
     action      0  2  4  6  8 10 12 14             means 1, 5 (history) and 9, 13 (plan)
 """
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
-from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec, WindowBatch
+from forcing.policy.types import Role, StreamSpec, Trajectories, TrajectorySpec, WindowBatch
 
 SPEC = TrajectorySpec(
     streams=(
@@ -130,6 +133,24 @@ def test_the_normaliser_is_numpys_mean_and_std_and_leaves_what_never_changes_uns
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-5)
     np.testing.assert_allclose(fitted.invert("place", scaled), place, rtol=1e-5)
+
+
+def test_a_normaliser_survives_json_and_another_document_is_refused() -> None:
+    document = json.loads(json.dumps(UNIT.to_json()))
+    assert Normaliser.from_json(document) == UNIT
+    for wrong in ({"mean": document["mean"]}, {**document, "scale": {}}, {"mean": 3, "std": 3}):
+        with pytest.raises(ValueError, match="normaliser: "):
+            Normaliser.from_json(wrong)
+
+
+@pytest.mark.parametrize("roles", [(), ("action", "action")])
+def test_a_trajectory_has_exactly_one_action_stream(roles: tuple[Role, ...]) -> None:
+    streams = [StreamSpec(name=f"motor{i}", role=role, shape=(1,)) for i, role in enumerate(roles)]
+    place = StreamSpec(name="place", role="observation", shape=(2,))
+    names = re.escape(str([stream.name for stream in streams]))
+    with pytest.raises(ValueError, match=f"exactly one stream must have role 'action', got {names}; put all"):
+        TrajectorySpec(streams=(place, *streams), control_hz=10.0)
+    assert SPEC.action is SPEC["action"]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,13 @@ from torch import Tensor
 
 from forcing.datasets.windows import TrajectoryWindows
 from forcing.policy import training
-from forcing.policy.checkpoint import CheckpointError, load_policy_file, load_training_state
+from forcing.policy.checkpoint import (
+    CheckpointError,
+    TrainingState,
+    load_policy_file,
+    load_training_state,
+    save_training_state,
+)
 from forcing.policy.levels import LevelMix, draw_levels
 from forcing.policy.policy import load_policy
 from forcing.policy.preset import OptimiserConfig, Preset
@@ -45,7 +52,7 @@ def new_trainer(preset: Preset, lines: Trajectories) -> NewTrainer:
 
 
 def _assert_same_state(first: Trainer, second: Trainer) -> None:
-    one, other = snapshot(first), snapshot(second)
+    one, other = (snapshot(trainer, Budget(steps=1)) for trainer in (first, second))
     assert set(one.tensors) == set(other.tensors)
     for name, value in one.tensors.items():
         assert torch.equal(value, other.tensors[name]), name
@@ -281,10 +288,11 @@ def test_building_a_trainer_leaves_torchs_own_randomness_alone(new_trainer: NewT
 def test_a_stopped_run_saves_the_step_it_was_at_and_goes_on_to_the_same_weights(
     new_trainer: NewTrainer, tmp_path: Path
 ) -> None:
-    stopped, resumed, whole = new_trainer(), new_trainer(seed=9), new_trainer()
+    stopped, resumed, whole = new_trainer(), new_trainer(), new_trainer()
     with pytest.raises(Interrupted, match="stopped at step 13; --resume goes on from there"):
         train(stopped, Budget(steps=30), tmp_path, {}, stop=lambda: stopped.step == 13)
     assert load_training_state(tmp_path / "resume.safetensors").facts["step"] == 13
+    assert load_policy_file(tmp_path / "policy.safetensors").card["steps"] == 13
     train(resumed, Budget(steps=30), tmp_path, {}, resume=True)
     train(whole, Budget(steps=30), tmp_path / "whole", {})
     _assert_same_state(resumed, whole)
@@ -293,15 +301,140 @@ def test_a_stopped_run_saves_the_step_it_was_at_and_goes_on_to_the_same_weights(
     assert torch.equal(policies[0].weights["head.bias"], whole.ema["head.bias"])
 
 
-def test_a_run_of_another_preset_or_none_at_all_is_not_resumed(
-    new_trainer: NewTrainer, preset: Preset, lines: Trajectories, tmp_path: Path
+@pytest.mark.usefixtures("clock")
+def test_the_step_at_which_the_decay_begins_is_saved_as_soon_as_the_clock_has_named_it(
+    new_trainer: NewTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    killed, budget = new_trainer(), Budget(minutes=0.25)
+
+    def kill() -> bool:
+        if killed.decay_start is not None and killed.step > killed.decay_start + 1:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, budget, tmp_path, {}, save_every_s=1e9, stop=kill)
+    facts = load_training_state(tmp_path / "resume.safetensors").facts
+    assert (facts["decay_start"], facts["step"]) == (36, 37)  # 0.6 of 15 s in quarters of a second
+    resumed, whole = new_trainer(), new_trainer()
+    train(whole, budget, tmp_path / "whole", {})
+    ticks = itertools.count()
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(ticks) * 3))  # a slower machine
+    train(resumed, budget, tmp_path, {}, resume=True)
+    _assert_same_state(resumed, whole)
+
+
+def test_there_must_be_a_run_to_resume(new_trainer: NewTrainer, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"resume\.safetensors does not exist"):
         train(new_trainer(), Budget(steps=2), tmp_path, {}, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "other"}, "preset of the saved run is 'toy', of this one 'other'; resume with"),
+        ({"layout": {"horizon": 2}}, "layout.horizon of the saved run is 3, of this one 2"),
+        ({"denoiser": {"causal": True}}, "denoiser.causal of the saved run is False, of this one True"),
+        ({"noise": {"kind": "cosine"}}, "noise.kind of the saved run is 'linear', of this one 'cosine'"),
+        ({"levels": {"goal_masked": 0.1}}, "levels.goal_masked of the saved run is 0.2, of this one 0.1"),
+        (
+            {"optimiser": {"learning_rate": 0.001}},
+            "optimiser.learning_rate of the saved run is 0.003, of this one 0.001",
+        ),
+    ],
+)
+def test_a_run_with_another_recipe_is_not_resumed(
+    new_trainer: NewTrainer,
+    preset: Preset,
+    lines: Trajectories,
+    tmp_path: Path,
+    change: dict[str, Any],
+    message: str,
+) -> None:
     train(new_trainer(), Budget(steps=2), tmp_path, {})
-    other = Trainer(replace(preset, name="other"), TrajectoryWindows(lines), Normaliser.fit(lines))
-    with pytest.raises(ValueError, match="the saved run trains preset 'toy', not 'other'"):
-        train(other, Budget(steps=4), tmp_path, {}, resume=True)
+    parts = {k: replace(getattr(preset, k), **v) if isinstance(v, dict) else v for k, v in change.items()}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(_trainer(replace(preset, **parts), lines), Budget(steps=2), tmp_path, {}, resume=True)
+
+
+def test_a_run_with_another_seed_budget_or_recording_is_not_resumed(
+    new_trainer: NewTrainer, preset: Preset, lines: Trajectories, tmp_path: Path
+) -> None:
+    train(new_trainer(), Budget(steps=2), tmp_path, {})
+    before = (tmp_path / "resume.safetensors").read_bytes()
+    moved = replace(lines, streams={**lines.streams, "position": lines.streams["position"] + 1})
+    for trainer, budget, message in (
+        (new_trainer(seed=9), Budget(steps=2), r"seed of the saved run is 1, of this one 9"),
+        (new_trainer(), Budget(steps=4), r"budget\.steps of the saved run is 2, of this one 4"),
+        (new_trainer(), Budget(minutes=1), r"budget\.minutes of the saved run is None, of this one 1"),
+        (
+            _trainer(preset, moved),
+            Budget(steps=2),
+            r"normaliser\.mean\.position of the saved run is \[.*\], of this one",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(trainer, budget, tmp_path, {}, resume=True)
+    assert (tmp_path / "resume.safetensors").read_bytes() == before
+
+
+def test_a_finished_run_is_written_again_with_the_present_planner_and_tracker(
+    new_trainer: NewTrainer, preset: Preset, lines: Trajectories, tmp_path: Path
+) -> None:
+    first = load_policy_file(train(new_trainer(), Budget(steps=2), tmp_path, {}))
+    planner, tracker = replace(preset.planner, samples=7), replace(preset.tracker, kind="pd")
+    other = _trainer(replace(preset, planner=planner, tracker=tracker), lines)
+    again = load_policy_file(train(other, Budget(steps=2), tmp_path, {}, resume=True))
+    assert (again.preset.planner, again.preset.tracker, again.card["steps"]) == (planner, tracker, 2)
+    assert all(torch.equal(value, again.weights[name]) for name, value in first.weights.items())
+
+
+def test_a_training_state_of_an_earlier_version_that_names_its_preset_alone_still_resumes(
+    new_trainer: NewTrainer, tmp_path: Path
+) -> None:
+    whole, resumed = new_trainer(), new_trainer()
+    for _ in range(3):
+        whole.advance(Budget(steps=6))
+    state = snapshot(whole, Budget(steps=6))
+    old = ("step", "elapsed_s", "windows_seen", "decay_start", "rng", "preset")
+    facts = {name: state.facts[name] for name in old}
+    save_training_state(TrainingState(tensors=state.tensors, facts=facts), tmp_path / "resume.safetensors")
+    train(resumed, Budget(steps=6), tmp_path, {}, resume=True)
+    for _ in range(3):
+        whole.advance(Budget(steps=6))
+    _assert_same_state(resumed, whole)
+
+
+def test_half_of_the_histories_show_now_alone_and_the_others_any_part_of_the_past(
+    new_trainer: NewTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, kept = new_trainer(batch_tokens=2000), []
+    encode = trainer.tokenizer.encode
+
+    def watched(windows: WindowBatch, kept_past: np.ndarray) -> Tensor:
+        kept.append(np.where(windows.past_valid == 8, kept_past, -1))  # -1: the episode is too young to tell
+        return encode(windows, kept_past)
+
+    monkeypatch.setattr(trainer.tokenizer, "encode", watched)
+    for _ in range(5):
+        trainer.advance(Budget(steps=10))
+    told = np.concatenate(kept)
+    told = told[told >= 0]
+    assert len(told) > 1000
+    shares = np.bincount(told, minlength=9) / len(told)
+    assert shares == pytest.approx([1 / 2 + 1 / 18, *[1 / 18] * 8], abs=0.05)
+    assert (shares > 0).all()
+
+
+def test_no_step_follows_a_gradient_longer_than_clip(new_trainer: NewTrainer) -> None:
+    norms = []
+    for clip in (1e9, 0.01):
+        trainer = new_trainer(clip=clip)
+        trainer.advance(Budget(steps=5))
+        gradients = [weight.grad for weight in trainer.denoiser.parameters() if weight.grad is not None]
+        norms.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
+    assert norms[0] > 0.1
+    assert norms[1] == pytest.approx(0.01, rel=1e-3)
 
 
 @pytest.mark.usefixtures("clock")
@@ -380,7 +513,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_weights_of_an_uninterrupted_o
     assert 0 < load_training_state(out / "resume.safetensors").facts["step"] < steps
     assert reached < steps
 
-    resumed, whole = new_trainer(seed=8), new_trainer()
+    resumed, whole = new_trainer(), new_trainer()
     train(resumed, Budget(steps=steps), out, {}, resume=True)
     train(whole, Budget(steps=steps), tmp_path / "whole", {})
     _assert_same_state(resumed, whole)
