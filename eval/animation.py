@@ -27,9 +27,11 @@ from forcing.eval.figures import (
     add_caption,
     add_heading,
     add_key,
+    draw_matrix,
     inch_axes,
     new_figure,
 )
+from forcing.eval.files import replacing
 from forcing.eval.maze_axes import (
     FLOOR_COLOR,
     INK,
@@ -41,7 +43,6 @@ from forcing.eval.maze_axes import (
     draw_maze,
     panel_aspect,
 )
-from forcing.eval.schedule_picture import draw_matrix
 from forcing.eval.tasks import Task
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
@@ -165,16 +166,13 @@ def _marks() -> list[Line2D]:
 
 
 def _write_gif(frames: Sequence[Image.Image], durations_ms: Sequence[int], path: Path) -> None:
-    """Written beside its place and moved there."""
     palette = Image.new("P", (1, 1))
     palette.putpalette(_palette())
     images = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    images[0].save(
-        temporary, format="GIF", save_all=True, append_images=images[1:], duration=list(durations_ms), loop=0
-    )
-    temporary.replace(path)
+    with replacing(path) as beside:
+        images[0].save(
+            beside, format="GIF", save_all=True, append_images=images[1:], duration=list(durations_ms), loop=0
+        )
 
 
 def _palette() -> list[int]:

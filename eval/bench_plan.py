@@ -1,13 +1,11 @@
 """`forcing bench plan`: what each part of planning is worth, on the same episodes with the same weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +13,7 @@ from forcing.eval.evaluate import watch
 from forcing.eval.report import build_report, plus_minus, write_report
 from forcing.eval.rollout import DriverSpec
 from forcing.eval.tasks import Task
-from forcing.policy.policy import Policy
+from forcing.policy.policy import Policy, load_policy
 from forcing.policy.schedules import Schedule
 
 PYRAMID = Schedule(kind="pyramid", sampling_steps=3, uncertainty_scale=0.5)
@@ -45,11 +43,15 @@ def _guided(name: str, futures: int, scale: float) -> Row:
     return Row(name=name, planner={**planner, "schedule": PYRAMID, "passes": None})
 
 
+YARDSTICKS = {
+    "straight": Row(name="no planner: straight at the goal"),
+    "expert": Row(name="waypoint expert, knows the map"),
+}
 # Tuned with MCG off on maze2d-umaze-multi, seed 5000 on: 0, 3, 10, 30, 100 score 125, 164, 169, 165, 140.
 SCALE = 10.0
 ROWS = (
     Row(name="as shipped"),
-    _schedule("pyramid, u = 0.5, 3 steps, to the end", kind="pyramid", sampling_steps=3, uncertainty_scale=0.5),
+    Row(name="pyramid, u = 0.5, 3 steps, to the end", planner={"schedule": PYRAMID, "passes": None}),
     _schedule("pyramid, u = 1, 3 steps", kind="pyramid", sampling_steps=3, uncertainty_scale=1.0),
     _schedule("full sequence, 3 steps", kind="full_sequence", sampling_steps=3),
     _schedule("autoregressive, 3 steps", kind="autoregressive", sampling_steps=3),
@@ -76,30 +78,31 @@ def run_bench(
     command: str,
     console: Console,
 ) -> None:
-    """Every row on episodes `seed`, `seed` + 1, ...; printed as a table, per-episode records in the report."""
+    """Every row on episodes `seed`, `seed` + 1, ...; printed as a table, per-episode records in the report.
+
+    Raises UnknownPolicy.
+    """
     name = policy or task.policy
-    specs = [(row.name, DriverSpec(policy=name, adjust=partial(_adjusted, row))) for row in ROWS]
-    specs += [("no planner: straight at the goal", DriverSpec(policy="straight"))]
-    specs += [("waypoint expert, knows the map", DriverSpec(policy="expert"))]
-    table = Table(title=f"{task.name}, {name}: {episodes} episodes from seed {seed}", box=box.SIMPLE_HEAD)
-    for column in ("row", "score", "success", "steps", "passes", "plan ms"):
+    revision = load_policy(name).revision
+    rows = [(row, DriverSpec(policy=name, adjust=row.adjust)) for row in ROWS]
+    rows += [(row, DriverSpec(policy=baseline)) for baseline, row in YARDSTICKS.items()]
+    table = Table(title=f"{task.name}, {name}: {episodes} episodes from seed {seed}", box=None, padding=(0, 1, 0, 0))
+    for column in ("row", "n", "score", "succ", "steps", "passes", "plan ms"):
         table.add_column(column, justify="left" if column == "row" else "right")
     reports = []
-    for label, spec in specs:
+    for row, spec in rows:
         finished = watch(task, spec, episodes, seed, workers, console)
         plans = [plan for episode in finished for plan in episode.trace.plans]
-        entry = build_report(task, name, None, seed, finished, command)
-        entry |= {"row": label, "passes": float(np.mean([plan.passes for plan in plans])) if plans else None}
+        learned = spec.policy not in YARDSTICKS
+        entry = build_report(task, spec.policy, revision if learned else None, seed, finished, command)
+        entry |= {"row": row.name, "changed": {"planner": asdict(row)["planner"], "tracker": dict(row.tracker)}}
+        entry |= {"passes": float(np.mean([plan.passes for plan in plans])) if plans else None}
         reports.append(entry)
-        table.add_row(label, *_cells(entry))
-        console.print(f"{label}: {', '.join(_cells(entry))}")
+        table.add_row(row.name, *_cells(entry))
+        console.print(f"{row.name}: {', '.join(_cells(entry))}")
         if report is not None:
             write_report(reports, report)
     console.print(table)
-
-
-def _adjusted(row: Row, policy: Policy) -> Policy:
-    return row.adjust(policy)
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:
@@ -108,4 +111,4 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
 
     score = plus_minus(entry["normalized_mean"], entry["normalized_sem"])
     success, steps = f"{entry['success_rate']:.2f}", shown(entry["steps_to_goal_mean"])
-    return [score, success, steps, shown(entry["passes"]), shown(entry["plan_ms_p50"])]
+    return [str(entry["episodes"]), score, success, steps, shown(entry["passes"]), shown(entry["plan_ms_p50"])]

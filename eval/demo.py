@@ -1,5 +1,6 @@
 """`forcing demo`: serve a shipped policy, drive a simulated robot over HTTP, score it, draw it, all in one go."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,19 +18,17 @@ from forcing.policy.schedules import Schedule
 from forcing.server.serve import serving
 
 
-def run_demo(task: Task, *, episodes: int, seed: int, out: Path, console: Console) -> None:
+def run_demo(task: Task, *, episodes: int, seed: int, out: Path, command: str, console: Console) -> None:
     """Writes report.json, a picture of each episode, a contact sheet and an animation of sampling to `out`."""
     policy = load_policy(task.policy)
     out.mkdir(parents=True, exist_ok=True)
     driven: list[Episode] = []
     with serving([policy]) as url:
         console.print(f"serving [bold]{policy.name}[/bold] (revision {policy.revision}) at {url}")
-        driver = ServerDriver(url, policy.name, task)
-        for index in range(episodes):
-            driven.append(run_episode(task, driver, index, seed))
-            console.print(_line(driven[-1], episodes))
-        driver.close()
-    command = f"forcing demo --task {task.name} --episodes {episodes} --seed {seed}"
+        with contextlib.closing(ServerDriver(url, policy.name, task)) as driver:
+            for index in range(episodes):
+                driven.append(run_episode(task, driver, index, seed))
+                console.print(_line(driven[-1], episodes))
     straight = list(rollout(task, DriverSpec(policy="straight"), episodes, seed, workers=1))
     reports = [
         build_report(task, policy.name, policy.revision, seed, driven, command),

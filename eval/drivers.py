@@ -3,6 +3,7 @@
 Every driver answers one observation with one action. Knows no scores and no files.
 """
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,21 +12,22 @@ from typing import Protocol
 import numpy as np
 
 from forcing.envs.maze2d import MAZE_MAPS
-from forcing.envs.waypoint_expert import WaypointExpert
+from forcing.envs.waypoint_expert import POSITION_GAIN, VELOCITY_GAIN, WaypointExpert
 from forcing.eval.tasks import Task
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
 from forcing.policy.types import Array, Plan
-from forcing.server.client import Client, Session
+from forcing.server.client import Client, ServerUnreachable, Session
 
 
 @dataclass(slots=True)
 class Trace:
-    """What a driver did beside acting. plans: those made in this process; plan_ms: how long each took; sources: of
-    each action."""
+    """What a driver did, one after another. plans: those followed; plan_ms: how long each took to make; act_ms: how
+    long each action took, from observation to decision, a plan included; sources: of each action."""
 
     plans: list[Plan] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
+    act_ms: list[float] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
 
 
@@ -40,6 +42,10 @@ class Driver(Protocol):
 
     def act(self, observation: Mapping[str, Array]) -> Array:
         """[A] the action for this observation."""
+        ...
+
+    def end(self) -> None:
+        """Ends the episode, if there is one; another may begin."""
         ...
 
     def close(self) -> None: ...
@@ -57,17 +63,22 @@ class PolicyDriver:
         return self._trace
 
     def act(self, observation: Mapping[str, Array]) -> Array:
+        began = time.perf_counter()
         self._controller.observe(self._task.observe(observation))
         request = self._controller.request()
         if request is not None:
-            started = time.perf_counter()
+            asked = time.perf_counter()
             plan = self._policy.plan(request)
-            self._trace.plan_ms.append(1000 * (time.perf_counter() - started))
+            self._trace.plan_ms.append(_ms_since(asked))
             self._trace.plans.append(plan)
             self._controller.install(plan)
         decision = self._controller.decide()
+        self._trace.act_ms.append(_ms_since(began))
         self._trace.sources.append(decision.source)
         return decision.action
+
+    def end(self) -> None:
+        """Nothing to end."""
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -82,14 +93,16 @@ class ServerDriver:
         self._session: Session | None = None
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
-        self._end_session()
+        self.end()
         self._session = self._client.open(self._policy, goal=self._task.goal(observation), seed=seed)
         self._trace = Trace()
         return self._trace
 
     def act(self, observation: Mapping[str, Array]) -> Array:
         assert self._session is not None
+        began = time.perf_counter()
         reply = self._session.act(self._task.observe(observation))
+        self._trace.act_ms.append(_ms_since(began))
         self._trace.sources.append(reply.source)
         if reply.source == "fresh" and reply.timing is not None:
             self._trace.plan_ms.append(reply.timing["plan_ms"])
@@ -98,13 +111,14 @@ class ServerDriver:
                 self._trace.plans.append(plan)
         return reply.action
 
-    def _end_session(self) -> None:
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+    def end(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with contextlib.suppress(ServerUnreachable):  # then its lease ends it
+                session.close()
 
     def close(self) -> None:
-        self._end_session()
+        self.end()
         self._client.close()
 
 
@@ -122,7 +136,11 @@ class StraightDriver:
 
     def act(self, observation: Mapping[str, Array]) -> Array:
         seen = self._task.observe(observation)
-        return np.clip(10.0 * (self._goal - seen["position"]) - seen["velocity"], -1.0, 1.0).astype(np.float32)
+        force = POSITION_GAIN * (self._goal - seen["position"]) + VELOCITY_GAIN * seen["velocity"]
+        return np.clip(force, -1.0, 1.0).astype(np.float32)
+
+    def end(self) -> None:
+        """Nothing to end."""
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -143,5 +161,12 @@ class ExpertDriver:
     def act(self, observation: Mapping[str, Array]) -> Array:
         return self._expert.act(observation)
 
+    def end(self) -> None:
+        """Nothing to end."""
+
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _ms_since(began: float) -> float:
+    return 1000 * (time.perf_counter() - began)

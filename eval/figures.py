@@ -1,16 +1,21 @@
-"""The frame of a picture, laid out in inches: heading, axes, the key of colours and marks, and the file.
+"""What pictures share, laid out in inches: heading, axes, the key of colours and marks, levels as a heat map, the file.
 
 Built on matplotlib's objects alone, without display or global state. Knows nothing of mazes or plans.
 """
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
+from forcing.eval.files import replacing
 from forcing.eval.maze_axes import INK, MUTED, NOISE_COLORS, NOISE_NORM
 
 WIDTH_IN, EDGE_IN, GAP_IN = 8.0, 0.16, 0.18
@@ -66,9 +71,30 @@ def add_key(figure: Figure, marks: list[Line2D]) -> None:
     )
 
 
+def draw_matrix(axes: Axes, matrix: NDArray[np.floating]) -> AxesImage:
+    """The noise levels [M, T], row 0 (pure noise) on top; the image, for further changes."""
+    rows, tokens = matrix.shape
+    image = axes.imshow(
+        NOISE_COLORS(NOISE_NORM(matrix)),
+        extent=(0.5, tokens + 0.5, rows - 0.5, -0.5),
+        aspect="auto",
+        interpolation="nearest",
+    )
+    axes.vlines(np.arange(1, tokens) + 0.5, -0.5, rows - 0.5, colors="white", linewidths=1.0)
+    axes.hlines(np.arange(1, rows) - 0.5, 0.5, tokens + 0.5, colors="white", linewidths=1.0)
+    axes.set_xlabel("plan token, near to far future", fontsize=9, color=MUTED)
+    axes.set_ylabel("network passes done", fontsize=9, color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
+    axes.tick_params(labelsize=9, labelcolor=INK, length=0)
+    axes.set_xlim(0.5, tokens + 0.5)
+    axes.set_ylim(rows - 0.5, -0.5)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return image
+
+
 def save_png(figure: Figure, path: Path) -> None:
-    """Written beside its place and moved there; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    FigureCanvasAgg(figure).print_png(temporary)  # type: ignore[no-untyped-call]
-    temporary.replace(path)
+    """The picture as a file; missing folders are made."""
+    with replacing(path) as beside:
+        FigureCanvasAgg(figure).print_png(beside)  # type: ignore[no-untyped-call]

@@ -39,16 +39,15 @@ from forcing.eval.rollout import Episode
 from forcing.eval.tasks import Task
 from forcing.policy.types import Plan
 
-SHEET_EPISODES = 12
+SHEET_EPISODES, SHEET_COLUMNS = 12, 4
 
 
-def draw_episode(task: Task, episode: Episode, path: Path, plans: Sequence[Plan] | None = None) -> None:
+def draw_episode(task: Task, episode: Episode, path: Path) -> None:
     """Writes a PNG, 1600 pixels wide: the first plan under the driven path, beside it up to two later plans.
 
-    plans: those fetched from a server, oldest first; by default those in the episode's trace. Without any the path
-    alone is drawn.
+    An episode whose trace holds no plan is drawn as its path alone.
     """
-    plans = episode.trace.plans if plans is None else plans
+    plans = episode.trace.plans
     later = _later(plans, episode)
     aspect, free = panel_aspect(MAZE_MAPS[task.maze]), WIDTH_IN - 2 * EDGE_IN
     # Two panels above each other are as high as the large one beside them, captions included.
@@ -75,16 +74,15 @@ def draw_episode(task: Task, episode: Episode, path: Path, plans: Sequence[Plan]
     save_png(figure, path)
 
 
-def draw_run(task: Task, episodes: Sequence[Episode], path: Path, columns: int = 4) -> None:
+def draw_run(task: Task, episodes: Sequence[Episode], path: Path) -> None:
     """Writes a contact sheet of the first 12 episodes as a PNG, 1600 pixels wide: first plan and driven path of each.
 
-    Raises ValueError without episodes, or if columns is below 1.
+    Raises ValueError without episodes.
     """
-    for name, value in (("episodes", len(episodes)), ("columns", columns)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not episodes:
+        raise ValueError("a contact sheet needs at least 1 episode, got 0")
     shown = episodes[:SHEET_EPISODES]
-    columns = min(columns, len(shown))
+    columns = min(SHEET_COLUMNS, len(shown))
     rows, aspect = -(-len(shown) // columns), panel_aspect(MAZE_MAPS[task.maze])
     width = (WIDTH_IN - 2 * EDGE_IN - (columns - 1) * GAP_IN) / columns
     pitch = width * aspect + CAPTION_IN + GAP_IN

@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from forcing import __version__
+from forcing.eval.files import replacing
 from forcing.eval.rollout import Episode
 from forcing.eval.tasks import Task
 
@@ -71,11 +72,9 @@ def _record(episode: Episode) -> dict[str, Any]:
 
 
 def write_report(report: Report | Sequence[Report], path: Path) -> None:
-    """Written beside its place and moved there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
-    temporary.replace(path)
+    """One report or several as JSON; missing folders are made."""
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def table_of(reports: Sequence[Report]) -> Table:

@@ -4,10 +4,12 @@ An episode depends on its seed alone: neither on how many workers there are nor 
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 import numpy as np
@@ -66,7 +68,7 @@ class Episode:
 
 
 def run_episode(task: Task, driver: Driver, index: int, seed: int) -> Episode:
-    """Episode `index` of a run, from environment and session seed `seed + index`."""
+    """Episode `index` of a run, from environment and session seed `seed + index`; ended with the driver as well."""
     env = task.make()
     try:
         observation, _ = env.reset(seed=seed + index)
@@ -81,6 +83,7 @@ def run_episode(task: Task, driver: Driver, index: int, seed: int) -> Episode:
             rewards.append(float(reward))
             done = terminated or truncated
     finally:
+        driver.end()
         env.close()
     reached = np.flatnonzero(np.array(rewards) > 0)
     return Episode(
@@ -98,7 +101,8 @@ def run_episode(task: Task, driver: Driver, index: int, seed: int) -> Episode:
 
 
 def rollout(task: Task, driver: DriverSpec, episodes: int, seed: int, workers: int | None = None) -> Iterator[Episode]:
-    """Finished episodes, in order. workers: processes, None for one a core.
+    """Finished episodes, in order. workers: processes, None for one a core; none is left when the iterator ends, by an
+    error or Ctrl-C in the midst of it either.
 
     Raises ValueError if episodes or workers is below 1.
     """
@@ -109,11 +113,28 @@ def rollout(task: Task, driver: DriverSpec, episodes: int, seed: int, workers: i
     if workers == 1:
         yield from _run_range(task.name, driver, range(episodes), seed)
         return
+    others = set(active_children())
     pool = ProcessPoolExecutor(min(workers, episodes), get_context("spawn"), _initialise, (task.name, driver))
+    with _deaf_children():
+        finished = pool.map(_run_one, range(episodes), [seed] * episodes)
     try:
-        yield from pool.map(_run_one, range(episodes), [seed] * episodes)
+        yield from finished
+    except BaseException:
+        for process in set(active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started in here never see Ctrl-C: their parent does, and says so once."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: dict[str, Any] = {}

@@ -4,19 +4,19 @@ For maintainers: `scripts/ship runs/maze2d-medium`.
 """
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
+from forcing.eval.console import new_console
 from forcing.eval.evaluate import watch
 from forcing.eval.report import Report, build_report, plus_minus, table_of, write_report
 from forcing.eval.rollout import DriverSpec
 from forcing.eval.tasks import TASKS
 from forcing.policy.checkpoint import load_policy_file, save_policy
-from forcing.policy.policy import FILE_NAME, SHIPPED, load_policy
+from forcing.policy.policy import FILE_NAME, SHIPPED, Policy, load_policy
+from forcing.policy.types import StreamSpec, TrajectorySpec
 
 RESULTS = Path("docs/results")
 
@@ -26,13 +26,19 @@ def ship(
 ) -> None:
     """Scores the policy in folder `run` on every task it was trained for and installs it in the package.
 
+    Raises ValueError if the folder is not below the working directory, CheckpointError if it holds no whole policy.
+
     Args:
         run: folder of the trained policy.
         episodes: of each task.
         seed: of the first episode; nothing may have been tuned on these.
         workers: processes, one a core if not given.
     """
-    console, command = Console(), shlex.join(["scripts/ship", *sys.argv[1:]])
+    if not run.resolve().is_relative_to(Path.cwd()):
+        raise ValueError(f"run must lie below the working directory, so that its path means something, got {run}")
+    run = run.resolve().relative_to(Path.cwd())
+    command = shlex.join(["scripts/ship", str(run), "--episodes", str(episodes), "--seed", str(seed)])
+    console = new_console()
     policy = load_policy(str(run))
     name = str(policy.card["task"])
     reports = []
@@ -46,28 +52,29 @@ def ship(
     folder = SHIPPED / name
     folder.mkdir(parents=True, exist_ok=True)
     save_policy(folder / FILE_NAME, file.preset, file.spec, file.normaliser, file.weights, card)
-    (folder / "README.md").write_text(_card(name, policy.revision, policy.parameters, card, reports))
+    (folder / "README.md").write_text(_readme(policy, card, reports))
     console.print(f"shipped: {folder}")
 
 
-def _card(name: str, revision: str, parameters: int, card: dict[str, Any], reports: list[Report]) -> str:
+def _readme(policy: Policy, card: dict[str, Any], reports: list[Report]) -> str:
     provenance = card["data_provenance"]
+    device = f"on {card['device'].upper()}, " if "device" in card else ""
     rows = [
         f"| {report['task']} | {report['episodes']} from {report['seed']} "
         f"| {plus_minus(report['normalized_mean'], report['normalized_sem'])} | {report['success_rate']:.2f} "
-        f"| {report['steps_to_goal_mean']:.0f} |"
+        f"| {'-' if report['steps_to_goal_mean'] is None else round(report['steps_to_goal_mean'])} |"
         for report in reports
     ]
     lines = [
-        f"# {name}",
+        f"# {card['task']}",
         "",
-        f"Diffusion Forcing planner, {parameters / 1e6:.2f} M parameters, revision {revision}.",
+        f"Diffusion Forcing planner, {policy.parameters / 1e6:.2f} M parameters, revision {policy.revision}.",
         "It learned from recorded trajectories alone and gets no map, at training or at test time.",
         "",
         f"- Data: {provenance.get('description', card['data'])} ({card['data_steps']} steps)",
         f"- Training: `{card['command']}`, seed {card['seed']}, {card['minutes']} minutes",
-        f"  on one CPU core, {card['steps']} steps, {card['windows']} windows",
-        "- Input: position (m) and velocity (m/s) at 100 Hz, goal as a position; output: force along x and y, -1 to 1",
+        f"  {device}{card['steps']} steps, {card['windows']} windows",
+        _signature(policy.spec),
         "- Not for: other mazes, other robots; it knows only the places that its recordings visited",
         "",
         "| task | episodes | normalised score | success | steps to goal |",
@@ -79,5 +86,24 @@ def _card(name: str, revision: str, parameters: int, card: dict[str, Any], repor
     return "\n".join(lines) + "\n"
 
 
+def _signature(spec: TrajectorySpec) -> str:
+    sensed = ", ".join(_stream(stream) for stream in spec.of_role("observation"))
+    goal = "" if spec.goal is None else f"; goal: a {spec.goal}"
+    done = ", ".join(_stream(stream) for stream in spec.of_role("action"))
+    return f"- Input at {spec.control_hz:g} Hz: {sensed}{goal}; output: {done}"
+
+
+def _stream(stream: StreamSpec) -> str:
+    """Name, size, units and limits: `action [2] from -1 to 1`."""
+    units = f" {stream.units}" if stream.units else ""
+    limits = ""
+    if stream.low is not None and stream.high is not None:
+        limits = f" from {min(stream.low):g} to {max(stream.high):g}"
+    return f"{stream.name} [{stream.size}]{units}{limits}"
+
+
 if __name__ == "__main__":
-    tyro.cli(ship)
+    try:
+        tyro.cli(ship)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"ship: {error}") from error

@@ -10,10 +10,18 @@ from forcing.eval.tasks import find_task
 
 def test_the_demo_drives_over_http_scores_and_draws(tmp_path: Path) -> None:
     console = Console(record=True, width=200)
-    run_demo(find_task("maze2d-umaze-single"), episodes=1, seed=2, out=tmp_path / "out", console=console)
+    run_demo(
+        find_task("maze2d-umaze-single"),
+        episodes=1,
+        seed=2,
+        out=tmp_path / "out",
+        command="forcing demo",
+        console=console,
+    )
     said = console.export_text()
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["task"], report["policy"], report["episodes"]) == ("maze2d-umaze-single", "maze2d-umaze", 1)
+    assert report["command"] == "forcing demo"
     assert "at http://127.0.0.1:" in said
     assert "straight" in said
     for name in ("report.json", "episode-000.png", "episodes.png", "denoising.gif"):

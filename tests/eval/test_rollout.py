@@ -1,22 +1,38 @@
 """Rollouts with the shipped policy, real simulators and a real server; the scores themselves belong to benchmarks."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from multiprocessing import active_children
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from forcing.envs.maze2d import GOAL_RADIUS_M
-from forcing.eval.drivers import ServerDriver, Trace
+from forcing.eval.drivers import ServerDriver, StraightDriver, Trace
 from forcing.eval.report import build_report, table_of, write_report
 from forcing.eval.rollout import DriverSpec, Episode, rollout, run_episode
 from forcing.eval.tasks import TASKS, find_task
 from forcing.policy.policy import load_policy, shipped_policies
+from forcing.policy.types import Array, Plan
+from forcing.server.client import Session
 from forcing.server.serve import serving
 
 TASK = find_task("maze2d-umaze-multi")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the command line and the workers have it: the order of sums is part of the result."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _episode(index: int, rewards: Sequence[float]) -> Episode:
@@ -51,11 +67,102 @@ def test_returns_through_a_server_are_those_in_process_to_the_last_step() -> Non
 
 
 def test_workers_change_nothing_and_order_is_kept() -> None:
-    alone = list(rollout(TASK, DriverSpec(policy="straight"), episodes=3, seed=5, workers=1))
-    together = list(rollout(TASK, DriverSpec(policy="straight"), episodes=3, seed=5, workers=2))
-    assert [episode.seed for episode in together] == [5, 6, 7]
+    alone, together = (
+        list(rollout(TASK, DriverSpec(policy=TASK.policy), episodes=2, seed=5, workers=workers)) for workers in (1, 2)
+    )
+    assert [episode.seed for episode in together] == [5, 6]
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.positions, other.positions)
+        for mine, theirs in zip(one.trace.plans, other.trace.plans, strict=True):
+            np.testing.assert_array_equal(mine.streams["position"], theirs.streams["position"])
+
+
+def test_every_episode_has_a_start_of_its_own_that_its_seed_alone_decides() -> None:
+    drive = DriverSpec(policy="straight")
+    first, second, third = rollout(TASK, drive, episodes=3, seed=5, workers=1)
+    starts = [episode.positions[0].tolist() for episode in (first, second, third)]
+    assert len({tuple(start) for start in starts}) == 3
+    shifted = next(iter(rollout(TASK, drive, episodes=1, seed=6, workers=1)))
+    np.testing.assert_array_equal(shifted.positions, second.positions)
+    np.testing.assert_array_equal(shifted.goal, second.goal)
+
+
+class Recorder(StraightDriver):
+    """Drives straight and keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(TASK)
+        self.told: list[int | str] = []
+
+    def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
+        self.told.append(seed)
+        return super().begin(observation, seed)
+
+    def end(self) -> None:
+        self.told.append("end")
+
+
+def test_every_episode_is_begun_with_a_seed_of_its_own_and_ended() -> None:
+    driver = Recorder()
+    for index in range(3):
+        run_episode(TASK, driver, index, 40)
+    assert driver.told == [40, "end", 41, "end", 42, "end"]
+
+
+class Broken(Recorder):
+    def act(self, observation: Mapping[str, Array]) -> Array:
+        raise RuntimeError("no action")
+
+
+def test_an_episode_that_fails_is_ended_as_well() -> None:
+    driver = Broken()
+    with pytest.raises(RuntimeError, match="no action"):
+        run_episode(TASK, driver, 0, 40)
+    assert driver.told == [40, "end"]
+
+
+def test_workers_leave_no_session_on_the_server() -> None:
+    with serving([load_policy(TASK.policy)]) as url:
+        finished = list(rollout(TASK, DriverSpec(policy=TASK.policy, url=url), episodes=2, seed=5, workers=2))
+        metrics = httpx.get(f"{url}/metrics").text.splitlines()
+    assert all(episode.trace.plans for episode in finished)
+    assert "forcing_sessions_active 0.0" in metrics
+    assert [line for line in metrics if line.startswith("forcing_decisions_total")]
+
+
+def test_no_worker_outlives_an_iterator_that_is_left_half_way() -> None:
+    before = set(active_children())
+    episodes = rollout(TASK, DriverSpec(policy="straight"), episodes=50, seed=0, workers=2)
+    next(episodes)
+    assert set(active_children()) - before
+    began = time.monotonic()
+    episodes.close()  # type: ignore[attr-defined]
+    assert set(active_children()) - before == set()
+    assert time.monotonic() - began < 5
+
+
+def test_the_time_of_each_action_is_kept_and_holds_the_time_of_its_plan() -> None:
+    here = next(iter(rollout(TASK, DriverSpec(policy=TASK.policy), episodes=1, seed=11, workers=1))).trace
+    assert len(here.act_ms) == len(here.sources) == TASK.definition.episode_steps
+    fresh = [ms for ms, source in zip(here.act_ms, here.sources, strict=True) if source == "fresh"]
+    assert all(act > plan for act, plan in zip(fresh, here.plan_ms, strict=True))
+    assert np.median(here.act_ms) < min(here.plan_ms)
+
+
+def test_what_is_fetched_for_pictures_does_not_count_as_time_of_the_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(session: Session) -> Plan | None:
+        time.sleep(1.0)
+        return None
+
+    monkeypatch.setattr(Session, "plan", slow)
+    env = TASK.make()
+    observation, _ = env.reset(seed=3)
+    env.close()
+    with serving([load_policy(TASK.policy)]) as url, closing(ServerDriver(url, TASK.policy, TASK)) as driver:
+        trace = driver.begin(observation, 3)
+        driver.act(observation)
+    assert trace.sources == ["fresh"]
+    assert trace.plan_ms[0] < trace.act_ms[0] < 1000
 
 
 def test_an_episode_counts_the_steps_that_end_near_the_goal() -> None:

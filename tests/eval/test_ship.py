@@ -1,0 +1,62 @@
+"""A run is scored, installed and described; no path of this machine gets into what is published."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from forcing.eval import ship as ship_module
+from forcing.eval.ship import ship
+from forcing.policy.checkpoint import load_policy_file, save_policy
+from forcing.policy.policy import SHIPPED
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run below the working directory: the shipped policy, as if it were new."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ship_module, "SHIPPED", tmp_path / "package")
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    file = load_policy_file(SHIPPED / "maze2d-umaze" / "policy.safetensors")
+    card = {**file.card, "device": "cpu", "data": "recordings/umaze"}
+    save_policy(folder / "policy.safetensors", file.preset, file.spec, file.normaliser, file.weights, card)
+    return folder
+
+
+def test_a_run_is_scored_on_its_tasks_and_installed_with_scores_and_a_readme(run: Path, tmp_path: Path) -> None:
+    ship(run, episodes=1, seed=3, workers=1)
+    reports = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "docs/results").iterdir()}
+    assert sorted(reports) == ["maze2d-umaze-multi", "maze2d-umaze-single"]
+    for report in reports.values():
+        assert report["command"] == "scripts/ship runs/mine --episodes 1 --seed 3"
+        assert str(tmp_path) not in json.dumps(report)
+    installed = load_policy_file(tmp_path / "package/maze2d-umaze/policy.safetensors")
+    assert installed.card["scores"] == {name: round(r["normalized_mean"], 1) for name, r in reports.items()}
+    readme = (tmp_path / "package/maze2d-umaze/README.md").read_text()
+    assert f"revision {load_policy_file(run / 'policy.safetensors').revision[:12]}" in readme
+    assert "Input at 100 Hz: position [2] m, velocity [2] m/s; goal: a position; output: action [2] from -1 to 1" in (
+        readme
+    )
+    assert "on CPU, " in readme
+    assert str(tmp_path) not in readme
+
+
+def test_a_policy_that_never_reaches_its_goal_is_described_all_the_same(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = ship_module.build_report
+    monkeypatch.setattr(ship_module, "build_report", lambda *facts: {**build(*facts), "steps_to_goal_mean": None})
+    ship(run, episodes=1, seed=3, workers=1)
+    assert "| - |" in (tmp_path / "package/maze2d-umaze/README.md").read_text()
+
+
+def test_a_run_outside_the_working_directory_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = run.parents[1] / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(ValueError, match="run must lie below the working directory"):
+        ship(run, episodes=1, workers=1)
+    shutil.copytree(run, elsewhere / "copy")
+    ship(elsewhere / "copy", episodes=1, seed=3, workers=1)
