@@ -24,7 +24,8 @@ from forcing.datasets.store import write_store
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 
 spec = TrajectorySpec(
-    streams=tuple(StreamSpec(name=f"s{i}", role="reward" if i else "action", shape=(9,)) for i in range(8)), control_hz=10
+    streams=tuple(StreamSpec(name=f"s{i}", role="reward" if i else "action", shape=(9,)) for i in range(8)),
+    control_hz=10,
 )
 noise = np.random.default_rng(0).standard_normal((20_000, 9)).astype(np.float32)
 for version in range(1, 1_000_000):
