@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 import forcing.cli as cli
@@ -293,3 +294,48 @@ def test_the_first_ctrl_c_saves_and_the_run_goes_on_from_there(copy: Path) -> No
     assert load_policy_file(copy / "runs/stopped/policy.safetensors").card["steps"] == step
     assert call(f"{line} --minutes 0.05 --resume").code == 0
     assert load_policy_file(copy / "runs/stopped/policy.safetensors").card["steps"] > step
+
+
+def _alive(group: int) -> list[str]:
+    """Processes of a group; not those that have ended and wait to be reaped."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    return [row[2] for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+
+
+@pytest.mark.parametrize(
+    ("line", "sign"),
+    [("eval maze2d-medium-multi --episodes 500 --workers 2", ""), ("demo --episodes 500 --out out", "episode 1 of")],
+)
+def test_ctrl_c_ends_an_evaluation_with_one_line_and_no_process_left(here: Path, line: str, sign: str) -> None:
+    command = [str(FORCING), *shlex.split(line)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert run.stdout is not None
+    if sign:
+        while sign not in run.stdout.readline():
+            assert run.poll() is None
+    else:
+        while len(_alive(run.pid)) < 3:  # nothing is printed while workers start
+            assert run.poll() is None
+        time.sleep(1.5)
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=30)
+    _assert_one_line(Answer(run.returncode, out, err), 1, "forcing: stopped")
+    patience = time.monotonic() + 5
+    while _alive(run.pid) and time.monotonic() < patience:
+        time.sleep(0.05)
+    assert _alive(run.pid) == []
+
+
+@pytest.mark.parametrize(("line", "module"), [("eval maze2d-umaze-multi", "evaluate"), ("bench plan", "bench_plan")])
+def test_sums_are_taken_in_the_same_order_on_every_machine(
+    line: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    function = {"evaluate": "evaluate_policy", "bench_plan": "run_bench"}[module]
+    monkeypatch.setattr(f"forcing.eval.{module}.{function}", lambda *_, **__: threads.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    assert call(line).code == 0
+    torch.set_num_threads(before)
+    assert threads == [1]

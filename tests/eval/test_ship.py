@@ -8,6 +8,7 @@ import pytest
 
 from forcing.eval import ship as ship_module
 from forcing.eval.ship import ship
+from forcing.eval.report import build_report
 from forcing.policy.checkpoint import load_policy_file, save_policy
 from forcing.policy.policy import SHIPPED
 
@@ -46,8 +47,9 @@ def test_a_run_is_scored_on_its_tasks_and_installed_with_scores_and_a_readme(run
 def test_a_policy_that_never_reaches_its_goal_is_described_all_the_same(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = ship_module.build_report
-    monkeypatch.setattr(ship_module, "build_report", lambda *facts: {**build(*facts), "steps_to_goal_mean": None})
+    monkeypatch.setattr(
+        ship_module, "build_report", lambda *facts: {**build_report(*facts), "steps_to_goal_mean": None}
+    )
     ship(run, episodes=1, seed=3, workers=1)
     assert "| - |" in (tmp_path / "package/maze2d-umaze/README.md").read_text()
 
