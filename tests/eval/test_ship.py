@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from forcing.eval import ship as ship_module
-from forcing.eval.ship import ship
 from forcing.eval.report import build_report
+from forcing.eval.ship import ship
 from forcing.policy.checkpoint import load_policy_file, save_policy
 from forcing.policy.policy import SHIPPED
 
