@@ -68,11 +68,16 @@ def test_a_wrong_control_hz_is_found_and_the_right_one_named(recording: Trajecto
 
 
 def test_a_stream_without_a_rate_is_judged_by_its_own_changes() -> None:
-    spec = TrajectorySpec(streams=(StreamSpec(name="angle", role="observation", shape=()),), control_hz=50)
-    angle = np.sin(np.arange(2001) / 40)
-    smooth = Trajectories(spec=spec, streams={"angle": angle}, lengths=np.array([2000]))
+    angle, push = (
+        StreamSpec(name="angle", role="observation", shape=()),
+        StreamSpec(name="push", role="action", shape=()),
+    )
+    spec = TrajectorySpec(streams=(angle, push), control_hz=50)
+    angles = np.sin(np.arange(2001) / 40)
+    streams = {"angle": angles, "push": np.cos(np.arange(2000) / 40)}
+    smooth = Trajectories(spec=spec, streams=streams, lengths=np.array([2000]))
     assert check(smooth) == []
-    torn = replace(smooth, streams={"angle": np.where(np.arange(2001) < 1500, angle, angle + 0.5)})
+    torn = replace(smooth, streams={**streams, "angle": np.where(np.arange(2001) < 1500, angles, angles + 0.5)})
     finding = only(check(torn))
     assert (finding.severity, finding.stream, finding.where) == ("warning", "angle", ((0, 1499),))
 
