@@ -131,7 +131,7 @@ class Controller:
         FloatingPointError if the action is not finite; it is never handed out.
         """
         now = self._now()
-        action_stream = next(stream for stream in self.policy.spec.streams if stream.role == "action")
+        action_stream = self.policy.spec.action
         chunk, level, spread = np.zeros((1, action_stream.size)), 1.0, 0.0
         if self._tracker is not None and self.plan is not None:
             chunk, frame = self._tracker.chunk(now.values, self.step)

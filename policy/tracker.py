@@ -43,7 +43,7 @@ class Tracker:
     def __init__(self, config: TrackerConfig, spec: TrajectorySpec, plan: Plan) -> None:
         """Raises ValueError if the kind of tracker does not fit the spec."""
         self.config, self.plan = config, plan
-        self.action = next(stream for stream in spec.streams if stream.role == "action")
+        self.action = spec.action
         self.position = spec.goal
         self.velocity = next((s.name for s in spec.streams if s.rate_of == spec.goal and spec.goal), None)
         if config.kind != "actions":
