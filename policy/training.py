@@ -38,6 +38,10 @@ class Budget:
         if not limit > 0:
             raise ValueError(f"the training budget must be positive, got {limit}")
 
+    def __str__(self) -> str:
+        """As options of `forcing train`."""
+        return f"--steps {self.steps}" if self.steps is not None else f"--minutes {self.minutes:g}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -245,6 +249,12 @@ def train(
             _save(trainer, budget, out, card)
             saved = now
     return _save(trainer, budget, out, card)
+
+
+def saved_budget(out: Path) -> Budget | None:
+    """The budget of the run in `out`, None if it did not say. Raises CheckpointError if no run is there."""
+    saved = load_training_state(out / "resume.safetensors").facts.get("budget")
+    return None if saved is None else Budget(**saved)
 
 
 def _save(trainer: Trainer, budget: Budget, out: Path, card: dict[str, object]) -> Path:

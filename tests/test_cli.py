@@ -292,8 +292,10 @@ def test_the_first_ctrl_c_saves_and_the_run_goes_on_from_there(copy: Path) -> No
     assert last == f"forcing: stopped at step {step}; --resume goes on from there"
     assert signal.getsignal(signal.SIGINT) is default
     assert load_policy_file(copy / "runs/stopped/policy.safetensors").card["steps"] == step
-    assert call(f"{line} --minutes 0.05 --resume").code == 0
-    assert load_policy_file(copy / "runs/stopped/policy.safetensors").card["steps"] > step
+    assert call(f"{line} --resume").code == 0
+    card = load_policy_file(copy / "runs/stopped/policy.safetensors").card
+    assert card["steps"] > step
+    assert card["command"] == f"forcing {line} --minutes 0.05 --seed 0"
 
 
 def _alive(group: int) -> list[str]:

@@ -3,22 +3,16 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage. What a command needs is imported when it runs, so that help comes at once.
 """
 
-import contextlib
-import functools
-import io
 import logging
-import re
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from forcing.eval.console import new_console
-from forcing.policy.names import UnknownName, did_you_mean
+from forcing.usage import UsageError, at_least, command, known, run, typed
 
 app = SubcommandApp()
 data_app = SubcommandApp()
@@ -27,29 +21,9 @@ console = new_console()
 TaskName = Annotated[Positional[str], arg(metavar="TASK")]
 PresetName = Annotated[Positional[str], arg(metavar="PRESET")]
 Source = Annotated[Positional[str], arg(metavar="SOURCE")]
-Known = TypeVar("Known")
-Function = TypeVar("Function", bound=Callable[..., None])
 
 
-class UsageError(Exception):
-    """The command was called wrongly: exit code 2."""
-
-
-def _command(group: SubcommandApp, name: str | None = None) -> Callable[[Function], Function]:
-    """Registers a command. Parsing only binds its arguments, so that what the parser prints is known to be usage."""
-
-    def register(function: Function) -> Function:
-        @functools.wraps(function)
-        def bound(*args: Any, **options: Any) -> Any:
-            return functools.partial(function, *args, **options)
-
-        group.command(name=name)(bound)
-        return function
-
-    return register
-
-
-@_command(app)
+@command(app)
 def demo(task: str = "maze2d-medium-multi", episodes: int = 4, seed: int = 0, out: Path = Path("demo-output")) -> None:
     """Serve a shipped policy, drive a simulated robot over HTTP, score it, draw it.
 
@@ -64,15 +38,15 @@ def demo(task: str = "maze2d-medium-multi", episodes: int = 4, seed: int = 0, ou
     _one_thread()
     run_demo(
         _task(task),
-        episodes=_at_least(1, episodes=episodes),
-        seed=_at_least(0, seed=seed),
+        episodes=at_least(1, episodes=episodes),
+        seed=at_least(0, seed=seed),
         out=out,
-        command=_typed(),
+        command=typed(),
         console=console,
     )
 
 
-@_command(app)
+@command(app)
 def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, workers: int | None = None) -> None:
     """Record demonstrations by a scripted expert, as a Minari dataset.
 
@@ -88,8 +62,8 @@ def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, w
     from forcing.envs.maze2d import CONTROL_HZ, MAZE_MAPS
     from forcing.progress import progress_bar
 
-    maze = _known(task, {f"maze2d-{name}": name for name in MAZE_MAPS}, "task")
-    shards = collect(maze, steps=_at_least(1, steps=steps), seed=_at_least(0, seed=seed), workers=_workers(workers))
+    maze = known(task, {f"maze2d-{name}": name for name in MAZE_MAPS}, "task")
+    shards = collect(maze, steps=at_least(1, steps=steps), seed=at_least(0, seed=seed), workers=_workers(workers))
 
     def episodes(progress: Any) -> Iterator[Mapping[str, Any]]:
         bar = progress.add_task(f"driving {task}", total=steps)
@@ -111,7 +85,7 @@ def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, w
     print(f"wrote {path}")
 
 
-@_command(data_app)
+@command(data_app)
 def info(source: Source, control_hz: float | None = None) -> None:
     """Describe a recording: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
 
@@ -125,7 +99,7 @@ def info(source: Source, control_hz: float | None = None) -> None:
     print(describe(read_recording(source, control_hz=control_hz)))
 
 
-@_command(data_app)
+@command(data_app)
 def check(source: Source, control_hz: float | None = None) -> None:
     """Look for what would spoil training; exit code 1 if there are errors.
 
@@ -138,7 +112,7 @@ def check(source: Source, control_hz: float | None = None) -> None:
     _refuse_errors(source, check_source(source, control_hz=control_hz))
 
 
-@_command(data_app)
+@command(data_app)
 def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
     """Turn any supported recording into one checked zarr store.
 
@@ -156,7 +130,7 @@ def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
     print(f"wrote {write_store(trajectories, out)}")
 
 
-@_command(app)
+@command(app)
 def train(
     preset: PresetName,
     data: str,
@@ -174,7 +148,7 @@ def train(
         preset: recipe: maze2d-umaze, maze2d-medium, maze2d-large, or generic for any other recording.
         data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
         out: folder of the policy; runs/PRESET if not given.
-        minutes: training time; 20 if neither minutes nor steps is given.
+        minutes: training time; 20, or as before with --resume, if neither minutes nor steps is given.
         steps: optimiser steps, instead of minutes.
         seed: of weights, windows and noise.
         resume: go on with the run in OUT, same budget, seed and data. It ends at the weights of an uninterrupted run,
@@ -190,13 +164,15 @@ def train(
     from forcing.progress import train_watched
 
     _one_thread()
-    recipe = _known(preset, PRESETS, "preset")
-    minutes = 20.0 if minutes is None and steps is None else minutes
+    recipe = known(preset, PRESETS, "preset")
+    folder = out or Path("runs") / preset
     try:
-        budget = training.Budget(steps=steps, minutes=minutes)
+        if minutes is None and steps is None:
+            budget = (training.saved_budget(folder) if resume else None) or training.Budget(minutes=20.0)
+        else:
+            budget = training.Budget(steps=steps, minutes=minutes)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    folder = out or Path("runs") / preset
     if (folder / "resume.safetensors").exists() and not resume:
         raise UsageError(f"{folder} holds a run already; add --resume, or choose another --out")
     trajectories = read_recording(data, control_hz=control_hz)
@@ -210,13 +186,13 @@ def train(
         "data_provenance": dict(trajectories.provenance),
         "seed": seed,
         "device": device,
-        "command": _typed().replace(" --resume", ""),  # a resumed run ends at the same weights
+        "command": f"forcing train {preset} --data {data} --out {folder} {budget} --seed {seed}",
     }
     path = train_watched(trainer, budget, folder, card, resume=resume)
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
 
 
-@_command(app)
+@command(app)
 def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, allow_remote: bool = False) -> None:
     """Answer controllers over HTTP until Ctrl-C or SIGTERM.
 
@@ -240,7 +216,7 @@ def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, al
     )
 
 
-@_command(app, "eval")
+@command(app, "eval")
 def evaluate(
     task: TaskName,
     policy: str | None = None,
@@ -270,17 +246,17 @@ def evaluate(
         _task(task),
         policy=policy,
         url=url,
-        episodes=_at_least(1, episodes=episodes),
-        seed=_at_least(0, seed=seed),
+        episodes=at_least(1, episodes=episodes),
+        seed=at_least(0, seed=seed),
         report=report,
         pictures=pictures,
         workers=_workers(workers),
-        command=_typed(),
+        command=typed(),
         console=console,
     )
 
 
-@_command(bench_app, "serve")
+@command(bench_app, "serve")
 def bench_serve(policy: str = "maze2d-medium", report: Path | None = None) -> None:
     """One control step: in process, through the socket with one controller, and with eight.
 
@@ -291,10 +267,10 @@ def bench_serve(policy: str = "maze2d-medium", report: Path | None = None) -> No
     from forcing.eval.bench_serve import run_bench
 
     _one_thread()
-    run_bench(policy, report=report, command=_typed(), console=console)
+    run_bench(policy, report=report, command=typed(), console=console)
 
 
-@_command(bench_app, "plan")
+@command(bench_app, "plan")
 def bench_plan(
     task: str = "maze2d-medium-multi",
     policy: str | None = None,
@@ -319,16 +295,16 @@ def bench_plan(
     run_bench(
         _task(task),
         policy=policy,
-        episodes=_at_least(1, episodes=episodes),
-        seed=_at_least(0, seed=seed),
+        episodes=at_least(1, episodes=episodes),
+        seed=at_least(0, seed=seed),
         report=report,
         workers=_workers(workers),
-        command=_typed(),
+        command=typed(),
         console=console,
     )
 
 
-@_command(bench_app, "train")
+@command(bench_app, "train")
 def bench_train(preset: str = "maze2d-medium", report: Path | None = None) -> None:
     """Windows a second in training and out of memory, on a synthetic recording.
 
@@ -340,10 +316,10 @@ def bench_train(preset: str = "maze2d-medium", report: Path | None = None) -> No
     from forcing.policy.preset import PRESETS
 
     _one_thread()
-    run_bench(_known(preset, PRESETS, "preset"), report=report, command=_typed(), console=console)
+    run_bench(known(preset, PRESETS, "preset"), report=report, command=typed(), console=console)
 
 
-@_command(app)
+@command(app)
 def policies() -> None:
     """List the shipped policies and those under runs/: task, size, score, training data."""
     from forcing.eval.policy_table import policy_table
@@ -357,36 +333,7 @@ app.command(bench_app, name="bench")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command that `arguments`, or the command line, name; leaves by SystemExit with 0, 1 or 2."""
-    try:
-        _parse(arguments)()
-    except (UsageError, UnknownName) as error:
-        _leave(2, str(error))
-    except KeyboardInterrupt:
-        _leave(1, "stopped")
-    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
-        _leave(1, str(error))
-    raise SystemExit(0)
-
-
-def _parse(arguments: Sequence[str] | None) -> Callable[[], None]:
-    """The command with its arguments. Raises UsageError in one line where the parser would draw a box."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            command: Callable[[], None] = app.cli(
-                prog="forcing", description="A Diffusion Forcing planner behind an HTTP endpoint.", args=arguments
-            )
-    except SystemExit as leaving:
-        if leaving.code != 2:
-            raise
-        lines = (re.sub(r"[\s\u2500-\u257f]+", " ", line).strip() for line in said.getvalue().splitlines())
-        raise UsageError("; ".join(line for line in lines if line)) from leaving
-    return command
-
-
-def _leave(code: int, message: str) -> None:
-    print(f"forcing: {message}", file=sys.stderr)
-    raise SystemExit(code)
+    run(app, "A Diffusion Forcing planner behind an HTTP endpoint.", arguments)
 
 
 def _task(name: str) -> Any:
@@ -395,21 +342,8 @@ def _task(name: str) -> Any:
     return find_task(name)
 
 
-def _known(name: str, among: Mapping[str, Known], what: str) -> Known:
-    if name in among:
-        return among[name]
-    raise UnknownName(f"unknown {what} {name!r}; {did_you_mean(name, among)}")
-
-
-def _at_least(least: int, **named: int) -> int:
-    ((name, value),) = named.items()
-    if value < least:
-        raise UsageError(f"{name} must be at least {least}, got {value}")
-    return value
-
-
 def _workers(workers: int | None) -> int | None:
-    return None if workers is None else _at_least(1, workers=workers)
+    return None if workers is None else at_least(1, workers=workers)
 
 
 def _refuse_errors(source: str, findings: Sequence[Any]) -> None:
@@ -426,8 +360,3 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-def _typed() -> str:
-    """The command line as it was typed."""
-    return shlex.join(["forcing", *sys.argv[1:]])
