@@ -196,7 +196,7 @@ def test_a_run_says_where_its_policy_is_and_how_it_was_made(chain: Chain) -> Non
     card = load_policy_file(chain.folder / "runs/mine/policy.safetensors").card
     assert (card["task"], card["steps"], card["seed"], card["data"]) == ("maze2d-umaze", 20, 0, "umaze.zarr")
     assert card["data_steps"] == 6000
-    assert card["command"] == "forcing " + COMMANDS["train"]
+    assert card["command"] == "forcing train maze2d-umaze --data umaze.zarr --out runs/mine --steps 20 --seed 0"
 
 
 def test_the_report_of_an_evaluation_has_every_field_and_adds_up(chain: Chain) -> None:
@@ -310,23 +310,31 @@ def _alive(group: int) -> list[str]:
     [("eval maze2d-medium-multi --episodes 500 --workers 2", ""), ("demo --episodes 500 --out out", "episode 1 of")],
 )
 def test_ctrl_c_ends_an_evaluation_with_one_line_and_no_process_left(here: Path, line: str, sign: str) -> None:
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and a child would inherit that.
+    deaf = signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [str(FORCING), *shlex.split(line)]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    signal.signal(signal.SIGINT, deaf)
     assert run.stdout is not None
-    if sign:
-        while sign not in run.stdout.readline():
-            assert run.poll() is None
-    else:
-        while len(_alive(run.pid)) < 3:  # nothing is printed while workers start
-            assert run.poll() is None
-        time.sleep(1.5)
-    os.killpg(run.pid, signal.SIGINT)
-    out, err = run.communicate(timeout=30)
-    _assert_one_line(Answer(run.returncode, out, err), 1, "forcing: stopped")
-    patience = time.monotonic() + 5
-    while _alive(run.pid) and time.monotonic() < patience:
-        time.sleep(0.05)
-    assert _alive(run.pid) == []
+    try:
+        if sign:
+            while sign not in run.stdout.readline():
+                assert run.poll() is None
+        else:
+            while len(_alive(run.pid)) < 3:  # nothing is printed while workers start
+                assert run.poll() is None
+            time.sleep(1.5)
+        os.killpg(run.pid, signal.SIGINT)
+        out, err = run.communicate(timeout=30)
+        _assert_one_line(Answer(run.returncode, out, err), 1, "forcing: stopped")
+        patience = time.monotonic() + 5
+        while _alive(run.pid) and time.monotonic() < patience:
+            time.sleep(0.05)
+        assert _alive(run.pid) == []
+    finally:
+        if _alive(run.pid):
+            os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
 
 
 @pytest.mark.parametrize(("line", "module"), [("eval maze2d-umaze-multi", "evaluate"), ("bench plan", "bench_plan")])
