@@ -88,7 +88,7 @@ def load_policy_file(path: Path) -> PolicyFile:
 
 
 def save_training_state(state: TrainingState, path: Path) -> None:
-    """Writes a training state atomically."""
+    """Writes a training state atomically. Raises OSError if the disk refuses; the old file then stays."""
     _write(path, "training", dict(state.facts), state.tensors)
 
 
@@ -105,9 +105,12 @@ def _write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[st
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata={"forcing": text, "sha256": _digest(text, tensors)})
+        temporary.chmod(0o644)  # safetensors leaves files to their owner alone; a server may be somebody else
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written ({error}); what was there before is unchanged") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -146,7 +149,8 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     digest = _digest(metadata["forcing"], tensors)
     if digest != metadata["sha256"]:
         raise CheckpointError(
-            f"{path} is damaged: its sha256 is {digest[:12]}, its header says {metadata['sha256'][:12]}"
+            f"{path} is damaged: its sha256 is {digest[:12]}, its header says {metadata['sha256'][:12]}; "
+            "copy it again or retrain"
         )
     header = json.loads(metadata["forcing"])
     found, version = header.pop("kind"), header.pop("version")

@@ -16,6 +16,9 @@ from forcing.policy.policy import Policy
 from forcing.policy.tracker import Tracker
 from forcing.policy.types import Array, Decision, Plan, Source
 
+# Far beyond any robot's next room, and far below where the network's arithmetic ends.
+FARTHEST = 1000.0
+
 
 @dataclass(frozen=True, slots=True)
 class Sensed:
@@ -47,7 +50,7 @@ class Controller:
         if goal is not None:
             if spec.goal is None:
                 raise ValueError(f"goal must be absent: policy {self.policy.name!r} has no goal stream")
-            goal = _checked(goal, spec.goal, spec[spec.goal].shape, "goal", self.policy.name)
+            goal = _checked(goal, spec.goal, "goal", self.policy)
         self.goal = goal
 
     def observe(
@@ -75,7 +78,7 @@ class Controller:
             if stream.name not in observation:
                 raise ValueError(f"observation {stream.name!r} is missing; send it or name it in 'missing'")
             value = observation[stream.name]
-            values[stream.name] = _checked(value, stream.name, stream.shape, "observation", self.policy.name)
+            values[stream.name] = _checked(value, stream.name, "observation", self.policy)
             error[stream.name] = float((noise or {}).get(stream.name, 0.0))
             if not (np.isfinite(error[stream.name]) and error[stream.name] >= 0):
                 raise ValueError(f"noise {stream.name!r} must be finite and at least 0, got {error[stream.name]}")
@@ -171,15 +174,22 @@ class Controller:
         return any(np.linalg.norm(place - self.goal) > enough for place in ends)
 
 
-def _checked(value: Array, name: str, shape: tuple[int, ...], label: str, policy: str) -> Array:
+def _checked(value: Array, name: str, label: str, policy: Policy) -> Array:
+    shape = policy.spec[name].shape
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{label} {name!r} must be numbers of shape {shape}: {error}") from error
     if array.shape != shape:
-        raise ValueError(f"{label} {name!r} has shape {array.shape}, the policy {policy!r} expects {shape}")
+        raise ValueError(f"{label} {name!r} has shape {array.shape}, the policy {policy.name!r} expects {shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{label} {name!r} must be finite, got {array.tolist()}")
+    far = float(np.abs(policy.normaliser.apply(name, array.reshape(-1))).max())
+    if far > FARTHEST:
+        raise ValueError(
+            f"{label} {name!r} must be within {FARTHEST:g} standard deviations of the recordings, "
+            f"got {array.tolist()}, {far:.3g} away; check its units"
+        )
     return array
 
 

@@ -98,7 +98,10 @@ class Planner:
         for state in self.sampling(request):  # noqa: B007  # the last state is wanted
             passes += 1
         if state.x0_hat is None or not bool(torch.isfinite(state.x0_hat).all()):
-            raise FloatingPointError("the denoiser's guess is not finite; the policy's weights are damaged")
+            raise FloatingPointError(
+                "the denoiser's guess is not finite: an observation or the goal is far from the recordings, "
+                "or the policy's weights are damaged"
+            )
         return self._choose(request, state, self.horizons(request), passes)
 
     def horizons(self, request: PlanRequest) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ _FIRST_PAUSE_S = 0.05
 _BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 
 
-class ServerProblem(Exception):
+class ServerProblem(RuntimeError):
     """What the server answered instead: type, title, status, detail and errors as in RFC 9457, and retry_after_s."""
 
     def __init__(self, document: Mapping[str, Any], retry_after_s: float | None) -> None:
@@ -157,7 +157,10 @@ class Client:
                 return _answer(response)
             except _BROKEN as error:
                 if attempt == self._retries:
-                    raise ServerUnreachable(f"{method} {path}: {error} ({attempt + 1} attempts)") from error
+                    raise ServerUnreachable(
+                        f"no answer from {self._http.base_url}: {method} {path}: {error} ({attempt + 1} attempts); "
+                        "is the server running?"
+                    ) from error
                 time.sleep(_FIRST_PAUSE_S * 2**attempt)
             except httpx.TransportError as error:
                 raise ServerUnreachable(f"{method} {path}: {type(error).__name__} {error}") from error

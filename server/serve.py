@@ -122,7 +122,7 @@ def _listen(host: str, port: int, allow_remote: bool) -> socket.socket:
     if not allow_remote and not _is_loopback(host):
         raise ValueError(
             f"host {host!r} is not loopback and the server asks nobody for a password; "
-            "listen on 127.0.0.1, or allow remote clients explicitly"
+            "listen on 127.0.0.1, or allow remote clients (--allow-remote)"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio switches Nagle's delay off for named TCP sockets alone: 40 ms a request.

@@ -349,3 +349,15 @@ def test_sums_are_taken_in_the_same_order_on_every_machine(
     assert call(line).code == 0
     torch.set_num_threads(before)
     assert threads == [1]
+
+
+def test_generate_refuses_a_disk_that_is_too_small_before_it_begins(here: Path) -> None:
+    answer = call("generate maze2d-umaze --out data --steps 1000000000000")
+    _assert_one_line(answer, 1, "data needs about 500000000 MB for 1000000000000 steps")
+
+
+def test_training_on_a_gpu_that_is_not_there_is_wrong_usage(here: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    answer = call("train maze2d-umaze --data nothing --device cuda")
+    _assert_one_line(answer, 2, "device cuda is not available here; leave out --device")

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. What a command needs is imported wh
 """
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,13 +19,14 @@ app = SubcommandApp()
 data_app = SubcommandApp()
 bench_app = SubcommandApp()
 console = new_console()
+BYTES_A_STEP = 500  # of a Minari dataset of Maze2D, generously
 TaskName = Annotated[Positional[str], arg(metavar="TASK")]
 PresetName = Annotated[Positional[str], arg(metavar="PRESET")]
 Source = Annotated[Positional[str], arg(metavar="SOURCE")]
 
 
 @command(app)
-def demo(task: str = "maze2d-medium-multi", episodes: int = 4, seed: int = 0, out: Path = Path("demo-output")) -> None:
+def demo(task: str = "maze2d-large-multi", episodes: int = 4, seed: int = 0, out: Path = Path("demo-output")) -> None:
     """Serve a shipped policy, drive a simulated robot over HTTP, score it, draw it.
 
     Args:
@@ -63,6 +65,11 @@ def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, w
     from forcing.progress import progress_bar
 
     maze = known(task, {f"maze2d-{name}": name for name in MAZE_MAPS}, "task")
+    # HDF5 does not survive a disk that fills up under it.
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    needed, free = steps * BYTES_A_STEP, shutil.disk_usage(existing).free
+    if free < needed:
+        raise OSError(f"{out} needs about {needed / 1e6:.0f} MB for {steps} steps, {free / 1e6:.0f} MB are free there")
     shards = collect(maze, steps=at_least(1, steps=steps), seed=at_least(0, seed=seed), workers=_workers(workers))
 
     def episodes(progress: Any) -> Iterator[Mapping[str, Any]]:
@@ -156,6 +163,8 @@ def train(
         device: cpu or cuda.
         control_hz: steps a second, where the recording does not say.
     """
+    import torch
+
     from forcing.datasets.recording import read_recording
     from forcing.datasets.windows import TrajectoryWindows
     from forcing.policy import training
@@ -165,6 +174,8 @@ def train(
 
     _one_thread()
     recipe = known(preset, PRESETS, "preset")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda is not available here; leave out --device")
     folder = out or Path("runs") / preset
     try:
         if minutes is None and steps is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from forcing.policy import checkpoint
@@ -171,6 +172,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
+from safetensors import SafetensorError
 from forcing.policy.checkpoint import TrainingState, save_training_state
 
 torch.set_num_threads(1)
@@ -222,4 +224,19 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_beside_it(
     with pytest.raises(OSError, match="No space left"):
         save_policy(path, preset, spec, normaliser, {"a": torch.zeros(2)}, {})
     assert load_policy_file(path).revision == before.revision
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_disk_that_refuses_is_an_error_and_the_old_file_stays(
+    path: Path, preset: Preset, spec: TrajectorySpec, normaliser: Normaliser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr("forcing.policy.checkpoint.save_file", full)
+    with pytest.raises(OSError, match=r"could not be written \(No space left .*; what was there before is unchanged"):
+        save_policy(path, preset, spec, normaliser, WEIGHTS, CARD)
+    assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]

@@ -388,3 +388,12 @@ def test_the_same_seed_gives_the_same_decisions_bit_for_bit_and_another_seed_oth
         assert one.action_chunk.tobytes() == two.action_chunk.tobytes()
         assert (one.noise_level, one.spread, one.clipped) == (two.noise_level, two.spread, two.clipped)
     assert any(not np.array_equal(one.action, two.action) for one, two in zip(first, other, strict=True))
+
+
+def test_a_value_a_thousand_deviations_away_is_a_matter_of_units(controller: Controller, policy: Policy) -> None:
+    # The toy's positions have a standard deviation of about 2 and 4 m around (1, -2).
+    with pytest.raises(ValueError, match=r"observation 'position' must be within 1000 standard .* check its units"):
+        controller.observe({**_seen(), "position": np.array([1e5, 0.0])})
+    with pytest.raises(ValueError, match=r"goal 'position' must be within 1000 standard"):
+        controller.set_goal(np.array([0.0, 1e30]))
+    controller.observe(_seen(100.0))
