@@ -179,10 +179,11 @@ def _layout(
             f"{folder}: control_hz is not recorded and must be passed (steps a second, for example --control-hz 20)"
         )
     boxes = _boxes(storage.observation_space)
-    streams = [_stream(name, "observation", box) for name, box in boxes.items()]
+    units = metadata.get("units") or {}
+    streams = [_stream(name, "observation", box, units.get(name, "")) for name, box in boxes.items()]
     streams.append(_stream("action", "action", action_space))
     streams.append(StreamSpec(name="reward", role="reward", shape=()))
-    goal = "achieved_goal" if "achieved_goal" in boxes else None
+    goal = metadata.get("goal") or ("achieved_goal" if "achieved_goal" in boxes else None)
     left_out = tuple(key for key in _keys(storage.observation_space) if key not in boxes and key != "desired_goal")
     spec = TrajectorySpec(streams=tuple(streams), control_hz=hz, goal=goal)
     return _Layout(spec=spec, pointmaze=False, left_out=left_out)
@@ -216,9 +217,9 @@ def _boxes(space: spaces.Space[Any]) -> dict[str, spaces.Box]:
     return {key: box for key, box in named.items() if isinstance(box, spaces.Box) and key != "desired_goal"}
 
 
-def _stream(name: str, role: Role, box: spaces.Box) -> StreamSpec:
+def _stream(name: str, role: Role, box: spaces.Box, units: str = "") -> StreamSpec:
     low, high = _limits(box)
-    return StreamSpec(name=name, role=role, shape=tuple(box.shape), low=low, high=high)
+    return StreamSpec(name=name, role=role, shape=tuple(box.shape), units=units, low=low, high=high)
 
 
 def _limits(box: spaces.Box) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:

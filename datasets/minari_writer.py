@@ -30,14 +30,17 @@ def write_minari(
     action_space: gymnasium.Space[Any] | None = None,
     control_hz: float | None = None,
     algorithm_name: str | None = None,
+    goal: str | None = None,
+    units: Mapping[str, str] | None = None,
 ) -> Path:
     """The folder `out_dir / dataset_id` with the finished dataset; out_dir is a root as MINARI_DATASETS_PATH names one.
 
     episodes: taken one at a time, each a mapping of observations (an array, or a mapping of arrays, of T + 1 rows),
     actions, rewards, terminations, truncations (T rows) and infos (optional). The dataset appears when the last
     episode is written; a killed writer leaves none. env: recorded with the dataset, gives the spaces not passed.
-    control_hz: steps a second, recorded. Raises ValueError if the id is malformed or taken, there is no episode, or
-    an episode's rows do not fit.
+    control_hz: steps a second; goal: the observation in which goals are given; units: of observations by name; all
+    recorded for readers that cannot tell from the layout. Raises ValueError if the id is malformed or taken, there is
+    no episode, or an episode's rows do not fit.
     """
     if not is_minari_id(dataset_id):
         raise ValueError(f"dataset_id must read like namespace/name-v0, got {dataset_id!r}")
@@ -58,8 +61,8 @@ def write_minari(
             )
         if dataset.storage.total_episodes == 0:
             raise ValueError(f"{dataset_id}: a dataset must have at least 1 episode, got 0")
-        if control_hz is not None:
-            dataset.storage.update_metadata({"control_hz": control_hz})
+        known = {"control_hz": control_hz, "goal": goal, "units": units and dict(units)}
+        dataset.storage.update_metadata({key: value for key, value in known.items() if value is not None})
         _publish_namespaces(folder, root, dataset_id)
         place(folder / dataset_id, root / dataset_id)
     return root / dataset_id

@@ -4,15 +4,9 @@ The ball is never put back: an episode starts where the one before it ended. Wor
 stream each, so the recording depends on the seed alone and not on how many processes made it. Knows nothing of files.
 """
 
-import os
-import signal
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context
 from typing import Any, TypedDict
 
 import gymnasium
@@ -21,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from forcing.envs.maze2d import maze_map, point_maze
+from forcing.envs.shards import check_request, run_shards
 from forcing.envs.waypoint_expert import DEMONSTRATION_NOISE, REACHED_M, WaypointExpert
 
 SHARD_STEPS = 25_000
@@ -61,17 +56,14 @@ def collect(maze: str, *, steps: int, seed: int, workers: int | None = None) -> 
     maze, or a number below its least.
     """
     maze_map(maze)  # an unknown maze is an error at once
-    workers = (os.cpu_count() or 1) if workers is None else workers
-    for name, value, least in (("steps", steps, 1), ("seed", seed, 0), ("workers", workers, 1)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    processes = check_request(steps=steps, seed=seed, workers=workers)
     starts = range(0, steps, SHARD_STEPS)
     seeds = np.random.SeedSequence(seed).spawn(len(starts))
     shards = [
         _Shard(maze=maze, steps=min(SHARD_STEPS, steps - start), seed=child)
         for start, child in zip(starts, seeds, strict=True)
     ]
-    return _run(shards, min(workers, len(shards)))
+    return run_shards(_collect_shard, shards, processes)
 
 
 def recording_spec(maze: str) -> EnvSpec:
@@ -85,24 +77,6 @@ def recording_spec(maze: str) -> EnvSpec:
     spec.kwargs = {**spec.kwargs, "continuing_task": True, "reset_target": True}
     spec.max_episode_steps = 1_000_000
     return spec
-
-
-def _run(shards: list[_Shard], workers: int) -> Iterator[list[Episode]]:
-    if workers == 1:
-        yield from map(_collect_shard, shards)
-        return
-    # Workers leave Ctrl-C to the caller, and only a few shards wait for a caller that is slower than they are.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    try:
-        waiting = iter(shards)
-        pending: deque[Future[list[Episode]]] = deque()
-        pending.extend(pool.submit(_collect_shard, shard) for shard in islice(waiting, 2 * workers))
-        while pending:
-            episodes = pending.popleft().result()
-            pending.extend(pool.submit(_collect_shard, shard) for shard in islice(waiting, 1))
-            yield episodes
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _collect_shard(shard: _Shard) -> list[Episode]:

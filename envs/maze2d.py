@@ -19,6 +19,7 @@ from gymnasium import spaces
 from gymnasium.utils.ezpickle import EzPickle
 from numpy.typing import NDArray
 
+from forcing.envs.floor_plan import FloorPlan
 from forcing.envs.maze_grid import MazeMap, Point
 
 # Each process that imports gymnasium-robotics would print a notice about other environments on stderr.
@@ -42,6 +43,13 @@ def maze_map(maze: str) -> MazeMap:
     if maze not in MAZE_MAPS:
         raise ValueError(f"maze must be one of {list(MAZE_MAPS)}, got {maze!r}")
     return MAZE_MAPS[maze]
+
+
+def floor_plan(maze: str) -> FloorPlan:
+    """The maze with D4RL's goal radius, the origin at its centre. Raises ValueError for an unknown maze."""
+    cells = maze_map(maze)
+    half_width, half_height = len(cells[0]) / 2, len(cells) / 2
+    return FloorPlan(cells=cells, cell_m=1, left_m=-half_width, bottom_m=-half_height, goal_radius_m=GOAL_RADIUS_M)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ app = SubcommandApp()
 data_app = SubcommandApp()
 bench_app = SubcommandApp()
 console = new_console()
-BYTES_A_STEP = 500  # of a Minari dataset of Maze2D, generously
+BYTES_A_STEP = 500  # of a Minari dataset of a maze, generously
 TaskName = Annotated[Positional[str], arg(metavar="TASK")]
 PresetName = Annotated[Positional[str], arg(metavar="PRESET")]
 Source = Annotated[Positional[str], arg(metavar="SOURCE")]
@@ -53,24 +53,24 @@ def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, w
     """Record demonstrations by a scripted expert, as a Minari dataset.
 
     Args:
-        task: what is demonstrated: maze2d-umaze, maze2d-medium or maze2d-large.
+        task: what is demonstrated: maze2d-umaze, -medium, -large, or ogbench-pointmaze-medium-navigate, -medium-stitch,
+            -large-navigate and so on to -giant-stitch.
         out: folder of Minari datasets; the new one appears below it, under its id.
         steps: control steps to record.
         seed: of everything random; the same seed gives the same recording.
         workers: processes, one a core if not given; the recording does not depend on it.
     """
     from forcing.datasets.minari_writer import write_minari
-    from forcing.envs.demonstrations import collect, recording_spec
-    from forcing.envs.maze2d import CONTROL_HZ, MAZE_MAPS
+    from forcing.envs.recipes import RECIPES
     from forcing.progress import progress_bar
 
-    maze = known(task, {f"maze2d-{name}": name for name in MAZE_MAPS}, "task")
+    recipe = known(task, RECIPES, "task")
     # HDF5 does not survive a disk that fills up under it.
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     needed, free = steps * BYTES_A_STEP, shutil.disk_usage(existing).free
     if free < needed:
         raise OSError(f"{out} needs about {needed / 1e6:.0f} MB for {steps} steps, {free / 1e6:.0f} MB are free there")
-    shards = collect(maze, steps=at_least(1, steps=steps), seed=at_least(0, seed=seed), workers=_workers(workers))
+    shards = recipe.collect(steps=at_least(1, steps=steps), seed=at_least(0, seed=seed), workers=_workers(workers))
 
     def episodes(progress: Any) -> Iterator[Mapping[str, Any]]:
         bar = progress.add_task(f"driving {task}", total=steps)
@@ -84,10 +84,14 @@ def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, w
             out,
             f"forcing/{task}-v0",
             episodes(progress),
-            description=f"Waypoint expert with action noise 0.5 on {task}: {steps} steps, seed {seed}.",
-            env=recording_spec(maze),
-            control_hz=CONTROL_HZ,
-            algorithm_name="D4RL waypoint controller",
+            description=f"{recipe.expert} with action noise 0.5 on {task}: {steps} steps, seed {seed}.",
+            env=recipe.env(),
+            observation_space=recipe.observation_space,
+            action_space=recipe.action_space,
+            control_hz=recipe.control_hz,
+            algorithm_name=recipe.expert,
+            goal=recipe.goal,
+            units=recipe.units,
         )
     print(f"wrote {path}")
 

@@ -1,0 +1,73 @@
+"""What can be demonstrated, by name: who drives, in which environment, and how the recording is laid out.
+
+Nothing is imported from a simulator's extra before a recipe is followed. Knows nothing of files.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, get_args
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+from forcing.envs import demonstrations, maze2d, ogbench_demonstrations, ogbench_maze
+
+
+class Collect(Protocol):
+    """Lists of episodes that hold `steps` control steps together; see `demonstrations.collect`."""
+
+    def __call__(self, *, steps: int, seed: int, workers: int | None = None) -> Iterator[list[Mapping[str, Any]]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One kind of demonstrations.
+
+    collect: makes them. env: the environment that the recording names as its own. observation_space, action_space: of
+    what is recorded, None for the environment's. control_hz: steps a second. expert: who drives. goal: the observation
+    in which goals are given, units: of observations; None and empty where readers know the layout.
+    """
+
+    collect: Collect
+    env: Callable[[], EnvSpec]
+    control_hz: float
+    expert: str
+    observation_space: gymnasium.Space[Any] | None = None
+    action_space: gymnasium.Space[Any] | None = None
+    goal: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+
+
+def _maze2d(maze: str) -> Recipe:
+    return Recipe(
+        collect=partial(demonstrations.collect, maze),  # type: ignore[arg-type]  # an Episode is a mapping
+        env=partial(demonstrations.recording_spec, maze),
+        control_hz=maze2d.CONTROL_HZ,
+        expert="D4RL waypoint controller",
+    )
+
+
+def _ogbench(maze: str, kind: ogbench_demonstrations.Kind) -> Recipe:
+    return Recipe(
+        collect=partial(ogbench_demonstrations.collect, maze, kind),  # type: ignore[arg-type]
+        env=partial(ogbench_demonstrations.recording_spec, maze, kind),
+        control_hz=ogbench_maze.CONTROL_HZ,
+        expert="OGBench oracle subgoals",
+        observation_space=spaces.Dict(position=spaces.Box(-np.inf, np.inf, (2,), np.float64)),
+        action_space=spaces.Box(-1.0, 1.0, (2,), np.float32),
+        goal="position",
+        units={"position": "m"},
+    )
+
+
+RECIPES: Mapping[str, Recipe] = {
+    **{f"maze2d-{maze}": _maze2d(maze) for maze in maze2d.MAZE_MAPS},
+    **{
+        f"ogbench-pointmaze-{maze}-{kind}": _ogbench(maze, kind)
+        for maze in ogbench_maze.MAZES
+        for kind in get_args(ogbench_demonstrations.Kind)
+    },
+}
