@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forcing.policy.guidance import Guidance, reach
+from forcing.policy.guidance import Guidance
+from forcing.policy.objectives import Objective, Obstacles, avoid, reach, smooth, sooner, weighted_sum
 from forcing.policy.sampler import Model, PlanState, denoise_step
 from forcing.policy.schedules import Schedule
 from forcing.policy.tokens import Tokenizer
@@ -26,21 +27,27 @@ class PlannerConfig:
 
     schedule: scheduling matrix of the plan tokens. samples: candidates of each horizon. goal_by: `clamp` holds the
     goal token clean, `guidance` leaves it unknown and steers by the gradient of the distance at the plan's end.
-    guidance_scale: see `guidance.reach`, normalised units. futures: Monte-Carlo futures a gradient is
-    averaged over, 0 for none. passes: network passes, the rows of the scheduling matrix that are done; fewer than all
-    leave the far future noisy, None does all. kinematic_tolerance, end_tolerance: what counts as feasible, in the
-    goal stream's units: the largest disagreement between planned positions and velocities from one frame to the next,
-    and the distance between the plan's end and the goal. hold_distance: nearer to the goal than this, a plan that
-    ends there is kept. These three are a fifth of the goal stream's standard deviation if None. replan_steps: control
-    steps after which a plan is made anew. history_frames: observed frames that the planner is shown, the newest alone
-    by default.
+    guidance_scale, smooth_scale, sooner_scale, avoid_scale: weights of `reach` (with `guidance` alone), `smooth`,
+    `sooner` (with a goal) and `avoid` (with obstacles) among the objectives, policy/objectives.py; 0 for none.
+    futures, rollout_steps: Monte-Carlo futures that their gradient is averaged over, 0 for none, and the network
+    passes of each. passes: network passes, the rows of the scheduling matrix that are done; fewer than all leave the
+    far future noisy, None does all. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's
+    units: the largest disagreement between planned positions and velocities from one frame to the next, and the
+    distance between the plan's end and the goal. hold_distance: nearer to the goal than this, a plan that ends there
+    is kept. These three are a fifth of the goal stream's standard deviation if None. replan_steps: control steps
+    after which a plan is made anew. history_frames: observed frames that the planner is shown, the newest alone by
+    default.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.5))
     samples: int = 4
     goal_by: Literal["clamp", "guidance"] = "clamp"
     guidance_scale: float = 10.0
+    smooth_scale: float = 0.0
+    sooner_scale: float = 0.0
+    avoid_scale: float = 100.0
     futures: int = 0
+    rollout_steps: int = 2
     passes: int | None = 3
     kinematic_tolerance: float | None = None
     end_tolerance: float | None = None
@@ -49,12 +56,12 @@ class PlannerConfig:
     history_frames: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("samples", "replan_steps", "history_frames", "passes"):
+        for name in ("samples", "replan_steps", "history_frames", "passes", "rollout_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("guidance_scale", "futures"):
-            if not getattr(self, name) >= 0:
+        for name in ("guidance_scale", "smooth_scale", "sooner_scale", "avoid_scale", "futures"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("kinematic_tolerance", "end_tolerance", "hold_distance"):
             value = getattr(self, name)
@@ -70,7 +77,8 @@ class PlanRequest:
 
     step: control step it is made at. frames: observation stream -> [history frames, *shape], newest last; a stream that
     is missing is left out. noise: stream -> standard error of its frames in its own units. goal: [*goal shape] or
-    None. seed: of the session; the same request gives the same plan.
+    None. seed: of the session; the same request gives the same plan. obstacles: to stay out of, in the goal stream, or
+    without one in the first observation.
     """
 
     step: int
@@ -78,6 +86,7 @@ class PlanRequest:
     noise: Mapping[str, float]
     goal: Array | None
     seed: int
+    obstacles: Obstacles | None = None
 
 
 class Planner:
@@ -115,7 +124,7 @@ class Planner:
         """The candidates from pure noise to the plan, a state after each network pass; rows as in `horizons`."""
         generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step) % 2**63)
         state = self._start(request, torch.from_numpy(self.horizons(request)), generator)
-        guide = self._guide(request, state)
+        guide = self._guide(request)
         yield state
         for levels in self._levels(state):
             state = denoise_step(self.model, state, levels, guide)
@@ -144,14 +153,22 @@ class Planner:
             levels[rows, last, self._goal_index] = 0.0
         return PlanState(tokens, levels, layout.history + horizons + 1, generator)
 
-    def _guide(self, request: PlanRequest, state: PlanState) -> Guidance | None:
-        if request.goal is None or self.config.goal_by != "guidance":
+    def _guide(self, request: PlanRequest) -> Guidance | None:
+        """What steers the candidates, None if nothing does."""
+        config, terms = self.config, list[tuple[float, Objective]]()
+        if request.goal is not None:
+            if config.goal_by == "guidance":
+                terms.append((config.guidance_scale, reach(self.tokenizer, request.goal)))
+            spread = float(np.mean(self.tokenizer.normaliser.std[self._goal_name]))
+            terms.append((config.sooner_scale, sooner(self.tokenizer, request.goal, radius=spread)))
+        terms.append((config.smooth_scale, smooth(self.tokenizer, self._shown_name)))
+        if request.obstacles is not None:
+            terms.append((config.avoid_scale, avoid(self.tokenizer, request.obstacles, self._shown_name)))
+        wanted = [(weight, term) for weight, term in terms if weight > 0]
+        if not wanted:
             return None
-        size = self.tokenizer.spec[self._goal_name].size
-        target = self._goal_token(request.goal)[-size:].expand(len(state.lengths), size)
-        end = slice(self._goal_slice.stop - size, self._goal_slice.stop)
-        objective = reach(target, end, state.lengths - 2, self.config.guidance_scale)
-        return Guidance(objective=objective, futures=self.config.futures)
+        objective = weighted_sum(*wanted)
+        return Guidance(objective=objective, futures=config.futures, rollout_steps=config.rollout_steps)
 
     def _levels(self, state: PlanState) -> Iterator[Tensor]:
         """[C, L, S] levels of each row of the scheduling matrix after the first, as many as there are passes."""
