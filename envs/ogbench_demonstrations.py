@@ -111,7 +111,8 @@ class _Demonstrator:
     def __init__(self, maze: str, kind: Kind) -> None:
         self.kind = kind
         self.env = make(maze, terminate_at_goal=False)
-        self.maze: Any = self.env.unwrapped
+        bare: Any = self.env.unwrapped
+        self.maze = bare
         self.oracle = OracleSubgoals(self.maze)
         rows, columns = np.nonzero(self.maze.maze_map == 0)
         self.free: list[Cell] = list(zip(rows.tolist(), columns.tolist(), strict=True))

@@ -36,16 +36,16 @@ Observation = dict[str, NDArray[np.float64]]
 _CONSTRUCTION = threading.Lock()
 
 
-class OGBenchMaze(gymnasium.Wrapper[Observation, NDArray[Any], NDArray[np.float64], NDArray[Any]]):
+class OGBenchMaze(gymnasium.Wrapper[Observation, NDArray[Any], Any, Any]):
     """An ogbench maze whose observation also holds the goal and whose reset depends on its seed alone.
 
     Observation: position [x, y], desired_goal [x, y], in m, float64. Action, reward, ends: ogbench's.
     """
 
-    def __init__(self, env: gymnasium.Env[NDArray[np.float64], NDArray[Any]]) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
         plane = spaces.Box(-np.inf, np.inf, (2,), np.float64)
-        self.observation_space = spaces.Dict(position=plane, desired_goal=plane)
+        self.observation_space = spaces.Dict(position=plane, desired_goal=plane)  # type: ignore[assignment]
         self._goal = np.zeros(2)
 
     def reset(
@@ -69,7 +69,8 @@ class OGBenchMaze(gymnasium.Wrapper[Observation, NDArray[Any], NDArray[np.float6
         position, reward, terminated, truncated, info = self.env.step(action)
         return self._observation(position), float(reward), terminated, truncated, info
 
-    def _observation(self, position: NDArray[np.float64]) -> Observation:
+    def _observation(self, position: Any) -> Observation:
+        """position: [2], as ogbench observes it; Gymnasium's types suppose that wrappers leave observations alone."""
         return {"position": position, "desired_goal": self._goal.copy()}
 
 

@@ -16,7 +16,6 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from forcing.envs.maze2d import MAZE_MAPS
 from forcing.eval.denoising import Pass, denoising_passes
 from forcing.eval.figures import (
     CAPTION_IN,
@@ -79,16 +78,16 @@ class _Scene:
     ) -> None:
         """origin, goal: [2] in m."""
         self.passes, self.origin = passes, origin
-        maze_map = MAZE_MAPS[task.maze]
-        height = _MAZE_IN * panel_aspect(maze_map)
+        floor = task.floor_plan()
+        height = _MAZE_IN * panel_aspect(floor)
         figure = new_figure(HEADING_IN + CAPTION_IN + height + KEY_IN, _DPI)
         self.canvas = FigureCanvasAgg(figure)
         detail = f"{schedule.kind.replace('_', ' ')} schedule,  {len(passes) - 1} network passes"
         add_heading(figure, f"{task.name}: a plan out of noise", detail)
         add_key(figure, _marks())
         self.maze = inch_axes(figure, EDGE_IN, KEY_IN, _MAZE_IN, height)
-        draw_maze(self.maze, maze_map)
-        draw_ends(self.maze, origin, goal)
+        draw_maze(self.maze, floor)
+        draw_ends(self.maze, floor, origin, goal)
         self._add_plan(self.maze)
         left = EDGE_IN + _MAZE_IN + _LABELS_IN
         matrix = inch_axes(figure, left, KEY_IN + _LABELS_IN, WIDTH_IN - EDGE_IN - left, height - _LABELS_IN)

@@ -56,7 +56,7 @@ def _draw(task: Task, policy: Policy, episodes: list[Episode], seed: int, out: P
     patient = policy.using(planner=replace(policy.preset.planner, schedule=slow, passes=None))
     env = task.make()
     try:
-        observation, _ = env.reset(seed=seed)
+        observation = task.reset(env, 0, seed)
     finally:
         env.close()
     controller = Controller(patient, goal=task.goal(observation), seed=seed)

@@ -9,10 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
-from forcing.envs.maze2d import MAZE_MAPS
-from forcing.envs.waypoint_expert import POSITION_GAIN, VELOCITY_GAIN, WaypointExpert
 from forcing.eval.tasks import Task
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
@@ -123,7 +119,7 @@ class ServerDriver:
 
 
 class StraightDriver:
-    """No plan at all: the expert's gains, straight at the goal. What any planner must beat."""
+    """No plan at all: straight at the goal. What any planner must beat."""
 
     name = "straight"
 
@@ -131,13 +127,10 @@ class StraightDriver:
         self._task = task
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
-        self._goal = self._task.goal(observation)
         return Trace()
 
     def act(self, observation: Mapping[str, Array]) -> Array:
-        seen = self._task.observe(observation)
-        force = POSITION_GAIN * (self._goal - seen["position"]) + VELOCITY_GAIN * seen["velocity"]
-        return np.clip(force, -1.0, 1.0).astype(np.float32)
+        return self._task.straight(observation)
 
     def end(self) -> None:
         """Nothing to end."""
@@ -147,12 +140,12 @@ class StraightDriver:
 
 
 class ExpertDriver:
-    """D4RL's waypoint controller, which knows the map; the yardstick that made the data, without its noise."""
+    """The scripted expert that made the data, without its noise; it knows the map."""
 
     name = "expert"
 
     def __init__(self, task: Task) -> None:
-        self._expert = WaypointExpert(MAZE_MAPS[task.maze])
+        self._expert = task.expert()
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
         self._expert.reset(observation)

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
-from forcing.eval.report import Report, build_report, table_of, write_report
+from forcing.eval.report import Report, build_report, goals_table, table_of, write_report
 from forcing.eval.rollout import BASELINES, DriverSpec, Episode, rollout
 from forcing.eval.tasks import Task
 from forcing.policy.policy import load_policy
@@ -38,6 +38,8 @@ def evaluate_policy(
         straight = list(rollout(task, DriverSpec(policy="straight"), episodes, seed, workers))
         reports.append(build_report(task, "straight", None, seed, straight, command))
     console.print(table_of(reports))
+    if reports[0]["goals"]:
+        console.print(goals_table(reports[0]))
     if report is not None:
         write_report(reports[0], report)
         console.print(f"report: {report}")

@@ -13,8 +13,8 @@ from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from forcing.envs.maze2d import GOAL_RADIUS_M
-from forcing.envs.maze_grid import WALL, MazeMap
+from forcing.envs.floor_plan import FloorPlan
+from forcing.envs.maze_grid import WALL
 from forcing.policy.types import Array, Plan
 
 POSITION = "position"
@@ -24,30 +24,31 @@ PATH_DOT_STEPS = 20
 NOISE_COLORS = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.86, 256)), name="noise")
 NOISE_NORM = Normalize(0.0, 1.0)
 
-_MARGIN_M = 0.55
+# Lengths in cells.
+_MARGIN = 0.55
 _SHOWN_CANDIDATES = 12
-_GLOW_PIXELS_PER_M, _GLOW_FULL_M, _GLOW_LEAST_M = 20, 0.25, 0.04
+_GLOW_PIXELS, _GLOW_FULL, _GLOW_LEAST = 20, 0.25, 0.04
 
 
-def panel_aspect(maze_map: MazeMap) -> float:
+def panel_aspect(floor: FloorPlan) -> float:
     """Height of a maze's axes over their width."""
-    return (len(maze_map) - 2 * _MARGIN_M) / (len(maze_map[0]) - 2 * _MARGIN_M)
+    return (len(floor.cells) - 2 * _MARGIN) / (len(floor.cells[0]) - 2 * _MARGIN)
 
 
-def draw_maze(axes: Axes, maze_map: MazeMap) -> None:
+def draw_maze(axes: Axes, floor: FloorPlan) -> None:
     """Walls and floor, equal aspect, no ticks; about half of the outer wall is cut off."""
-    half_height, half_width = len(maze_map) / 2, len(maze_map[0]) / 2
     axes.imshow(
-        np.array([[cell == WALL for cell in row] for row in maze_map]),
+        np.array([[cell == WALL for cell in row] for row in floor.cells]),
         cmap=ListedColormap([FLOOR_COLOR, WALL_COLOR]),
         vmin=0,
         vmax=1,
-        extent=(-half_width, half_width, -half_height, half_height),
+        extent=(floor.left_m, floor.right_m, floor.bottom_m, floor.top_m),
         interpolation="nearest",
         zorder=0,
     )
-    axes.set_xlim(_MARGIN_M - half_width, half_width - _MARGIN_M)
-    axes.set_ylim(_MARGIN_M - half_height, half_height - _MARGIN_M)
+    margin = _MARGIN * floor.cell_m
+    axes.set_xlim(floor.left_m + margin, floor.right_m - margin)
+    axes.set_ylim(floor.bottom_m + margin, floor.top_m - margin)
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -55,12 +56,12 @@ def draw_maze(axes: Axes, maze_map: MazeMap) -> None:
         spine.set_visible(False)
 
 
-def draw_ends(axes: Axes, robot: Array, goal: Array, scale: float = 1.0) -> None:
-    """A white disc where the robot is, a star at the goal and the circle that counts as reached. [2] in m each.
+def draw_ends(axes: Axes, floor: FloorPlan, robot: Array, goal: Array, scale: float = 1.0) -> None:
+    """A white disc where the robot is, a star at the goal and the circle that counts as reached.
 
-    scale: of marks and lines here and below, 1 for axes 5 inches wide.
+    robot, goal: [2] in m. scale: of marks and lines here and below, 1 for axes 5 inches wide.
     """
-    circle = Circle((goal[0], goal[1]), GOAL_RADIUS_M, fill=False, edgecolor=INK, linewidth=scale, zorder=6)
+    circle = Circle((goal[0], goal[1]), floor.goal_radius_m, fill=False, edgecolor=INK, linewidth=scale, zorder=6)
     circle.set_linestyle((0, (3, 2)))
     axes.add_patch(circle)
     star = Line2D([goal[0]], [goal[1]], color=INK, marker="*", markersize=19 * scale, zorder=9)
@@ -80,7 +81,7 @@ def draw_path(axes: Axes, positions: Array, scale: float = 1.0) -> None:
     axes.plot(x[marked], y[marked], color=INK, linestyle="none", marker="o", markersize=4.2 * scale, mew=0, zorder=7)
 
 
-def draw_plan(axes: Axes, plan: Plan, origin: Array, scale: float = 1.0) -> None:
+def draw_plan(axes: Axes, floor: FloorPlan, plan: Plan, origin: Array, scale: float = 1.0) -> None:
     """A plan made at `origin` [2], in m: its frames by noise level, their spread as a glow, rival candidates in grey.
 
     A frame's level is that of its noisiest stream.
@@ -90,7 +91,7 @@ def draw_plan(axes: Axes, plan: Plan, origin: Array, scale: float = 1.0) -> None
     rivals = [np.concatenate([path[:1], rival]) for rival in _rivals(plan)]
     grey = LineCollection(rivals, colors=CANDIDATE_COLOR, linewidths=0.9 * scale, alpha=0.4, zorder=2)
     axes.add_collection(grey, autolim=False)
-    _draw_glow(axes, path[1:], np.asarray(plan.spread[POSITION]), level[1:])
+    _draw_glow(axes, floor.cell_m, path[1:], np.asarray(plan.spread[POSITION]), level[1:])
     draw_levels(axes, path, level, scale)
 
 
@@ -118,17 +119,19 @@ def _rivals(plan: Plan) -> list[NDArray[np.float64]]:
     return [row[np.isfinite(row).all(axis=1)] for row in rows]
 
 
-def _draw_glow(axes: Axes, path: Array, spread: Array, level: Array) -> None:
+def _draw_glow(axes: Axes, cell_m: float, path: Array, spread: Array, level: Array) -> None:
     """At each place the normal density of the nearest frame, in standard deviations, in the colour of that frame."""
-    centre, width, level = (_denser(values) for values in (path, np.maximum(spread, _GLOW_LEAST_M), level[:, None]))
+    spread = np.maximum(spread, _GLOW_LEAST * cell_m)
+    centre, width, level = (_denser(values) for values in (path, spread, level[:, None]))
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    x = np.linspace(left, right, round((right - left) * _GLOW_PIXELS_PER_M), dtype=np.float32)[None, :, None]
-    y = np.linspace(top, bottom, round((top - bottom) * _GLOW_PIXELS_PER_M), dtype=np.float32)[:, None, None]
+    columns, rows = (round(side / cell_m * _GLOW_PIXELS) for side in (right - left, top - bottom))
+    x = np.linspace(left, right, columns, dtype=np.float32)[None, :, None]
+    y = np.linspace(top, bottom, rows, dtype=np.float32)[:, None, None]
     distance = ((x - centre[:, 0]) / width[:, 0]) ** 2 + ((y - centre[:, 1]) / width[:, 1]) ** 2
     nearest = distance.argmin(axis=2)
     image = NOISE_COLORS(NOISE_NORM(level[nearest, 0]))
     # A wide frame is fainter than a narrow one, as its density is.
-    ink = np.minimum(1.0, _GLOW_FULL_M / np.sqrt(width.prod(axis=1)))
+    ink = np.minimum(1.0, _GLOW_FULL * cell_m / np.sqrt(width.prod(axis=1)))
     image[..., 3] = 0.45 * ink[nearest] * np.exp(-0.5 * distance.min(axis=2))
     axes.imshow(image, extent=(left, right, bottom, top), interpolation="bilinear", zorder=3)
     axes.set_xlim(left, right)

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from forcing.envs.maze2d import MAZE_MAPS
 from forcing.eval.figures import (
     CAPTION_IN,
     EDGE_IN,
@@ -49,7 +48,7 @@ def draw_episode(task: Task, episode: Episode, path: Path) -> None:
     """
     plans = episode.trace.plans
     later = _later(plans, episode)
-    aspect, free = panel_aspect(MAZE_MAPS[task.maze]), WIDTH_IN - 2 * EDGE_IN
+    aspect, free = panel_aspect(task.floor_plan()), WIDTH_IN - 2 * EDGE_IN
     # Two panels above each other are as high as the large one beside them, captions included.
     small = (free - GAP_IN - (CAPTION_IN + GAP_IN) / aspect) / 3
     large = free - GAP_IN - small if later else free
@@ -83,7 +82,7 @@ def draw_run(task: Task, episodes: Sequence[Episode], path: Path) -> None:
         raise ValueError("a contact sheet needs at least 1 episode, got 0")
     shown = episodes[:SHEET_EPISODES]
     columns = min(SHEET_COLUMNS, len(shown))
-    rows, aspect = -(-len(shown) // columns), panel_aspect(MAZE_MAPS[task.maze])
+    rows, aspect = -(-len(shown) // columns), panel_aspect(task.floor_plan())
     width = (WIDTH_IN - 2 * EDGE_IN - (columns - 1) * GAP_IN) / columns
     pitch = width * aspect + CAPTION_IN + GAP_IN
     planned = any(episode.trace.plans for episode in shown)
@@ -115,14 +114,14 @@ def _later(plans: Sequence[Plan], episode: Episode) -> list[Plan]:
 def _draw_panel(axes: Axes, task: Task, episode: Episode, plan: Plan | None, driven: int, width: float) -> None:
     """The plan, and the first `driven` positions, in axes of `width` inches."""
     made_at = plan.made_at_step if plan else 0
-    maze_map = MAZE_MAPS[task.maze]
+    floor = task.floor_plan()
     # Marks shrink with the maze, but stay readable.
-    scale = float(np.clip(1.5 * width / len(maze_map[0]), 0.5, 1.0))
-    draw_maze(axes, maze_map)
+    scale = float(np.clip(1.5 * width / len(floor.cells[0]), 0.5, 1.0))
+    draw_maze(axes, floor)
     if plan is not None:
-        draw_plan(axes, plan, episode.positions[made_at], scale)
+        draw_plan(axes, floor, plan, episode.positions[made_at], scale)
     draw_path(axes, episode.positions[:driven], scale)
-    draw_ends(axes, episode.positions[made_at], episode.goal, scale)
+    draw_ends(axes, floor, episode.positions[made_at], episode.goal, scale)
 
 
 def _marks() -> list[Line2D]:

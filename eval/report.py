@@ -23,6 +23,8 @@ def build_report(
 ) -> Report:
     """Means with their standard errors over episodes, and a record of each episode.
 
+    success_rate: over episodes, which is the mean over goals of fixed number if each had as many episodes;
+    success_interval: 95 % by Wilson. goals: the same for each goal of fixed number, none if the task has none.
     Raises ValueError without episodes.
     """
     if not episodes:
@@ -41,8 +43,9 @@ def build_report(
         "return_sem": _sem(returns),
         "normalized_mean": float(np.mean(normalized)),
         "normalized_sem": _sem(normalized),
-        "success_rate": float(np.mean([episode.success for episode in episodes])),
+        **_successes(episodes),
         "steps_to_goal_mean": float(np.mean(reached)) if reached else None,
+        "goals": _by_goal(episodes),
         "plans_per_episode": len(plan_ms) / len(episodes),
         "plan_ms_p50": float(np.percentile(plan_ms, 50)) if plan_ms else None,
         "plan_ms_p99": float(np.percentile(plan_ms, 99)) if plan_ms else None,
@@ -57,10 +60,41 @@ def _sem(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
+def _successes(episodes: Sequence[Episode]) -> Report:
+    reached = sum(episode.success for episode in episodes)
+    return {
+        "success_rate": reached / len(episodes),
+        "success_interval": list(wilson_interval(reached, len(episodes))),
+    }
+
+
+def _by_goal(episodes: Sequence[Episode]) -> list[Report]:
+    numbers = sorted({episode.goal_number for episode in episodes if episode.goal_number is not None})
+    found = []
+    for number in numbers:
+        of_goal = [episode for episode in episodes if episode.goal_number == number]
+        found.append({"goal": number, "episodes": len(of_goal), **_successes(of_goal)})
+    return found
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Limits between which the probability of success lies, at 95 % confidence for the z given.
+
+    Wilson (1927), Journal of the American Statistical Association 22, Eq. 10. Raises ValueError without trials.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"successes must be between 0 and trials, which must be at least 1, got {successes}, {trials}")
+    share, weight = successes / trials, z * z / trials
+    centre = (share + weight / 2) / (1 + weight)
+    half = float(np.sqrt(weight * share * (1 - share) + weight * weight / 4)) / (1 + weight)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def _record(episode: Episode) -> dict[str, Any]:
     return {
         "episode": episode.index,
         "seed": episode.seed,
+        **({} if episode.goal_number is None else {"goal_number": episode.goal_number}),
         "return": episode.episode_return,
         "normalized": episode.normalized,
         "success": episode.success,
@@ -78,15 +112,16 @@ def write_report(report: Report | Sequence[Report], path: Path) -> None:
 
 
 def table_of(reports: Sequence[Report]) -> Table:
-    """One row a report, 80 columns wide: episodes, return and D4RL's score ± standard error, success rate, steps to the
-    goal, plan ms p50/p99."""
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for column in ("task", "policy", "n", "return", "score", "succ", "steps", "plan ms"):
-        table.add_column(column, justify="left" if column in ("task", "policy") else "right", no_wrap=True)
+    """One row a report, 80 columns wide: episodes, return and the task's score ± standard error, success rate, steps to
+    the goal, plan ms p50/p99. A task that all of them share is the title."""
+    tasks = {row["task"] for row in reports}
+    table = Table(title=tasks.pop() if len(tasks) == 1 else None, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    names = ("task", "policy") if tasks else ("policy",)
+    for column in (*names, "n", "return", "score", "succ", "steps", "plan ms"):
+        table.add_column(column, justify="left" if column in names else "right", no_wrap=True)
     for row in reports:
         table.add_row(
-            row["task"],
-            row["policy"],
+            *(row[name] for name in names),
             str(row["episodes"]),
             plus_minus(row["return_mean"], row["return_sem"], digits=0),
             plus_minus(row["normalized_mean"], row["normalized_sem"]),
@@ -94,6 +129,17 @@ def table_of(reports: Sequence[Report]) -> Table:
             "-" if row["steps_to_goal_mean"] is None else f"{row['steps_to_goal_mean']:.0f}",
             "-" if row["plan_ms_p50"] is None else f"{row['plan_ms_p50']:.0f}/{row['plan_ms_p99']:.0f}",
         )
+    return table
+
+
+def goals_table(report: Report) -> Table:
+    """One row for each goal of fixed number, one for all: episodes, success rate, its 95 % interval."""
+    table = Table(title=f"{report['policy']}, by goal", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("goal", "n", "succ", "95 %"):
+        table.add_column(column, justify="right")
+    for row in [*report["goals"], {**report, "goal": "all"}]:
+        low, high = row["success_interval"]
+        table.add_row(str(row["goal"]), str(row["episodes"]), f"{row['success_rate']:.3f}", f"{low:.3f} to {high:.3f}")
     return table
 
 

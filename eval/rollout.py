@@ -52,7 +52,7 @@ class Episode:
     """One finished episode.
 
     positions: [T + 1, 2] in m. actions: [T, 2]. success: the goal was reached at some step; steps_to_goal: the first
-    such step, None if never.
+    such step, None if never. goal_number: which of the task's numbered goals it was, None if it has none.
     """
 
     index: int
@@ -65,13 +65,14 @@ class Episode:
     positions: NDArray[np.float64]
     actions: NDArray[np.float32]
     trace: Trace
+    goal_number: int | None = None
 
 
 def run_episode(task: Task, driver: Driver, index: int, seed: int) -> Episode:
     """Episode `index` of a run, from environment and session seed `seed + index`; ended with the driver as well."""
     env = task.make()
     try:
-        observation, _ = env.reset(seed=seed + index)
+        observation = task.reset(env, index, seed + index)
         trace, goal = driver.begin(observation, seed + index), task.goal(observation)
         positions, actions, rewards = [task.observe(observation)["position"]], [], []
         done = False
@@ -97,6 +98,7 @@ def run_episode(task: Task, driver: Driver, index: int, seed: int) -> Episode:
         positions=np.array(positions),
         actions=np.array(actions, dtype=np.float32),
         trace=trace,
+        goal_number=task.goal_number(index),
     )
 
 

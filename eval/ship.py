@@ -52,11 +52,15 @@ def ship(
     folder = SHIPPED / name
     folder.mkdir(parents=True, exist_ok=True)
     save_policy(folder / FILE_NAME, file.preset, file.spec, file.normaliser, file.weights, card)
-    (folder / "README.md").write_text(_readme(policy, card, reports))
+    (folder / "README.md").write_text(_readme(policy, card, reports, _scores(name)))
     console.print(f"shipped: {folder}")
 
 
-def _readme(policy: Policy, card: dict[str, Any], reports: list[Report]) -> str:
+def _scores(name: str) -> str:
+    return " and ".join(sorted({task.score for task in TASKS.values() if task.policy == name}))
+
+
+def _readme(policy: Policy, card: dict[str, Any], reports: list[Report], score: str) -> str:
     provenance = card["data_provenance"]
     device = f"on {card['device'].upper()}, " if "device" in card else ""
     rows = [
@@ -81,7 +85,7 @@ def _readme(policy: Policy, card: dict[str, Any], reports: list[Report]) -> str:
         "|---|---|---|---|---|",
         *rows,
         "",
-        "Mean and standard error over episodes that nothing was tuned on; D4RL's score.",
+        f"Mean and standard error over episodes that nothing was tuned on; {score}.",
     ]
     return "\n".join(lines) + "\n"
 

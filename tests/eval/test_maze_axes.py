@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from forcing.envs.maze2d import MAZE_MAPS
+from forcing.envs.maze2d import MAZE_MAPS, floor_plan
 from forcing.eval.maze_axes import NOISE_COLORS, draw_ends, draw_maze, draw_path, draw_plan, panel_aspect
 from forcing.policy.types import Array, Plan
 
@@ -21,10 +21,10 @@ Sample = Callable[[float, float], Pixel]
 
 def maze_axes(maze: str = "medium") -> Axes:
     """Axes without margin, 100 pixels or more to the metre."""
-    aspect = panel_aspect(MAZE_MAPS[maze])
+    aspect = panel_aspect(floor_plan(maze))
     figure = Figure(figsize=(6, round(600 * aspect) / 100), dpi=200)
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_maze(axes, MAZE_MAPS[maze])
+    draw_maze(axes, floor_plan(maze))
     return axes
 
 
@@ -95,7 +95,7 @@ def test_a_metre_is_as_long_upwards_as_sideways_in_an_oblong_maze() -> None:
 
 def test_the_goal_is_dark_and_the_robot_a_white_disc_with_a_dark_rim() -> None:
     axes = maze_axes()
-    draw_ends(axes, np.array([0.5, 2.5]), np.array([2.5, -2.5]))
+    draw_ends(axes, floor_plan("medium"), np.array([0.5, 2.5]), np.array([2.5, -2.5]))
     at = sampler(axes)
     assert at(2.5, -2.5) == INK
     assert at(0.5, 2.5) == WHITE  # in a wall, which is grey
@@ -115,7 +115,7 @@ def test_the_driven_path_is_a_thin_dark_line_with_a_dot_every_twenty_steps() -> 
 def test_each_planned_frame_has_the_colour_of_its_noise_level() -> None:
     frames, level = np.array([[-2.5, 2.5], [-2.0, 2.5], [-1.5, 2.5]]), np.array([0.0, 0.5, 1.0])
     axes = maze_axes()
-    draw_plan(axes, plan_through(frames, level[:, None]), np.array([-2.5, 1.5]))
+    draw_plan(axes, floor_plan("medium"), plan_through(frames, level[:, None]), np.array([-2.5, 1.5]))
     at = sampler(axes)
     for (x, y), expected in zip(frames, level, strict=True):
         assert close(at(x, y), plasma(expected)), expected
@@ -123,7 +123,12 @@ def test_each_planned_frame_has_the_colour_of_its_noise_level() -> None:
 
 def test_a_frame_counts_as_noisy_as_its_noisiest_stream() -> None:
     axes = maze_axes()
-    draw_plan(axes, plan_through(np.array([[-2.0, 2.5]]), np.array([[0.0, 1.0, 0.25]])), np.array([-2.5, 2.5]))
+    draw_plan(
+        axes,
+        floor_plan("medium"),
+        plan_through(np.array([[-2.0, 2.5]]), np.array([[0.0, 1.0, 0.25]])),
+        np.array([-2.5, 2.5]),
+    )
     assert close(sampler(axes)(-2.0, 2.5), plasma(1.0))
 
 
@@ -138,7 +143,7 @@ def test_a_wide_spread_tints_the_floor_further_from_the_plan_than_a_narrow_one()
     tint = {}
     for spread in (0.05, 0.3):
         axes = maze_axes()
-        draw_plan(axes, plan_through(frames, np.zeros((8, 1)), spread), frames[0])
+        draw_plan(axes, floor_plan("medium"), plan_through(frames, np.zeros((8, 1)), spread), frames[0])
         at = sampler(axes)
         tint[spread] = 255 - at(-2.0, 2.3)[0], 255 - at(-2.0, 2.1)[0]
     assert tint[0.05][0] == 0
@@ -150,7 +155,7 @@ def test_candidates_that_lost_are_faint_grey_up_to_their_own_horizon() -> None:
     frames = np.array([[-2.5, 2.5], [-1.5, 2.5]])
     rivals = np.array([[[-2.5, 1.5], [-1.5, 1.5]], [[-2.5, 2.0], [np.nan, np.nan]]])
     axes = maze_axes()
-    draw_plan(axes, plan_through(frames, np.zeros((2, 1)), rivals=rivals), np.array([-2.5, 2.75]))
+    draw_plan(axes, floor_plan("medium"), plan_through(frames, np.zeros((2, 1)), rivals=rivals), np.array([-2.5, 2.75]))
     red, green, blue = sampler(axes)(-2.0, 1.5)
     assert 190 < red <= green <= blue < 240
     assert sampler(axes)(-2.0, 2.0) == WHITE
@@ -161,7 +166,7 @@ def test_only_the_cheapest_candidates_are_drawn_when_there_are_many() -> None:
     heights = np.linspace(1.1, 2.7, 20)
     rivals = np.array([[[-2.5, y], [-1.5, y]] for y in heights])
     axes = maze_axes()
-    draw_plan(axes, plan_through(frames, np.zeros((2, 1)), rivals=rivals), np.array([-2.5, 2.9]))
+    draw_plan(axes, floor_plan("medium"), plan_through(frames, np.zeros((2, 1)), rivals=rivals), np.array([-2.5, 2.9]))
     at = sampler(axes)
     seen = [at(-1.7, y) != WHITE for y in heights]
     # Costs fall with the index: the last twelve are the cheapest.
