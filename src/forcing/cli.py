@@ -245,7 +245,7 @@ def evaluate(
     """Score a policy on a task, beside the yardsticks that have no planner.
 
     Args:
-        task: such as maze2d-medium-multi.
+        task: such as maze2d-medium-multi; ogbench-pointmaze-giant-stitch and its kin take their five goals in turn.
         policy: shipped policy, folder, or yardstick (straight, expert); the one shipped for the task if not given.
         url: of a server that serves the policy; in this process if not given.
         episodes: how many.
