@@ -17,6 +17,7 @@ from forcing.policy.guidance import Guidance
 from forcing.policy.objectives import Objective, Obstacles, avoid, reach, smooth, sooner, weighted_sum
 from forcing.policy.sampler import Model, PlanState, denoise_step
 from forcing.policy.schedules import Schedule
+from forcing.policy.search import SearchConfig, search
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Array, Plan
 
@@ -35,8 +36,8 @@ class PlannerConfig:
     units: the largest disagreement between planned positions and velocities from one frame to the next, and the
     distance between the plan's end and the goal. hold_distance: nearer to the goal than this, a plan that ends there
     is kept. These three are a fifth of the goal stream's standard deviation if None. replan_steps: control steps
-    after which a plan is made anew. history_frames: observed frames that the planner is shown, the newest alone by
-    default.
+    after which a plan is made anew. search: a tree search in place of independent samples, which then number its
+    roots. history_frames: observed frames that the planner is shown, the newest alone by default.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.5))
@@ -54,6 +55,7 @@ class PlannerConfig:
     hold_distance: float | None = None
     replan_steps: int = 32
     history_frames: int = 1
+    search: SearchConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("samples", "replan_steps", "history_frames", "passes", "rollout_steps"):
@@ -89,6 +91,16 @@ class PlanRequest:
     obstacles: Obstacles | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Every row as a plan: decoded streams [B, F, *shape], start [B, *shape]; candidates, costs: see `Plan`."""
+
+    decoded: Mapping[str, Array]
+    start: Mapping[str, Array]
+    candidates: Array
+    costs: NDArray[np.float64]
+
+
 class Planner:
     """Samples candidate plans with a model and picks one."""
 
@@ -103,15 +115,28 @@ class Planner:
 
     def plan(self, request: PlanRequest) -> Plan:
         """The chosen plan. Raises FloatingPointError if the model's guess is not finite."""
-        passes = -1
-        for state in self.sampling(request):  # noqa: B007  # the last state is wanted
-            passes += 1
-        if state.x0_hat is None or not bool(torch.isfinite(state.x0_hat).all()):
-            raise FloatingPointError(
-                "the denoiser's guess is not finite: an observation or the goal is far from the recordings, "
-                "or the policy's weights are damaged"
-            )
-        return self._choose(request, state, self.horizons(request), passes)
+        if self.config.search is not None:
+            return self._choose(request, *self._search(request, self.config.search))
+        guide, previous, passes = self._guide(request), None, 0
+        for state in self.sampling(request):
+            if previous is not None:
+                passes += 1 + (0 if guide is None else guide.passes(previous, state.levels < previous.levels))
+            previous = state
+        return self._choose(request, state, passes)
+
+    def _search(self, request: PlanRequest, config: SearchConfig) -> tuple[PlanState, int]:
+        """The best rows that a search finds, and the network passes it took."""
+        roots = self._start(request)
+        found = search(
+            self.model,
+            roots,
+            self._depth(roots),
+            self._levels_at,
+            lambda state: self._judge(request, state).costs,
+            config,
+            self._guide(request),
+        )
+        return found.state, found.passes
 
     def horizons(self, request: PlanRequest) -> NDArray[np.int64]:
         """[C] plan tokens of each candidate."""
@@ -122,17 +147,17 @@ class Planner:
 
     def sampling(self, request: PlanRequest) -> Iterator[PlanState]:
         """The candidates from pure noise to the plan, a state after each network pass; rows as in `horizons`."""
-        generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step) % 2**63)
-        state = self._start(request, torch.from_numpy(self.horizons(request)), generator)
-        guide = self._guide(request)
+        state, guide = self._start(request), self._guide(request)
         yield state
-        for levels in self._levels(state):
-            state = denoise_step(self.model, state, levels, guide)
+        for row in range(1, self._depth(state) + 1):
+            state = denoise_step(self.model, state, self._levels_at(state, row), guide)
             yield state
 
-    def _start(self, request: PlanRequest, horizons: Tensor, generator: torch.Generator) -> PlanState:
+    def _start(self, request: PlanRequest) -> PlanState:
         """History and goal at their levels, everything else pure noise."""
         layout, tokenizer = self.tokenizer.layout, self.tokenizer
+        generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step) % 2**63)
+        horizons = torch.from_numpy(self.horizons(request))
         batch, length = len(horizons), layout.history + int(horizons.max()) + 1
         tokens = torch.randn(batch, length, tokenizer.width, generator=generator)
         levels = torch.ones(batch, length, len(tokenizer.streams))
@@ -170,46 +195,63 @@ class Planner:
         objective = weighted_sum(*wanted)
         return Guidance(objective=objective, futures=config.futures, rollout_steps=config.rollout_steps)
 
-    def _levels(self, state: PlanState) -> Iterator[Tensor]:
-        """[C, L, S] levels of each row of the scheduling matrix after the first, as many as there are passes."""
-        history = self.tokenizer.layout.history
-        plans = (state.lengths - history - 1).tolist()
-        matrices = {plan: self.config.schedule.matrix(plan) for plan in set(plans)}
-        passes = max(len(matrix) for matrix in matrices.values()) - 1
-        for row in range(1, min(passes, self.config.passes or passes) + 1):
-            levels = state.levels.clone()
-            for index, plan in enumerate(plans):
-                matrix = matrices[plan]
-                column = torch.from_numpy(matrix[min(row, len(matrix) - 1)])
-                levels[index, history : history + plan] = column[:, None]
-            yield levels
+    def _depth(self, state: PlanState) -> int:
+        """Network passes from pure noise to the plans: rows of the longest one's scheduling matrix, as many as asked
+        for."""
+        rows = max(len(self.config.schedule.matrix(int(plan))) for plan in torch.unique(self._horizons(state))) - 1
+        return min(rows, self.config.passes or rows)
 
-    def _choose(self, request: PlanRequest, state: PlanState, horizons: NDArray[np.int64], passes: int) -> Plan:
-        assert state.x0_hat is not None
-        layout, name = self.tokenizer.layout, self._shown_name
-        decoded = self.tokenizer.decode(state.x0_hat[:, layout.history : -1])
-        past = self.tokenizer.decode(state.x0_hat[:, : layout.history])
-        start = {stream.name: past[stream.name][:, -1] for stream in self.tokenizer.spec.of_role("observation")}
-        steps = np.arange(1, int(horizons.max()) * layout.frames + 1) * layout.stride
-        unused = steps[None, :] > horizons[:, None] * layout.token_steps
-        candidates = np.where(unused[..., None], np.nan, decoded[name].reshape(*unused.shape, -1))
-        costs = self._costs(request, decoded, start, candidates, unused, horizons)
-        chosen = int(np.argmin(costs))
+    def _levels_at(self, state: PlanState, row: int) -> Tensor:
+        """[B, L, S] levels of each of the state's rows at a row of its scheduling matrix, the last one once that is
+        over."""
+        history, levels = self.tokenizer.layout.history, state.levels.clone()
+        horizons = self._horizons(state)
+        for plan in torch.unique(horizons).tolist():
+            matrix = self.config.schedule.matrix(plan)
+            column = torch.from_numpy(matrix[min(row, len(matrix) - 1)])
+            levels[horizons == plan, history : history + plan] = column[:, None]
+        return levels
+
+    def _horizons(self, state: PlanState) -> Tensor:
+        """[B] plan tokens of each row."""
+        return state.lengths - self.tokenizer.layout.history - 1
+
+    def _choose(self, request: PlanRequest, state: PlanState, passes: int) -> Plan:
+        layout, horizons = self.tokenizer.layout, self._horizons(state).numpy()
+        judged = self._judge(request, state)
+        chosen = int(np.argmin(judged.costs))
         frames = int(horizons[chosen]) * layout.frames
         siblings = np.flatnonzero(horizons == horizons[chosen])
         level = state.levels[chosen, layout.history : layout.history + int(horizons[chosen])]
         return Plan(
             made_at_step=request.step,
-            start={key: values[chosen] for key, values in start.items()},
-            steps=steps[:frames],
-            streams={key: values[chosen, :frames] for key, values in decoded.items()},
+            start={key: values[chosen] for key, values in judged.start.items()},
+            steps=np.arange(1, frames + 1) * layout.stride,
+            streams={key: values[chosen, :frames] for key, values in judged.decoded.items()},
             level=level.repeat_interleave(layout.frames, dim=0).numpy(),
-            spread={key: values[siblings, :frames].std(axis=0) for key, values in decoded.items()},
-            candidates=candidates,
-            costs=costs,
+            spread={key: values[siblings, :frames].std(axis=0) for key, values in judged.decoded.items()},
+            candidates=judged.candidates,
+            costs=judged.costs,
             chosen=chosen,
             passes=passes,
         )
+
+    def _judge(self, request: PlanRequest, state: PlanState) -> "_Judged":
+        """What the model's guess of each row is worth as a plan. Raises FloatingPointError if it is not finite."""
+        if state.x0_hat is None or not bool(torch.isfinite(state.x0_hat).all()):
+            raise FloatingPointError(
+                "the denoiser's guess is not finite: an observation or the goal is far from the recordings, "
+                "or the policy's weights are damaged"
+            )
+        layout, horizons = self.tokenizer.layout, self._horizons(state).numpy()
+        decoded = self.tokenizer.decode(state.x0_hat[:, layout.history : -1])
+        past = self.tokenizer.decode(state.x0_hat[:, : layout.history])
+        start = {stream.name: past[stream.name][:, -1] for stream in self.tokenizer.spec.of_role("observation")}
+        frames = (state.x0_hat.shape[1] - layout.history - 1) * layout.frames
+        unused = np.arange(frames) >= horizons[:, None] * layout.frames
+        candidates = np.where(unused[..., None], np.nan, decoded[self._shown_name].reshape(*unused.shape, -1))
+        costs = self._costs(request, decoded, start, candidates, unused, horizons)
+        return _Judged(decoded, start, candidates, costs)
 
     def _costs(
         self,
@@ -220,7 +262,10 @@ class Planner:
         unused: NDArray[np.bool_],
         horizons: NDArray[np.int64],
     ) -> NDArray[np.float64]:
-        """[C] steps to arrive, plus a large penalty for each tolerance by which a candidate is infeasible."""
+        """[C] steps to arrive, plus a large penalty for each tolerance by which a candidate is infeasible.
+
+        Inside an obstacle it costs that penalty besides, and once more for each radius by which it is inside.
+        """
         layout = self.tokenizer.layout
         steps = horizons * float(layout.token_steps)
         # The longest horizon's steps for each tolerance by which a plan is infeasible.
@@ -234,6 +279,9 @@ class Planner:
         if residual is not None:
             worst = np.where(unused, 0, residual).max(axis=1)
             cost += penalty * np.maximum(0, worst / self.kinematic_tolerance - 1)
+        if request.obstacles is not None:
+            inside = obstacle_depth(request.obstacles, candidates)
+            cost += penalty * np.where(inside > 0, 1 + inside, 0)  # more than any plan that stays out
         return np.asarray(cost, dtype=np.float64)
 
     @property
@@ -280,3 +328,14 @@ def kinematic_residual(
     dt_s = tokenizer.layout.stride / spec.control_hz
     expected = position[:, :-1] + dt_s * 0.5 * (velocity[:, :-1] + velocity[:, 1:])
     return np.asarray(np.linalg.norm(position[:, 1:] - expected, axis=-1), dtype=np.float64)
+
+
+def obstacle_depth(obstacles: Obstacles, places: Array) -> NDArray[np.float64]:
+    """[C] radii by which the deepest of each candidate's frames is inside an obstacle, 0 if none is.
+
+    places: [C, F, d], NaN where a candidate has no frame, in the obstacles' units. What lies between frames is not
+    looked at.
+    """
+    apart = np.linalg.norm(places[:, :, None] - np.asarray(obstacles.centres), axis=-1)
+    depth = 1 - apart / np.asarray(obstacles.radii)
+    return np.asarray(np.fmax(depth, 0).max(axis=(1, 2), initial=0), dtype=np.float64)
