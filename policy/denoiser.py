@@ -6,21 +6,30 @@ of sampling.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from forcing.policy.noise import NoiseSchedule
+from forcing.policy.targets import Target, to_x0
+
+Kind = Literal["transformer", "recurrent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoiserConfig:
-    """Size and kind of a transformer denoiser.
+    """Size and kind of a denoiser.
 
-    width: model dimension. depth: blocks. heads: attention heads, a divisor of width. causal: a token sees only
-    itself, earlier tokens and the goal.
+    kind: `transformer`, or `recurrent`, a latent carried through time. target: what the network's raw output is, see
+    `targets.to_x0`; the denoiser itself always returns clean tokens. width: model dimension. depth: blocks, or layers
+    of recurrent units. heads: attention heads of a transformer, a divisor of width. causal: a token of a transformer
+    sees only itself, earlier tokens and the goal; a recurrent denoiser is so in any case.
     """
+
+    kind: Kind = "transformer"
+    target: Target = "x0"
 
     width: int = 96
     depth: int = 4
@@ -31,8 +40,17 @@ class DenoiserConfig:
         for name in ("width", "depth", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.width % self.heads:
+        for name, known in (("kind", get_args(Kind)), ("target", get_args(Target))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.kind == "transformer" and self.width % self.heads:
             raise ValueError(f"heads must divide width {self.width}, got {self.heads}")
+
+
+def level_features(levels: Tensor, schedule: NoiseSchedule) -> Tensor:
+    """[B, L, 4 S] what a network is told of the levels [B, L, S]."""
+    alpha_bar = schedule.alpha_bar(levels)
+    return torch.cat([levels, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), (levels >= 1).to(levels.dtype)], dim=-1)
 
 
 class Block(nn.Module):
@@ -63,10 +81,13 @@ class TransformerDenoiser(nn.Module):
     input to the output by its share of signal carries the noise through (docs/experiments.md).
     """
 
+    features: Tensor
+
     def __init__(self, config: DenoiserConfig, features: Tensor, max_length: int, schedule: NoiseSchedule) -> None:
         """features: [D] index of each feature's stream."""
         super().__init__()
         self.config, self.schedule, self.max_length = config, schedule, max_length
+        self.register_buffer("features", features, persistent=False)
         width, streams = config.width, int(features.max()) + 1
         self.embed = nn.Linear(3 * len(features), width)
         self.embed_level = nn.Sequential(nn.Linear(4 * streams, width), nn.SiLU(), nn.Linear(width, width))
@@ -92,13 +113,17 @@ class TransformerDenoiser(nn.Module):
         goal = (remaining == 0) & real
         hidden = self.embed(self._with_neighbours(inputs, goal))
         hidden = (
-            hidden + self.embed_level(self._level_features(levels)) + self.from_start(index) + self.from_end(remaining)
+            hidden
+            + self.embed_level(level_features(levels, self.schedule))
+            + self.from_start(index)
+            + self.from_end(remaining)
         )
         visible = self._visible(real, goal)
         for block in self.blocks:
             hidden = block(hidden, visible)
-        x0_hat: Tensor = self.head(self.norm(hidden))
-        return x0_hat
+        output = self.head(self.norm(hidden))
+        alpha_bar = self.schedule.alpha_bar(levels[..., self.features])
+        return to_x0(output, inputs, alpha_bar, self.config.target)
 
     def _with_neighbours(self, x: Tensor, goal: Tensor) -> Tensor:
         before = functional.pad(x, (0, 0, 1, 0))[:, :-1]
@@ -107,10 +132,6 @@ class TransformerDenoiser(nn.Module):
             # All see the goal: what it knew of the last plan token, the first would know too.
             before, after = torch.where(goal[..., None], 0.0, before), torch.zeros_like(x)
         return torch.cat([before, x, after], dim=-1)
-
-    def _level_features(self, levels: Tensor) -> Tensor:
-        alpha_bar = self.schedule.alpha_bar(levels)
-        return torch.cat([levels, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), (levels >= 1).to(levels.dtype)], dim=-1)
 
     def _visible(self, real: Tensor, goal: Tensor) -> Tensor | None:
         """[B, 1, L, L] which token (last axis) each token may look at; None where all may see all."""

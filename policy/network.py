@@ -4,13 +4,15 @@ from torch import nn
 
 from forcing.policy.denoiser import TransformerDenoiser
 from forcing.policy.preset import Preset
+from forcing.policy.recurrent import RecurrentDenoiser
 from forcing.policy.sampler import Model
 from forcing.policy.tokens import Tokenizer
 
 
 def build_denoiser(preset: Preset, tokenizer: Tokenizer) -> nn.Module:
     """An untrained denoiser; its weights come from torch's global generator."""
-    return TransformerDenoiser(preset.denoiser, tokenizer.stream_of_feature, preset.layout.max_length, preset.noise)
+    kind = RecurrentDenoiser if preset.denoiser.kind == "recurrent" else TransformerDenoiser
+    return kind(preset.denoiser, tokenizer.stream_of_feature, preset.layout.max_length, preset.noise)
 
 
 def as_model(preset: Preset, tokenizer: Tokenizer, denoiser: nn.Module) -> Model:

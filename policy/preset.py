@@ -1,6 +1,7 @@
 """Everything that decides how a policy is built, trained and used, apart from the data; presets are named instances."""
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.levels import LevelMix
@@ -8,6 +9,7 @@ from forcing.policy.noise import NoiseSchedule
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.tokens import TokenLayout
 from forcing.policy.tracker import TrackerConfig
+from forcing.policy.weights import Weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +18,9 @@ class OptimiserConfig:
 
     batch_tokens: tokens in a batch, windows of one length each. learning_rate: AdamW's, after `warmup_steps` and
     until the share `constant` of the run is over, then falling linearly to 0. ema: decay of the averaged weights per
-    step. snr_cap: loss weight is min(1 + signal-to-noise ratio, snr_cap), so that it never vanishes at high noise.
-    clip: largest gradient norm. validation: share of episodes kept from training.
+    step. weight: of an error by its noise level, see `weights.loss_weight`; by default min(1 + signal-to-noise ratio,
+    snr_cap), which never vanishes at high noise. snr_cap: largest weight, of all kinds but `uniform`.
+    clip: largest gradient norm.
     """
 
     batch_tokens: int = 512
@@ -26,6 +29,7 @@ class OptimiserConfig:
     warmup_steps: int = 200
     constant: float = 0.6
     ema: float = 0.998
+    weight: Weight = "snr_plus_one"
     snr_cap: float = 5.0
     clip: float = 1.0
 
@@ -36,6 +40,8 @@ class OptimiserConfig:
         for name in ("learning_rate", "snr_cap", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.weight not in get_args(Weight):
+            raise ValueError(f"weight must be one of {', '.join(get_args(Weight))}, got {self.weight!r}")
         if not 0 < self.constant < 1:
             raise ValueError(f"constant must be above 0 and below 1, got {self.constant}")
         if not 0 <= self.ema < 1:

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from forcing.policy.checkpoint import TrainingState, load_training_state, save_policy, save_training_state
+from forcing.policy.config import from_json
 from forcing.policy.levels import SequenceShape, draw_levels
 from forcing.policy.network import build_denoiser
 from forcing.policy.preset import Preset
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.types import WindowSource
+from forcing.policy.weights import loss_weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +63,8 @@ class Interrupted(RuntimeError):
 def training_loss(trainer: "Trainer", clean: Tensor, generator: torch.Generator) -> Tensor:
     """Weighted mean square error of x0_hat over all noisy features; `clean` is [B, L, D].
 
-    Weight min(1 + SNR, cap): min-SNR's usual form leaves the levels untrained at which routes are decided. Features
-    without a target (the goal token has only the goal stream) and clean features do not count.
+    The weights are `loss_weight`'s and act on the clean token, whatever the network's target is. Features without a
+    target (the goal token has only the goal stream) and clean features do not count.
     """
     tokenizer, preset = trainer.tokenizer, trainer.preset
     batch, length, _ = clean.shape
@@ -75,8 +77,8 @@ def training_loss(trainer: "Trainer", clean: Tensor, generator: torch.Generator)
     noisy = preset.noise.add_noise(clean, per_feature, noise)
     lengths = torch.full((batch,), length, device=trainer.device)
     x0_hat = trainer.denoiser(noisy, level, lengths)
-    alpha_bar = preset.noise.alpha_bar(per_feature)
-    weight = (1 / (1 - alpha_bar).clamp(min=1e-6)).clamp(max=preset.optimiser.snr_cap)
+    optimiser = preset.optimiser
+    weight = loss_weight(optimiser.weight, preset.noise.alpha_bar(level), optimiser.snr_cap)[..., features]
     counted = (per_feature > 0).to(weight)
     if tokenizer.goal_index is not None:
         counted[:, -1, features != tokenizer.goal_index] = 0
@@ -313,14 +315,22 @@ def _differences(saved: Any, now: Any, name: str) -> Iterator[tuple[str, Any, An
         yield name, saved, now
 
 
+def _with_defaults(part: Any, saved: Any, name: str) -> Any:
+    """`saved`, completed by today's defaults if it is the settings of a `part` of the preset."""
+    if not is_dataclass(part):
+        return saved
+    return json.loads(json.dumps(asdict(from_json(type(part), saved, name))))  # type: ignore[call-overload]
+
+
 def restore(trainer: Trainer, state: TrainingState, budget: Budget) -> None:
     """Sets the trainer to where `state` was taken.
 
     Raises ValueError, naming the setting and both values, if the state is of a run with another budget, seed, recipe
-    or data; what an older file does not tell is not compared.
+    or data; what an older file does not tell is not compared, and settings that it did not know have their defaults.
     """
     for key, now in _settings(trainer, budget).items():
-        for name, saved, present in _differences(state.facts.get(key, now), now, key):
+        then = _with_defaults(getattr(trainer.preset, key, None), state.facts.get(key, now), key)
+        for name, saved, present in _differences(then, now, key):
             raise ValueError(
                 f"{name} of the saved run is {saved!r}, of this one {present!r}; "
                 "resume with the settings and data it began with, or start a new run in another folder"

@@ -1,5 +1,8 @@
 """What a denoiser may see: padding never, the future only if it is not causal, the goal always."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -100,8 +103,24 @@ def test_too_long_a_sequence_is_refused() -> None:
     [
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"width": 10, "heads": 4}, "heads must divide width 10, got 4"),
+        ({"kind": "mamba"}, "kind must be one of transformer, recurrent, got 'mamba'"),
+        ({"target": "score"}, "target must be one of x0, eps, v, got 'score'"),
     ],
 )
-def test_a_size_that_cannot_be_built_is_refused(fields: dict[str, int], message: str) -> None:
+def test_a_size_that_cannot_be_built_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DenoiserConfig(**fields)  # type: ignore[arg-type]
+        DenoiserConfig(**fields)
+
+
+def test_a_network_asked_for_noise_or_v_still_returns_clean_tokens() -> None:
+    x, levels = _input(2, 6)
+    lengths = torch.tensor([6, 6])
+    raw = _denoiser(causal=False)(x, levels, lengths)
+    share = NoiseSchedule().alpha_bar(levels[..., FEATURES])
+    for target, clean in (
+        ("eps", (x - (1 - share).sqrt() * raw) / share.clamp(min=4e-5).sqrt()),
+        ("v", share.sqrt() * x - (1 - share).sqrt() * raw),
+    ):
+        denoiser = _denoiser(causal=False)
+        denoiser.config = replace(denoiser.config, target=target)
+        torch.testing.assert_close(denoiser(x, levels, lengths), clean)

@@ -105,6 +105,33 @@ def test_without_a_goal_stream_the_goal_token_says_nothing_at_all() -> None:
     assert bool((levels[:, -1] == 1).all())
 
 
+def test_teacher_forcing_is_clean_up_to_a_token_anywhere_and_pure_noise_behind_it() -> None:
+    body = _body(_draw(LevelMix(independent=0.0, shared=0.0, pyramid=0.0, next_token=1.0)))
+    assert bool((body == body[..., :1]).all())
+    clean, noise = (body[..., 0] == 0).sum(dim=1), (body[..., 0] == 1).sum(dim=1)
+    assert bool((clean + noise == PLAN - 1).all())
+    for token in range(PLAN):
+        _assert_share(clean == token, 1 / PLAN)
+    rows = torch.arange(DRAWS)
+    _assert_uniform(body[rows, clean, 0])
+    assert bool((body[..., 0].diff(dim=1) >= 0).all())
+
+
+def test_a_share_of_teacher_forcing_takes_its_windows_and_no_others() -> None:
+    mix = LevelMix(independent=0.3, shared=0.45, pyramid=0.0, next_token=0.25)
+    body = _body(_draw(mix))[..., 0]
+    forced = ((body == 0) | (body == 1)).sum(dim=1) >= PLAN - 1
+    _assert_share(forced, mix.next_token)
+
+
+def test_without_teacher_forcing_the_random_stream_is_what_it_was() -> None:
+    # Recorded before teacher forcing existed: policies trained then are trained the same way now.
+    generator = torch.Generator().manual_seed(5)
+    levels = draw_levels(LevelMix(), SHAPE, 64, PLAN, generator)
+    assert float(levels.double().sum()) == pytest.approx(667.8072409033775, abs=1e-9)
+    assert float(torch.rand(1, generator=generator)) == 0.4130271077156067
+
+
 def test_the_same_generator_draws_the_same_levels() -> None:
     assert torch.equal(_draw(), _draw())
 
@@ -114,7 +141,7 @@ def test_the_same_generator_draws_the_same_levels() -> None:
     [
         ({"history_clean": 1.2}, "history_clean must be from 0 to 1, got 1.2"),
         ({"goal_masked": float("nan")}, "goal_masked must be from 0 to 1, got nan"),
-        ({"independent": 0.5}, "independent, shared and pyramid must sum to 1"),
+        ({"independent": 0.5}, "independent, shared, pyramid and next_token must sum to 1, got 1.15"),
         ({"goal_clean": 0.7, "goal_masked": 0.4}, "goal_clean and goal_masked must sum to at most 1"),
     ],
 )

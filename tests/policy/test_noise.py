@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from forcing.policy.noise import NoiseSchedule, ddim_step
 
-KINDS = [NoiseSchedule(kind="linear"), NoiseSchedule(kind="cosine")]
+KINDS = [NoiseSchedule(kind="linear"), NoiseSchedule(kind="cosine"), NoiseSchedule(kind="sigmoid")]
 
 
 def test_the_linear_schedule_is_the_product_of_one_minus_ddpms_betas() -> None:
@@ -17,6 +17,20 @@ def test_the_linear_schedule_is_the_product_of_one_minus_ddpms_betas() -> None:
     level = torch.arange(1, 1000) / 1000
     alpha_bar = NoiseSchedule(kind="linear").alpha_bar(level).numpy()
     np.testing.assert_allclose(alpha_bar, product[:-1], atol=4e-3)
+
+
+def test_the_sigmoid_schedule_is_its_papers_formula() -> None:
+    # Jabri et al. (2022), appendix B: (s(end) - s(start + (end - start) t)) / (s(end) - s(start)), start -3, end 3.
+    level = torch.linspace(0, 1, 11, dtype=torch.float64)[:-1]
+    share = (torch.sigmoid(torch.tensor(3.0)) - torch.sigmoid(6 * level - 3)) / (
+        2 * torch.sigmoid(torch.tensor(3.0)) - 1
+    )
+    torch.testing.assert_close(NoiseSchedule(kind="sigmoid").alpha_bar(level), share, atol=1e-7, rtol=0)
+
+
+def test_an_unknown_kind_of_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="noise schedule must be linear, cosine, sigmoid, got 'square'"):
+        NoiseSchedule(kind="square")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("schedule", KINDS)

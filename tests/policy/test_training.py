@@ -405,6 +405,22 @@ def test_a_training_state_of_an_earlier_version_that_names_its_preset_alone_stil
     _assert_same_state(resumed, whole)
 
 
+def test_a_training_state_from_before_a_setting_existed_has_that_settings_default(
+    new_trainer: NewTrainer, tmp_path: Path
+) -> None:
+    whole, resumed = new_trainer(), new_trainer()
+    whole.advance(Budget(steps=2))
+    state = snapshot(whole, Budget(steps=2))
+    facts = {**state.facts, "levels": {k: v for k, v in state.facts["levels"].items() if k != "next_token"}}
+    save_training_state(TrainingState(tensors=state.tensors, facts=facts), tmp_path / "resume.safetensors")
+    forced = new_trainer(levels=LevelMix(pyramid=0.0, next_token=0.25))
+    with pytest.raises(ValueError, match=r"levels\.next_token of the saved run is 0\.0, of this one 0\.25"):
+        train(forced, Budget(steps=2), tmp_path, {}, resume=True)
+    train(resumed, Budget(steps=2), tmp_path, {}, resume=True)
+    whole.advance(Budget(steps=2))
+    _assert_same_state(resumed, whole)
+
+
 def test_half_of_the_histories_show_now_alone_and_the_others_any_part_of_the_past(
     new_trainer: NewTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
