@@ -82,8 +82,7 @@ def search(
     start: int | None = 1
     while start is not None:
         for row in range(start, depth):
-            children = tree.expand(row - 1)
-            if children is None or not tree.evaluate(row, children):
+            if not tree.descend(row):
                 return tree.found()
         start = tree.next_start()
     return tree.found()
@@ -130,23 +129,31 @@ class _Tree:
             self.open[row] = _best(both, self.width)
         return True
 
-    def expand(self, row: int) -> PlanState | None:
-        """Children of the best open nodes of a row, which are open no longer (roots stay); None if there are none."""
-        nodes = self.open[row]
-        if len(nodes.cost) == 0:
-            return None
-        following = self.levels_at(nodes.state, row + 1)
-        if row == 0:
-            parents = np.arange(len(nodes.cost))
-        else:
-            # Where nothing moves any more, children would be copies of each other.
-            moves = (following < nodes.state.levels).flatten(1).any(dim=1).numpy()
-            counts = np.where(moves, self.config.children, 1)
-            taken = int((np.cumsum(counts) - counts < self.width).sum())
-            parents = np.repeat(np.arange(taken), counts[:taken])[: self.width]
-            self.open[row] = nodes[np.arange(taken, len(nodes.cost))]
-        chosen = torch.from_numpy(parents)
-        return _children(self.model, _rows(nodes.state, chosen), following[chosen], self.config.eta)
+    def descend(self, row: int) -> bool:
+        """Fills a row with children of the best open nodes above, which are open no longer (roots stay).
+
+        False, and nothing done, if there are none or the budget does not allow it.
+        """
+        nodes = self.open[row - 1]
+        following = self.levels_at(nodes.state, row)
+        counts = np.where(self._branches(nodes.state.levels, following), self.config.children, 1)
+        if row == 1:
+            counts = np.ones_like(counts)
+        taken = int((np.cumsum(counts) - counts < self.width).sum())
+        parents = torch.from_numpy(np.repeat(np.arange(taken), counts[:taken])[: self.width])
+        if taken == 0:
+            return False
+        children = _children(self.model, _rows(nodes.state, parents), following[parents], self.config.eta)
+        if not self.evaluate(row, children):
+            return False
+        if row > 1:
+            self.open[row - 1] = nodes[np.arange(taken, len(nodes.cost))]
+        return True
+
+    def _branches(self, levels: Tensor, following: Tensor) -> NDArray[np.bool_]:
+        """[B] whether any noise enters on the way; where none does, children would be copies of each other."""
+        noisy = (following < levels) & (following > 0) & ((levels >= 1) | (self.config.eta > 0))
+        return noisy.flatten(1).any(dim=1).numpy()
 
     def next_start(self) -> int | None:
         """The row from which another descent still reaches the leaves, the nearest to the roots; None if none does."""
