@@ -46,16 +46,35 @@ Guide = Callable[[Model, PlanState, Tensor], Tensor]
 """(model, state, moving [B, L, S]) -> gradient of a log return with respect to the tokens, [B, L, D]."""
 
 
-def denoise_step(model: Model, state: PlanState, next_levels: Tensor, guide: Guide | None = None) -> PlanState:
+def stabilised(levels: Tensor, generated: Tensor, stabilisation: float) -> Tensor:
+    """[B, L, S] levels to declare: `stabilisation` where a token is clean because the sampler made it, else its own.
+
+    generated: bool, broadcast to `levels`, what the sampler made itself; what was observed stays declared as it is.
+    Chen et al. (2024), arXiv:2407.01392, section 3.3: taken for slightly noisy, errors of its own guesses are partly
+    disbelieved and do not pile up.
+    """
+    return torch.where(generated & (levels == 0), stabilisation, levels)
+
+
+def denoise_step(
+    model: Model, state: PlanState, next_levels: Tensor, guide: Guide | None = None, declared: Tensor | None = None
+) -> PlanState:
     """The state with every stream moved from its level to `next_levels` [B, L, S] by DDIM.
+
+    declared: [B, L, S] levels that the network is told instead of the state's own, none below it (see `stabilised`).
+    Values that are declared noisier are shrunk to what is left of the signal there, as a noisy observation is, but get
+    no noise.
 
     With `guide`, the score of each moving token is shifted by the guide's gradient (Dhariwal and Nichol 2021,
     arXiv:2105.05233, Algorithm 2, written for x0: x0' = x0 + (1 - alpha_bar) / sqrt(alpha_bar) grad). Raises
-    ValueError if a level rises.
+    ValueError if a level rises, or is declared lower than it is.
     """
     level, next_level = state.levels[..., model.features], next_levels[..., model.features]
     with torch.no_grad():
-        x0_hat = model.denoise(state.tokens, state.levels, state.lengths)
+        if declared is None:
+            x0_hat = model.denoise(state.tokens, state.levels, state.lengths)
+        else:
+            x0_hat = model.denoise(_shrunk(model, state, declared), declared, state.lengths)
     # What is known is not guessed anew.
     x0_hat = torch.where(level > 0, x0_hat, state.tokens)
     if guide is not None:
@@ -66,3 +85,12 @@ def denoise_step(model: Model, state: PlanState, next_levels: Tensor, guide: Gui
         x0_hat = x0_hat + scale * gradient
     tokens = ddim_step(state.tokens, x0_hat, level, next_level, model.schedule)
     return replace(state, tokens=tokens, levels=next_levels, x0_hat=x0_hat)
+
+
+def _shrunk(model: Model, state: PlanState, declared: Tensor) -> Tensor:
+    """[B, L, D] the tokens with as much signal as there is at the levels `declared`."""
+    if bool((declared < state.levels).any()):
+        raise ValueError("declared levels must not be below the state's own anywhere")
+    ratio = model.schedule.alpha_bar(declared) / model.schedule.alpha_bar(state.levels)
+    scale = torch.where(declared > state.levels, ratio.sqrt(), 1.0)
+    return state.tokens * scale[..., model.features]
