@@ -17,9 +17,9 @@ def rollout(model: Model, start: PlanState, matrix: Tensor, total: int, *, stabi
 
     start: its first tokens are the history at their levels, the next T pure noise, the last one the goal at its level,
     held as it is all along; every row uses all L = history + T + 1 tokens. matrix: [M, T] scheduling matrix from 1 to
-    0, T tokens a window; a window's history is the last tokens before it. stabilisation: level at which generated tokens
-    are declared to the network once they are clean, 0 for what they are (see `sampler.stabilised`). Draws from the
-    state's generator. Raises ValueError if `start` and `matrix` do not fit together.
+    0, T tokens a window; a window's history is the last tokens before it. stabilisation: level at which generated
+    tokens are declared to the network once they are clean, 0 for what they are (see `sampler.stabilised`). Draws from
+    the state's generator. Raises ValueError if `start` and `matrix` do not fit together.
     """
     _check(start, matrix, total, stabilisation)
     plan = matrix.shape[1]
