@@ -46,7 +46,7 @@ class PlannerConfig:
     guidance_scale: float = 10.0
     smooth_scale: float = 0.0
     sooner_scale: float = 0.0
-    avoid_scale: float = 100.0
+    avoid_scale: float = 10.0
     futures: int = 0
     rollout_steps: int = 2
     passes: int | None = 3

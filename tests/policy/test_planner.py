@@ -4,18 +4,22 @@ A token is 8 steps at 10 Hz, 0.8 s, and 2 frames, 0.4 s apart. With 3 m to go at
 2.2, 1.4 and 0.6 m short; 4 tokens are enough.
 """
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from forcing.policy.config import from_json
 from forcing.policy.noise import NoiseSchedule
-from forcing.policy.planner import Planner, PlannerConfig, PlanRequest, kinematic_residual
+from forcing.policy.objectives import Obstacles
+from forcing.policy.planner import Planner, PlannerConfig, PlanRequest, kinematic_residual, obstacle_depth
 from forcing.policy.policy import Policy
 from forcing.policy.sampler import Denoise, Model
 from forcing.policy.schedules import Schedule
+from forcing.policy.search import SearchConfig
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import Array, Plan, TrajectorySpec
 
@@ -295,6 +299,9 @@ def test_where_no_stream_is_the_goals_rate_there_is_no_residual(spec: Trajectory
         ({"samples": 0}, "samples must be at least 1, got 0"),
         ({"history_frames": 0}, "history_frames must be at least 1, got 0"),
         ({"futures": -1}, "futures must be at least 0, got -1"),
+        ({"rollout_steps": 0}, "rollout_steps must be at least 1, got 0"),
+        ({"smooth_scale": -1.0}, "smooth_scale must be at least 0, got -1.0"),
+        ({"sooner_scale": float("nan")}, "sooner_scale must be at least 0, got nan"),
         ({"end_tolerance": float("nan")}, "end_tolerance must be positive, got nan"),
         ({"hold_distance": 0.0}, "hold_distance must be positive, got 0.0"),
         ({"goal_by": "wish"}, "goal_by must be 'clamp' or 'guidance', got 'wish'"),
@@ -303,3 +310,133 @@ def test_where_no_stream_is_the_goals_rate_there_is_no_residual(spec: Trajectory
 def test_a_planner_that_makes_no_sense_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PlannerConfig(**fields)  # type: ignore[arg-type]
+
+
+def _free(**fields: object) -> PlannerConfig:
+    """Tolerances so wide that nothing but what a test is about decides."""
+    wide = {"end_tolerance": 1e9, "kinematic_tolerance": 1e9, "passes": None}
+    return PlannerConfig(**{**wide, **fields})  # type: ignore[arg-type]
+
+
+def _blocking(radius: float) -> Obstacles:
+    """A disc in the middle of the way, 1.5 m from start and goal, where a frame of the long plans falls."""
+    return Obstacles(centres=(HERE + 1.5 * HEADING)[None], radii=np.array([radius]))
+
+
+def test_a_plan_through_an_obstacle_is_taken_only_if_all_others_are_worse(
+    tokens: Tokenizer, normaliser: Normaliser
+) -> None:
+    # Frames of the four token plan are 0.375 m apart, 1.5 m being the fourth; of the five token plan 0.3 m, 1.5 the
+    # fifth; shorter ones go 0.4 m a frame, nearest 1.6 m.
+    config = replace(CONFIG, samples=1, avoid_scale=0.0)
+    without = _planner(tokens, LineWorld(normaliser), config).plan(_request())
+    request = replace(_request(), obstacles=_blocking(0.05))
+    through = _planner(tokens, LineWorld(normaliser), config).plan(request)
+    extra = through.costs - without.costs
+    # A centre hit costs twice the longest horizon's 40 steps; 1.6 m is outside.
+    np.testing.assert_allclose(extra, [0, 0, 0, 80, 80], atol=0.1)
+    assert (without.chosen, through.chosen) == (3, 2)
+
+
+def test_the_depth_inside_an_obstacle_is_counted_in_radii_and_the_deepest_frame_counts() -> None:
+    obstacles = Obstacles(centres=np.array([[0.0, 0.0], [10.0, 0.0]]), radii=np.array([2.0, 4.0]))
+    places = np.array([[[3.0, 0], [2.0, 0], [1.5, 0]], [[10, 1], [np.nan] * 2, [np.nan] * 2], [[5, 5], [5, 4], [5, 3]]])
+    np.testing.assert_allclose(obstacle_depth(obstacles, places), [0.25, 0.75, 0])
+
+
+def test_guidance_keeps_plans_out_of_an_obstacle_on_top_of_a_clamped_goal(tokens: Tokenizer) -> None:
+    # In a world of white noise every frame of x is N(1, 2^2) m; a disc at the mean holds many of them.
+    obstacles = Obstacles(centres=np.array([[1.0, -2.0]]), radii=np.array([2.0]))
+    inside = {}
+    for scale in (0.0, 100.0):
+        planner = _planner(tokens, _white, _free(samples=20, avoid_scale=scale, schedule=Schedule(sampling_steps=20)))
+        *_, state = planner.sampling(replace(_request(), obstacles=obstacles))
+        assert bool((state.levels[torch.arange(100), state.lengths - 1, 0] == 0).all())
+        plan = planner.plan(replace(_request(), obstacles=obstacles))
+        distance = np.linalg.norm(plan.candidates - [1.0, -2.0], axis=-1)
+        inside[scale] = np.mean(distance[np.isfinite(distance)] < 2.0)
+    # P(within 2 m) where x and y are normal with 2 and 4 m: integrated numerically once, 0.21.
+    assert inside[0.0] == pytest.approx(0.21, abs=0.05)
+    assert inside[100.0] < 0.02
+
+
+def test_smoothness_and_speed_can_be_asked_for_without_a_goal_token_that_moves(tokens: Tokenizer) -> None:
+    def roughness(plan: Plan) -> float:
+        return float(np.nanmean(np.square(np.diff(plan.candidates, n=2, axis=1))))
+
+    def away(plan: Plan) -> float:
+        return float(np.nanmean(np.linalg.norm(plan.candidates - GOAL, axis=-1)))
+
+    plain, smoothed, hurried = (
+        _planner(tokens, _white, _free(samples=8, schedule=Schedule(sampling_steps=20), **scales)).plan(_request())
+        for scales in ({}, {"smooth_scale": 0.2}, {"sooner_scale": 3.0})
+    )
+    assert roughness(smoothed) < 0.5 * roughness(plain)
+    assert away(hurried) < 0.8 * away(plain)
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes"),
+    [
+        ({}, 3),
+        # A gradient takes a pass more; of futures, two for each level that moves and is not pure noise: 0, 1 and 1 of
+        # them (one token: levels 1, 2/3, 1/3).
+        ({"goal_by": "guidance"}, 6),
+        ({"goal_by": "guidance", "futures": 2, "rollout_steps": 2}, 3 + 2 * 2),
+        ({"smooth_scale": 1.0, "sooner_scale": 1.0}, 6),
+    ],
+)
+def test_passes_are_all_calls_of_the_network(
+    spec: TrajectorySpec, normaliser: Normaliser, fields: dict[str, object], passes: int
+) -> None:
+    seen: list[int] = []
+
+    def counted(x: Tensor, levels: Tensor, lengths: Tensor) -> Tensor:
+        seen.append(len(x))
+        return _white(x, levels, lengths)
+
+    tokens = Tokenizer(spec, replace(LAYOUT, horizon=1), normaliser)
+    schedule = Schedule(kind="full_sequence", sampling_steps=3)
+    config = PlannerConfig(schedule=schedule, samples=2, **fields)  # type: ignore[arg-type]
+    plan = _planner(tokens, counted, config).plan(_request())
+    assert plan.passes == len(seen) == passes
+
+
+def test_a_searched_plan_is_the_best_of_its_leaves_and_cheaper_than_the_samples_of_as_many_passes(
+    tokens: Tokenizer,
+) -> None:
+    # White noise agrees with itself nowhere: the fewer disagreements, the better, and that is what search looks for.
+    schedule = Schedule(sampling_steps=4, uncertainty_scale=1.0)
+    config = PlannerConfig(schedule=schedule, samples=8, passes=None)
+    sampler, searcher = (
+        _planner(tokens, _white, replace(config, search=search)) for search in (None, SearchConfig(budget=8))
+    )
+    cheaper = []
+    for seed in range(5):
+        sampled, searched = (planner.plan(_request(seed=seed)) for planner in (sampler, searcher))
+        assert sampled.passes == searched.passes == 8  # 4 + 4 tokens of lag
+        assert len(searched.costs) <= len(sampled.costs) == 40
+        assert searched.chosen == np.argmin(searched.costs)
+        cheaper.append(searched.costs.min() < sampled.costs.min())
+    assert sum(cheaper) >= 4
+
+
+def test_search_finds_the_line_where_there_is_nothing_else_to_find_and_finds_it_again(
+    tokens: Tokenizer, normaliser: Normaliser
+) -> None:
+    config = replace(CONFIG, search=SearchConfig(budget=9))
+    plans = [_planner(tokens, LineWorld(normaliser), config).plan(_request()) for _ in range(2)]
+    assert plans[0].steps[-1] == 32
+    np.testing.assert_allclose(plans[0].streams["position"][-1], GOAL, atol=1e-5)
+    _assert_same_plan(*plans)
+
+
+def test_search_and_guidance_work_together_within_the_budget(tokens: Tokenizer) -> None:
+    config = PlannerConfig(samples=2, smooth_scale=1.0, search=SearchConfig(budget=11))
+    plan = _planner(tokens, _white, config).plan(_request())
+    assert 6 <= plan.passes <= 11
+
+
+def test_a_planner_with_a_search_in_it_survives_json() -> None:
+    for config in (PlannerConfig(), PlannerConfig(search=SearchConfig(budget=7, eta=0.5))):
+        assert from_json(PlannerConfig, json.loads(json.dumps(asdict(config)))) == config
