@@ -76,10 +76,8 @@ def _forward(level: Tensor, lower: Tensor, schedule: NoiseSchedule) -> tuple[Ten
 def _noised(tokens: Tensor, final: Tensor, level: Tensor, noise: Tensor, schedule: NoiseSchedule) -> Tensor:
     """A draw at `level` of tokens that are known at level `final`; those that stay are kept, pure noise is drawn."""
     scale, variance = _forward(level, final, schedule)
-    kept = (level == final) & (final < 1)
     # What stands at level 1 may be anything, NaN too.
-    known = torch.where(final < 1, tokens, 0.0)
-    return torch.where(kept, tokens, scale * known + variance.sqrt() * noise)
+    return scale * torch.where(final < 1, tokens, 0.0) + variance.sqrt() * noise
 
 
 def _terms(
