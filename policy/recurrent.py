@@ -33,12 +33,11 @@ class RecurrentDenoiser(nn.Module):
         self.embed_level = nn.Sequential(nn.Linear(4 * streams, width), nn.SiLU(), nn.Linear(width, width))
         self.from_end = nn.Embedding(max_length, width)
         self.cell = nn.GRU(width, width, num_layers=config.depth, batch_first=True)
-        self.read = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.Linear(2 * width, 4 * width), nn.GELU(), nn.Linear(4 * width, len(features))
-        )
+        self.read = nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 4 * width), nn.GELU())
+        self.head = nn.Linear(4 * width, len(features))
         nn.init.normal_(self.from_end.weight, std=0.02)
-        nn.init.zeros_(self.read[-1].bias)
-        nn.init.normal_(self.read[-1].weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.head.weight, std=0.02)
 
     def forward(self, x: Tensor, levels: Tensor, lengths: Tensor) -> Tensor:
         length = x.shape[1]
@@ -54,7 +53,7 @@ class RecurrentDenoiser(nn.Module):
         hidden = _reorder(hidden, goal_first)
         latent, _ = self.cell(hidden)
         known_before = nn.functional.pad(latent, (0, 0, 1, 0))[:, :-1]
-        output = _reorder(self.read(torch.cat([known_before, hidden], dim=-1)), as_before)
+        output = _reorder(self.head(self.read(torch.cat([known_before, hidden], dim=-1))), as_before)
         alpha_bar = self.schedule.alpha_bar(levels[..., self.features])
         return to_x0(output, inputs, alpha_bar, self.config.target)
 

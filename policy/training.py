@@ -317,9 +317,9 @@ def _differences(saved: Any, now: Any, name: str) -> Iterator[tuple[str, Any, An
 
 def _with_defaults(part: Any, saved: Any, name: str) -> Any:
     """`saved`, completed by today's defaults if it is the settings of a `part` of the preset."""
-    if not is_dataclass(part):
+    if not is_dataclass(part) or isinstance(part, type):
         return saved
-    return json.loads(json.dumps(asdict(from_json(type(part), saved, name))))  # type: ignore[call-overload]
+    return json.loads(json.dumps(asdict(from_json(type(part), saved, name))))
 
 
 def restore(trainer: Trainer, state: TrainingState, budget: Budget) -> None:

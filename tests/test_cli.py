@@ -80,6 +80,11 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         ("train maze2d-umaze --data x --steps 0", "the training budget must be positive, got 0"),
         ("train maze2d-umaze --data x --minutes -1", "the training budget must be positive, got -1"),
         ("train maze2d-umaze --data x --steps 5 --minutes 1", "exactly one of steps and minutes must be given"),
+        (
+            "train maze2d-umaze --data x --set denoiser.kid=recurrent",
+            "unknown setting 'denoiser.kid'; did you mean 'kind'?",
+        ),
+        ("train maze2d-umaze --data x --set denoiser.depth=deep", "denoiser.depth must be a whole number, got 'deep'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_two(here: Path, line: str, message: str) -> None:
@@ -197,6 +202,21 @@ def test_a_run_says_where_its_policy_is_and_how_it_was_made(chain: Chain) -> Non
     assert (card["task"], card["steps"], card["seed"], card["data"]) == ("maze2d-umaze", 20, 0, "umaze.zarr")
     assert card["data_steps"] == 6000
     assert card["command"] == "forcing train maze2d-umaze --data umaze.zarr --out runs/mine --steps 20 --seed 0"
+
+
+def test_settings_change_the_recipe_and_are_told_by_the_card(copy: Path) -> None:
+    line = "train maze2d-umaze --data umaze.zarr --steps 2 --out runs/cell --set denoiser.kind=recurrent"
+    assert call(f"{line} --set denoiser.width=16 --set optimiser.weight=fused_snr").code == 0
+    file = load_policy_file(copy / "runs/cell/policy.safetensors")
+    denoiser, optimiser = file.preset.denoiser, file.preset.optimiser
+    assert (file.preset.name, denoiser.kind, denoiser.width) == ("maze2d-umaze", "recurrent", 16)
+    assert optimiser.weight == "fused_snr"
+    assert str(file.card["command"]).endswith(
+        " --seed 0 --set denoiser.kind=recurrent --set denoiser.width=16 --set optimiser.weight=fused_snr"
+    )
+    resumed = call(f"{line} --resume")
+    assert resumed.code == 1
+    assert "denoiser.width of the saved run is 16, of this one 96" in resumed.err
 
 
 def test_the_report_of_an_evaluation_has_every_field_and_adds_up(chain: Chain) -> None:

@@ -4,12 +4,13 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. What a command needs is imported wh
 """
 
 import logging
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
 
 from forcing.eval.console import new_console
@@ -23,6 +24,7 @@ BYTES_A_STEP = 500  # of a Minari dataset of a maze, generously
 TaskName = Annotated[Positional[str], arg(metavar="TASK")]
 PresetName = Annotated[Positional[str], arg(metavar="PRESET")]
 Source = Annotated[Positional[str], arg(metavar="SOURCE")]
+Settings = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")]
 
 
 @command(app)
@@ -152,6 +154,7 @@ def train(
     resume: bool = False,
     device: Literal["cpu", "cuda"] = "cpu",
     control_hz: float | None = None,
+    set_: Settings = (),
 ) -> None:
     """Train a policy on a recording; Ctrl-C saves, --resume goes on.
 
@@ -166,12 +169,15 @@ def train(
             bit for bit: with steps always, with minutes if the learning rate had begun to fall.
         device: cpu or cuda.
         control_hz: steps a second, where the recording does not say.
+        set_: a setting of the recipe, such as denoiser.kind=recurrent or optimiser.weight=fused_snr; several --set may
+            follow.
     """
     import torch
 
     from forcing.datasets.recording import read_recording
     from forcing.datasets.windows import TrajectoryWindows
     from forcing.policy import training
+    from forcing.policy.config import override
     from forcing.policy.preset import PRESETS
     from forcing.policy.tokens import Normaliser
     from forcing.progress import train_watched
@@ -182,6 +188,7 @@ def train(
         raise UsageError("device cuda is not available here; leave out --device")
     folder = out or Path("runs") / preset
     try:
+        recipe = override(recipe, *set_)
         if minutes is None and steps is None:
             budget = (training.saved_budget(folder) if resume else None) or training.Budget(minutes=20.0)
         else:
@@ -194,6 +201,7 @@ def train(
     trainer = training.Trainer(
         recipe, TrajectoryWindows(trajectories), Normaliser.fit(trajectories), seed=seed, device=device
     )
+    changed = "".join(f" --set {shlex.quote(setting)}" for setting in set_)
     card = {
         "task": preset,
         "data": data,
@@ -201,7 +209,7 @@ def train(
         "data_provenance": dict(trajectories.provenance),
         "seed": seed,
         "device": device,
-        "command": f"forcing train {preset} --data {data} --out {folder} {budget} --seed {seed}",
+        "command": f"forcing train {preset} --data {data} --out {folder} {budget} --seed {seed}{changed}",
     }
     path = train_watched(trainer, budget, folder, card, resume=resume)
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")

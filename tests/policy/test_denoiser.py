@@ -9,6 +9,7 @@ from torch import Tensor
 
 from forcing.policy.denoiser import DenoiserConfig, TransformerDenoiser
 from forcing.policy.noise import NoiseSchedule
+from forcing.policy.targets import Target
 
 FEATURES = torch.tensor([0, 0, 0, 1, 1])
 LONGEST = 7
@@ -117,10 +118,11 @@ def test_a_network_asked_for_noise_or_v_still_returns_clean_tokens() -> None:
     lengths = torch.tensor([6, 6])
     raw = _denoiser(causal=False)(x, levels, lengths)
     share = NoiseSchedule().alpha_bar(levels[..., FEATURES])
-    for target, clean in (
-        ("eps", (x - (1 - share).sqrt() * raw) / share.clamp(min=4e-5).sqrt()),
-        ("v", share.sqrt() * x - (1 - share).sqrt() * raw),
-    ):
+    expected: dict[Target, Tensor] = {
+        "eps": (x - (1 - share).sqrt() * raw) / share.clamp(min=4e-5).sqrt(),
+        "v": share.sqrt() * x - (1 - share).sqrt() * raw,
+    }
+    for target, clean in expected.items():
         denoiser = _denoiser(causal=False)
         denoiser.config = replace(denoiser.config, target=target)
         torch.testing.assert_close(denoiser(x, levels, lengths), clean)

@@ -26,8 +26,8 @@ def _model(covariance: Tensor, bias: float = 0.0) -> Model:
         share = SCHEDULE.alpha_bar(levels[0, :, 0])
         signal = share.sqrt().diag()
         observed = signal @ covariance @ signal + (1 - share).diag()
-        expected: Tensor = covariance @ signal @ torch.linalg.pinv(observed) @ x + bias
-        return expected
+        gain: Tensor = covariance @ signal @ torch.linalg.pinv(observed)
+        return gain @ x + bias
 
     return Model(denoise, SCHEDULE, torch.zeros(1, dtype=torch.long))
 
@@ -48,7 +48,7 @@ def _log_likelihood(values: Tensor, covariance: Tensor) -> float:
     if values.shape[1] == 0:
         return 0.0
     zero = torch.zeros(values.shape[1], dtype=torch.float64)
-    return float(MultivariateNormal(zero, covariance).log_prob(values).mean())
+    return float(MultivariateNormal(zero, covariance).log_prob(values).mean())  # type: ignore[no-untyped-call]
 
 
 def _rows(count: int, final: Tensor) -> Tensor:
@@ -144,7 +144,9 @@ def test_known_tokens_are_given_clean_or_with_their_noise() -> None:
 
 def test_padding_does_not_count() -> None:
     values = torch.cat([_data(_levels(0, 0, 0, 0)), torch.full((DATA, 2), 7.0, dtype=torch.float64)], dim=1)
-    model = _model(torch.block_diag(COVARIANCE, torch.eye(2, dtype=torch.float64)))
+    covariance = torch.eye(6, dtype=torch.float64)
+    covariance[:4, :4] = COVARIANCE
+    model = _model(covariance)
     rows = _rows(4, _levels(0, 0, 0, 0, 0, 0))
     lengths, short = torch.full((DATA,), 6), torch.full((DATA,), 4)
     whole, cut = (
