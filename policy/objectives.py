@@ -77,7 +77,7 @@ def sooner(tokenizer: Tokenizer, goal: Array, radius: float, discount: float = 1
     after them through the denoiser.
     """
     name = _goal_name(tokenizer)
-    target = torch.as_tensor(np.asarray(goal, dtype=np.float64).reshape(-1))
+    target = torch.as_tensor(np.array(goal, dtype=np.float64).reshape(-1))
     if not radius > 0:
         raise ValueError(f"radius must be positive, got {radius}")
     if not 0 < discount <= 1:
