@@ -15,7 +15,7 @@ from torch import Tensor
 
 from forcing.policy.guidance import Guidance
 from forcing.policy.objectives import Objective, Obstacles, avoid, reach, smooth, sooner, weighted_sum
-from forcing.policy.sampler import Model, PlanState, denoise_step
+from forcing.policy.sampler import Model, PlanState, denoise_step, stabilised
 from forcing.policy.schedules import Schedule
 from forcing.policy.search import SearchConfig, search
 from forcing.policy.tokens import Tokenizer
@@ -37,7 +37,9 @@ class PlannerConfig:
     distance between the plan's end and the goal. hold_distance: nearer to the goal than this, a plan that ends there
     is kept. These three are a fifth of the goal stream's standard deviation if None. replan_steps: control steps
     after which a plan is made anew. search: a tree search in place of independent samples, which then number its
-    roots. history_frames: observed frames that the planner is shown, the newest alone by default.
+    roots. history_frames: observed frames that the planner is shown, the newest alone by default. stabilisation: level,
+    at least 0 and below 1, at which planned tokens are declared to the network once they are clean and others are not
+    yet (see `sampler.stabilised`); not with a search.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.5))
@@ -56,6 +58,7 @@ class PlannerConfig:
     replan_steps: int = 32
     history_frames: int = 1
     search: SearchConfig | None = None
+    stabilisation: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("samples", "replan_steps", "history_frames", "passes", "rollout_steps"):
@@ -69,6 +72,10 @@ class PlannerConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        if not 0 <= self.stabilisation < 1:
+            raise ValueError(f"stabilisation must be at least 0 and below 1, got {self.stabilisation}")
+        if self.stabilisation > 0 and self.search is not None:
+            raise ValueError(f"stabilisation must be 0 with a search, got {self.stabilisation}; leave one of them out")
         if self.goal_by not in ("clamp", "guidance"):
             raise ValueError(f"goal_by must be 'clamp' or 'guidance', got {self.goal_by!r}")
 
@@ -150,8 +157,16 @@ class Planner:
         state, guide = self._start(request), self._guide(request)
         yield state
         for row in range(1, self._depth(state) + 1):
-            state = denoise_step(self.model, state, self._levels_at(state, row), guide)
+            state = denoise_step(self.model, state, self._levels_at(state, row), guide, self._declared(state))
             yield state
+
+    def _declared(self, state: PlanState) -> Tensor | None:
+        """[B, L, S] levels that the network is told, None for the state's own."""
+        if self.config.stabilisation == 0:
+            return None
+        history, index = self.tokenizer.layout.history, torch.arange(state.tokens.shape[1])
+        planned = (index >= history) & (index < state.lengths[:, None] - 1)
+        return stabilised(state.levels, planned[..., None], self.config.stabilisation)
 
     def _start(self, request: PlanRequest) -> PlanState:
         """History and goal at their levels, everything else pure noise."""

@@ -26,8 +26,9 @@ def _model(covariance: Tensor, bias: float = 0.0) -> Model:
         share = SCHEDULE.alpha_bar(levels[0, :, 0])
         signal = share.sqrt().diag()
         observed = signal @ covariance @ signal + (1 - share).diag()
-        gain: Tensor = covariance @ signal @ torch.linalg.pinv(observed)
-        return gain @ x + bias
+        gain = covariance @ signal @ torch.linalg.pinv(observed)
+        expected: Tensor = gain @ x + bias
+        return expected
 
     return Model(denoise, SCHEDULE, torch.zeros(1, dtype=torch.long))
 
@@ -39,8 +40,9 @@ def _noised_covariance(levels: Tensor, covariance: Tensor = COVARIANCE) -> Tenso
 
 def _data(levels: Tensor, covariance: Tensor = COVARIANCE) -> Tensor:
     """[DATA, L] tokens at `levels`, drawn from their exact distribution."""
-    factor = torch.linalg.cholesky(_noised_covariance(levels, covariance))
-    return torch.randn(DATA, len(levels), generator=torch.Generator().manual_seed(1), dtype=torch.float64) @ factor.T
+    factor: Tensor = torch.linalg.cholesky(_noised_covariance(levels, covariance))
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(DATA, len(levels), generator=generator, dtype=torch.float64) @ factor.T
 
 
 def _log_likelihood(values: Tensor, covariance: Tensor) -> float:

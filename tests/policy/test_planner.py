@@ -223,6 +223,21 @@ def test_fewer_passes_leave_the_far_future_noisier_than_the_near(
     assert plan.passes == (passes or 6)
 
 
+def test_planned_tokens_that_are_clean_are_declared_slightly_noisy_and_what_was_observed_is_not(
+    tokens: Tokenizer, normaliser: Normaliser
+) -> None:
+    world, told = LineWorld(normaliser), list[Tensor]()
+
+    def watched(x: Tensor, levels: Tensor, lengths: Tensor) -> Tensor:
+        told.append(levels[lengths == 4][0, :4, 0])  # one history token, two of the plan, the goal
+        return world(x, levels, lengths)
+
+    schedule = Schedule(kind="autoregressive", sampling_steps=1)
+    config = replace(CONFIG, schedule=schedule, passes=None, stabilisation=0.125)
+    _planner(tokens, watched, config).plan(_request())
+    assert [levels.tolist() for levels in told[:2]] == [[0, 1, 1, 0], [0, 0.125, 1, 0]]
+
+
 def test_a_guess_that_is_not_finite_is_an_error(tokens: Tokenizer) -> None:
     planner = _planner(tokens, lambda x, levels, lengths: torch.full_like(x, float("nan")))
     with pytest.raises(FloatingPointError, match="the denoiser's guess is not finite"):
@@ -297,6 +312,8 @@ def test_where_no_stream_is_the_goals_rate_there_is_no_residual(spec: Trajectory
     ("fields", "message"),
     [
         ({"samples": 0}, "samples must be at least 1, got 0"),
+        ({"stabilisation": 1.0}, "stabilisation must be at least 0 and below 1, got 1.0"),
+        ({"stabilisation": 0.1, "search": SearchConfig()}, "stabilisation must be 0 with a search, got 0.1"),
         ({"history_frames": 0}, "history_frames must be at least 1, got 0"),
         ({"futures": -1}, "futures must be at least 0, got -1"),
         ({"rollout_steps": 0}, "rollout_steps must be at least 1, got 0"),

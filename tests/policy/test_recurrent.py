@@ -111,9 +111,9 @@ def test_after_short_training_a_token_behind_a_clean_one_is_guessed_as_its_poste
     optimiser = torch.optim.AdamW(denoiser.parameters(), lr=3e-3)
     mix = LevelMix(independent=0.0, shared=0.0, pyramid=0.0, next_token=1.0, history_clean=1.0)
     shape = SequenceShape(history=1, actions=(False,), goal=None)
-    lengths = torch.full((256,), 5)
+    lengths = torch.full((128,), 5)
     for _ in range(500):
-        clean, levels = _walks(256, 4, generator), draw_levels(mix, shape, 256, 3, generator)
+        clean, levels = _walks(128, 4, generator), draw_levels(mix, shape, 128, 3, generator)
         x0_hat = denoiser(_noised(clean, levels, generator), levels, lengths)
         loss = ((levels > 0)[:, :-1] * (x0_hat - clean)[:, :-1].square()).mean()
         optimiser.zero_grad()
