@@ -34,8 +34,11 @@ class Pass:
 def denoising_passes(policy: Policy, request: PlanRequest) -> list[Pass]:
     """The plan that `policy.plan(request)` chooses: pure noise first, then its state after each pass that changed it.
 
-    Raises ValueError if the policy has no goal stream or if that is not a position in the plane.
+    Raises ValueError if the policy has no goal stream, if that is not a position in the plane, or if plans are
+    searched for: then no sample is the plan.
     """
+    if policy.preset.planner.search is not None:
+        raise ValueError("planner.search must be None to show a plan being sampled; a search has no one sample to show")
     name = policy.spec.goal
     if name is None or policy.spec[name].shape != (2,):
         shape = None if name is None else policy.spec[name].shape

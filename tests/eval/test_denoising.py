@@ -18,6 +18,7 @@ from forcing.policy.planner import PlannerConfig, PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.preset import Preset
 from forcing.policy.schedules import Schedule
+from forcing.policy.search import SearchConfig
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import StreamSpec, TrajectorySpec
 
@@ -155,3 +156,9 @@ def test_noise_is_bright_at_first_and_the_plan_dark_in_the_end(tmp_path: Path) -
 def test_an_animation_without_goal_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="goal must be given"):
         animate_denoising(random_policy(PlannerConfig()), replace(REQUEST, goal=None), TASK, tmp_path / "x.gif")
+
+
+def test_a_plan_that_was_searched_for_has_no_one_sample_to_show() -> None:
+    policy = random_policy(PlannerConfig(search=SearchConfig()))
+    with pytest.raises(ValueError, match=r"planner\.search must be None to show a plan being sampled"):
+        denoising_passes(policy, REQUEST)

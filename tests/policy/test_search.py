@@ -4,6 +4,8 @@ Each token of a plan is +1 or -1, as likely and independent of each other; the e
 costs its tokens that are -1, so only one plan in 2^T costs nothing.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -167,6 +169,30 @@ def test_children_differ_by_their_fresh_noise_and_where_there_is_none_a_node_has
     assert torch.equal(first_tokens[0.0, 4], first_tokens[0.0, 1])
     assert not torch.equal(first_tokens[1.0, 4], first_tokens[1.0, 1])
     assert len(torch.unique(first_tokens[1.0, 4])) == ROOTS
+
+
+def test_every_root_has_a_child_since_of_pure_noise_there_is_nothing_to_judge() -> None:
+    # Lengths serve as names here.
+    roots = replace(_roots(0), lengths=torch.arange(ROOTS))
+    found = search(_model(), roots, DEPTH, _levels_at, _wrong, SearchConfig(budget=2))
+    assert sorted(found.state.lengths.tolist()) == list(range(ROOTS))
+
+
+def test_what_is_pure_noise_is_drawn_anew_so_that_a_second_descent_is_not_the_first_again() -> None:
+    found = _search(0, budget=2 * DEPTH, eta=0.0, children=1)
+    assert len(torch.unique(found.state.tokens, dim=0)) == ROOTS
+
+
+def test_a_node_is_expanded_once() -> None:
+    # Full sequence without fresh noise: after a descent each node has its one child, and the roots alone stay open.
+    matrix = torch.from_numpy(Schedule(kind="full_sequence", sampling_steps=3).matrix(TOKENS))
+
+    def levels_at(state: PlanState, row: int) -> Tensor:
+        return matrix[row][None, :, None].expand(state.levels.shape).contiguous()
+
+    for budget, passes in ((3, 3), (4, 3), (5, 5)):
+        found = search(_model(), _roots(0), 3, levels_at, _wrong, SearchConfig(budget=budget, eta=0.0))
+        assert found.passes == passes
 
 
 def test_a_finished_plan_is_not_copied() -> None:
