@@ -18,7 +18,8 @@ FOLDERS = ("policy", "envs", "datasets", "server", "eval")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "policy": (),
     "envs": (),
-    "datasets": ("forcing.policy.types",),
+    # Dreaming stands on dynamics, visited places and control that trackers and planners use too (decision 0007).
+    "datasets": ("forcing.policy.types", "forcing.policy.dynamics", "forcing.policy.support", "forcing.policy.mpc"),
     "server": ("forcing.policy", "forcing.__version__"),
     "eval": ("forcing.policy", "forcing.envs", "forcing.datasets", "forcing.server", "forcing.__version__"),
 }

@@ -143,6 +143,38 @@ def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
     print(f"wrote {write_store(trajectories, out)}")
 
 
+@command(data_app)
+def dream(source: Source, out: Path, steps: int = 300_000, seed: int = 0, control_hz: float | None = None) -> None:
+    """Turn a recording into demonstrations as fast as the robot can go, from the recording alone.
+
+    One-step dynamics are fitted to the recording, the places it visited are where one may go, and goals are driven to
+    on both at full speed. For low-dimensional recordings with a goal stream; refuses, with the reason, where the
+    fitted dynamics predict badly.
+
+    Args:
+        source: the recording.
+        out: the store, such as medium-dreamed.zarr; one that is there is replaced.
+        steps: control steps to dream.
+        seed: of everything random; the same seed gives the same dream.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.dream import DreamConfig
+    from forcing.datasets.dream import dream as dream_from
+    from forcing.datasets.recording import read_recording
+    from forcing.datasets.store import write_store
+    from forcing.progress import progress_bar
+
+    _one_thread()
+    config = DreamConfig(steps=at_least(1, steps=steps))
+    recorded = read_recording(source, control_hz=control_hz)
+    with progress_bar() as progress:
+        bar = progress.add_task(f"dreaming from {Path(source).name}", total=steps)
+        dreamed = dream_from(
+            recorded, config, at_least(0, seed=seed), lambda done: progress.update(bar, completed=done)
+        )
+    print(f"wrote {write_store(dreamed, out)}: {int(dreamed.lengths.sum())} steps, {len(dreamed.lengths)} episodes")
+
+
 @command(app)
 def train(
     preset: PresetName,

@@ -1,0 +1,188 @@
+"""Demonstrations at the limit of speed, dreamed from a recording alone.
+
+The recording's own transitions give one-step dynamics, its visited places say where one may go; model-predictive
+control on both drives from goal to goal as fast as it can. Nothing but the recording is asked: no simulator, no map.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcing.datasets.reaching import VisitedDistance, reach_cost
+from forcing.policy.dynamics import LinearDynamics, fit_dynamics, predict_recorded, states_of
+from forcing.policy.mpc import Array32, MpcConfig, SamplingMpc
+from forcing.policy.support import fastest_step, visited_cells, without_contacts
+from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
+
+# Shares of the median distance moved in the steps that the controller looks ahead. Contacts make the tail: a tenth of
+# the recorded windows may touch what no linear map knows.
+MEDIAN_ERROR, ERROR_90 = 0.05, 0.5
+
+
+class CannotDream(ValueError):
+    """The recording is none that can be dreamed from; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DreamConfig:
+    """steps: control steps to dream. noise: standard deviation of the noise on executed actions, as a share of half
+    their range. stops: share of goals at which the robot stays for up to `stay_steps` before it goes on; the others it
+    passes at speed. longest: steps after which a goal is given up, and what was driven there thrown away. robots:
+    dreamed side by side. cell: side of a visited cell, None for the fastest recorded step. controller: of the dream."""
+
+    steps: int = 300_000
+    noise: float = 0.1
+    stops: float = 0.6
+    stay_steps: int = 48
+    longest: int = 1000
+    robots: int = 128
+    cell: float | None = None
+    controller: MpcConfig = field(default_factory=MpcConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "stay_steps", "longest", "robots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("noise", "stops"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+
+
+def dream(
+    recorded: Trajectories, config: DreamConfig, seed: int, report: Callable[[int], None] = lambda steps: None
+) -> Trajectories:
+    """Dreamed episodes, each from one goal to the next; the next begins where and as fast as it ended.
+
+    report: called with the steps dreamed so far. Raises CannotDream if the recording has no goal stream or action
+    limits, if its dynamics are not predicted well, or if its visited places do not hang together.
+    """
+    rng = np.random.default_rng(seed)
+    dynamics = dreamable(recorded, config, rng)
+    dreamer = _Dreamer(recorded, dynamics, config, rng)
+    episodes: list[tuple[Array32, Array32]] = []
+    done = 0
+    while done < config.steps:
+        for states, actions in dreamer.step():
+            episodes.append((states, actions))
+            done += len(actions)
+        report(min(done, config.steps))
+    return _trajectories(recorded, episodes, {"dreamed_from": dict(recorded.provenance), **_plain(config, seed)})
+
+
+def dreamable(recorded: Trajectories, config: DreamConfig, rng: np.random.Generator) -> LinearDynamics:
+    """The fitted dynamics. Raises CannotDream, naming what the recording lacks or how badly it is predicted."""
+    action = recorded.spec.action
+    if action.low is None or action.high is None or not np.isfinite([*action.low, *action.high]).all():
+        raise CannotDream(f"action {action.name!r} has no finite limits; a dream would drive without bounds")
+    try:
+        dynamics = fit_dynamics(recorded, rng)
+        found = predict_recorded(dynamics, recorded, rng, steps=config.controller.steps)
+    except ValueError as error:
+        raise CannotDream(str(error)) from error
+    for label, missed, share in (
+        ("median", found.median_error, MEDIAN_ERROR),
+        ("90 % quantile of the", found.error_90, ERROR_90),
+    ):
+        if not missed <= share * found.moved:
+            raise CannotDream(
+                f"the fitted dynamics predict badly: {found.steps} steps ahead the {label} error is {missed:.3g}, and "
+                f"must be at most {share:g} of the {found.moved:.3g} moved meanwhile; these dynamics are not linear, "
+                "or an observation that they depend on is missing"
+            )
+    return dynamics
+
+
+class _Dreamer:
+    """Robots that drive from goal to goal side by side."""
+
+    def __init__(
+        self, recorded: Trajectories, dynamics: LinearDynamics, config: DreamConfig, rng: np.random.Generator
+    ) -> None:
+        action, goal = recorded.spec.action, recorded.spec.goal
+        try:
+            support = without_contacts(visited_cells(recorded, config.cell), dynamics, recorded)
+        except ValueError as error:
+            raise CannotDream(str(error)) from error
+        assert goal is not None
+        assert action.low is not None
+        assert action.high is not None
+        self.config, self.rng, self.dynamics = config, rng, dynamics
+        self.low, self.high = np.array(action.low), np.array(action.high)
+        self.mpc = SamplingMpc(dynamics, self.low, self.high, config.controller)
+        self.distance, self.pace = VisitedDistance(support), fastest_step(recorded)
+        self.position = dynamics.streams[goal]
+        self.places = self.distance.largest_part()
+        count, size = config.robots, recorded.spec[goal].size
+        self.goals = np.zeros((count, size))
+        self.fields = np.zeros((count, support.visited.size), dtype=np.float32)
+        self.stops, self.arrived = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
+        self.stay = np.zeros(count, dtype=np.int64)
+        self.state = self._recorded_states(recorded, count)
+        self.plan = self.mpc.idle(count)
+        self.driven: list[list[tuple[Array32, Array32]]] = [[] for _ in range(count)]
+        for robot in range(count):
+            self._new_goal(robot)
+
+    def step(self) -> list[tuple[Array32, Array32]]:
+        """One control step of all robots; the episodes that it ended: states [L + 1, n], actions [L, m]."""
+        reached = 2 * self.distance.support.cell
+        cost = reach_cost(self.distance, self.position, self.goals, self.fields, self.stops, reached, self.pace)
+        self.plan = self.mpc.improve(self.state, self.plan, cost, self.rng)
+        noise = self.config.noise * (self.high - self.low) / 2 * self.rng.standard_normal(self.plan[:, 0].shape)
+        actions = np.clip(self.plan[:, 0] + noise, self.low, self.high)
+        following = self.dynamics.step(self.state, actions)
+        for robot, driven in enumerate(self.driven):
+            driven.append((self.state[robot].astype(np.float32), actions[robot].astype(np.float32)))
+        self.state, self.plan = following, self.mpc.shifted(self.plan)
+        self.arrived |= np.linalg.norm(following[:, self.position] - self.goals, axis=1) < reached
+        self.stay -= self.arrived
+        ended = []
+        for robot, driven in enumerate(self.driven):
+            if self.stay[robot] < 0:
+                states = np.array([state for state, _ in driven] + [following[robot].astype(np.float32)])
+                ended.append((states, np.array([action for _, action in driven])))
+            if self.stay[robot] < 0 or len(driven) >= self.config.longest:
+                self._new_goal(robot)
+        return ended
+
+    def _new_goal(self, robot: int) -> None:
+        support = self.distance.support
+        jitter = self.rng.uniform(-0.5, 0.5, self.goals.shape[1]) * support.cell
+        self.goals[robot] = support.centres(self.rng.choice(self.places)) + jitter
+        self.fields[robot] = self.distance.field(self.goals[robot])
+        self.stops[robot] = self.rng.random() < self.config.stops
+        self.stay[robot] = self.rng.integers(0, self.config.stay_steps) if self.stops[robot] else 0
+        self.arrived[robot], self.driven[robot] = False, []
+
+    def _recorded_states(self, recorded: Trajectories, count: int) -> NDArray[np.float64]:
+        states = states_of(recorded)
+        connected = np.isin(self.distance.support.cells(states[:, self.position]), self.places)
+        return states[self.rng.choice(np.flatnonzero(connected), size=count)]
+
+
+def _trajectories(
+    recorded: Trajectories, episodes: list[tuple[Array32, Array32]], provenance: Mapping[str, Any]
+) -> Trajectories:
+    spec = recorded.spec
+    kept: tuple[StreamSpec, ...] = tuple(stream for stream in spec.streams if stream.role != "reward")
+    states = np.concatenate([states for states, _ in episodes])
+    streams: dict[str, Array] = {}
+    start = 0
+    for stream in spec.of_role("observation"):
+        streams[stream.name] = states[:, start : start + stream.size].reshape(-1, *stream.shape)
+        start += stream.size
+    actions = np.concatenate([actions for _, actions in episodes])
+    streams[spec.action.name] = actions.reshape(-1, *spec.action.shape)
+    return Trajectories(
+        spec=TrajectorySpec(streams=kept, control_hz=spec.control_hz, goal=spec.goal),
+        streams=streams,
+        lengths=np.array([len(actions) for _, actions in episodes], dtype=np.int64),
+        provenance=provenance,
+    )
+
+
+def _plain(config: DreamConfig, seed: int) -> dict[str, Any]:
+    return {"dream": {**asdict(config), "seed": seed}}

@@ -1,0 +1,92 @@
+"""Reaching a goal over places that a recording has visited: distances along them, and the cost of getting there.
+
+Knows no simulator and no map.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
+
+from forcing.policy.mpc import Array32, Cost
+from forcing.policy.support import Support
+
+OUTSIDE_WEIGHT = 40.0  # steps that a step spent one cell outside the visited places costs
+
+
+class VisitedDistance:
+    """Shortest ways over visited cells, from any cell to a goal."""
+
+    def __init__(self, support: Support) -> None:
+        self.support = support
+        flat = support.visited.reshape(-1)
+        self.nodes = np.flatnonzero(flat)
+        self._graph = _neighbours(support)
+        away, nearest = ndimage.distance_transform_edt(~support.visited, return_indices=True)
+        node_of = np.full(flat.size, -1)
+        node_of[self.nodes] = np.arange(len(self.nodes))
+        self.outside = (away * support.cell).astype(np.float32).reshape(-1)
+        self._nearest = node_of[np.ravel_multi_index(nearest.reshape(support.visited.ndim, -1), support.visited.shape)]
+
+    def field(self, goal: NDArray[np.float64]) -> Array32:
+        """[cells] way from each cell to the goal [d], in the goal stream's units; infinite where there is none."""
+        node = self._nearest[self.support.cells(goal)]
+        ways = csgraph.dijkstra(self._graph, directed=False, indices=node).astype(np.float32)
+        return np.asarray(ways[self._nearest] + self.outside)
+
+    def largest_part(self) -> NDArray[np.int64]:
+        """Flat indices of the visited cells that hang together, the largest such part."""
+        _, labels = csgraph.connected_components(self._graph, directed=False)
+        return self.nodes[labels == np.bincount(labels).argmax()]
+
+
+def reach_cost(
+    distance: VisitedDistance,
+    position: slice,
+    goals: NDArray[np.float64],
+    fields: Array32,
+    stops: NDArray[np.bool_],
+    reached: float,
+    pace: float,
+) -> Cost:
+    """Steps to the goal: those not yet there, the way that is left at the end at `pace`, and a price for leaving
+    visited places.
+
+    goals: [E, d]. fields: [E, cells]. stops: [E] whether the robot should stay there, which costs its distance at every
+    step instead. reached: how near counts as there. pace: units covered in a step.
+    """
+    robots = np.arange(len(goals))[:, None, None]
+
+    def cost(states: Array32) -> Array32:
+        where = states[..., position]
+        cells = distance.support.cells(where)
+        away = np.linalg.norm(where - goals[:, None, None].astype(np.float32), axis=-1)
+        there = np.logical_or.accumulate(away < reached, axis=-1)
+        # Near the goal the grid is too coarse to say how near.
+        way = np.maximum(fields[robots, cells], away)
+        passing = np.where(there, 0.0, 1.0).sum(axis=-1) + np.where(there[..., -1], 0.0, way[..., -1] / pace)
+        staying = way.mean(axis=-1) / pace + way[..., -1] / pace
+        off = distance.outside[cells].sum(axis=-1) / distance.support.cell
+        return np.asarray(np.where(stops[:, None], staying, passing) + OUTSIDE_WEIGHT * off, dtype=np.float32)
+
+    return cost
+
+
+def _neighbours(support: Support) -> sparse.csr_matrix:
+    """Visited cells that touch, corners included, with the distance of their middles."""
+    flat = support.visited.reshape(-1)
+    node_of = np.full(flat.size, -1)
+    node_of[np.flatnonzero(flat)] = np.arange(int(flat.sum()))
+    grid = node_of.reshape(support.visited.shape)
+    offsets = np.indices((3,) * grid.ndim).reshape(grid.ndim, -1).T - 1
+    rows, columns, lengths = [], [], []
+    for offset in offsets[len(offsets) // 2 + 1 :]:
+        here = grid[tuple(slice(max(0, -o), size - max(0, o)) for o, size in zip(offset, grid.shape, strict=True))]
+        there = grid[tuple(slice(max(0, o), size - max(0, -o)) for o, size in zip(offset, grid.shape, strict=True))]
+        both = (here >= 0) & (there >= 0)
+        rows.append(here[both])
+        columns.append(there[both])
+        lengths.append(np.full(int(both.sum()), support.cell * np.linalg.norm(offset)))
+    count = int(flat.sum())
+    entries = (np.concatenate(lengths), (np.concatenate(rows), np.concatenate(columns)))
+    return sparse.csr_matrix(entries, shape=(count, count))

@@ -1,0 +1,90 @@
+"""Plans rehearsed on fitted dynamics: what the robot would really do if it followed them.
+
+A sampled plan jumps where tokens join, and its positions, velocities and actions disagree by a little. Followed under
+the dynamics and the limits of the action, it becomes a trajectory that can be driven. Plain numpy; knows no network.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcing.policy.dynamics import LinearDynamics
+from forcing.policy.tokens import Normaliser
+from forcing.policy.types import Array, StreamSpec
+
+# An error of this share of a stream's standard deviation is worth the whole action.
+WORTH_ALL = 0.05
+RICCATI_STEPS = 1000
+
+
+class Feedback:
+    """The linear feedback that brings a state back to a planned one: u = planned action + gain (planned - state)."""
+
+    def __init__(self, dynamics: LinearDynamics, normaliser: Normaliser, action: StreamSpec) -> None:
+        """Raises ValueError if the action has no finite limits."""
+        if action.low is None or action.high is None or not np.isfinite([*action.low, *action.high]).all():
+            raise ValueError(f"feedback needs finite limits of the action, stream {action.name!r} has none")
+        self.dynamics = dynamics
+        self.low, self.high = np.array(action.low), np.array(action.high)
+        scale = WORTH_ALL * np.concatenate([normaliser.std[name] for name in dynamics.streams])
+        self.gain = lqr_gain(dynamics, scale, np.maximum((self.high - self.low) / 2, 1e-9))
+
+    def action(
+        self, state: NDArray[np.float64], planned: NDArray[np.float64], action: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """[..., m] unclipped actions, from states and planned states [..., n] and planned actions [..., m]."""
+        return action + (planned - state) @ self.gain.T
+
+
+def lqr_gain(
+    dynamics: LinearDynamics, state_scale: NDArray[np.float64], action_scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """[m, n] gain K of u = K (planned - state) that minimises the sum over time of squared errors and actions, each in
+    units of its scale. The discrete Riccati recursion (Bertsekas, Dynamic Programming, section 3.1), run until it
+    stands still or `RICCATI_STEPS` are over."""
+    n = len(dynamics.low)
+    drift = np.eye(n) + dynamics.weights[:n].T
+    push = dynamics.weights[n:-1].T
+    state_cost, action_cost = np.diag(state_scale**-2.0), np.diag(action_scale**-2.0)
+    value, gain = state_cost, np.zeros((push.shape[1], n))
+    for _ in range(RICCATI_STEPS):
+        before, gain = gain, np.linalg.solve(action_cost + push.T @ value @ push, push.T @ value @ drift)
+        value = state_cost + drift.T @ value @ (drift - push @ gain)
+        if np.abs(gain - before).max() < 1e-9 * np.abs(gain).max():
+            break
+    return gain
+
+
+def rehearse(
+    feedback: Feedback,
+    start: Mapping[str, Array],
+    steps: NDArray[np.int64],
+    streams: Mapping[str, Array],
+    action: StreamSpec,
+) -> dict[str, Array]:
+    """The trajectories that following the plans leads through, in the shape of the plans.
+
+    start: observation stream -> [C, *shape] before the first frame. steps: [F] control steps to each frame, rising.
+    streams: [C, F, *shape]; action frames are means since the frame before, and come back so.
+    """
+    names = list(feedback.dynamics.streams)
+    count, frames = len(start[names[0]]), len(steps)
+    first = np.concatenate([np.asarray(start[name]).reshape(count, 1, -1) for name in names], axis=-1)
+    planned = np.concatenate([streams[name].reshape(count, frames, -1) for name in names], axis=-1)
+    knots, times = np.concatenate([first, planned], axis=1), np.concatenate([[0], steps])
+    pushes = streams[action.name].reshape(count, frames, -1)
+    state, states, actions = first[:, 0], np.empty_like(planned), np.zeros_like(pushes)
+    for frame in range(frames):
+        begin, end = int(times[frame]), int(times[frame + 1])
+        for step in range(begin, end):
+            share = (step - begin) / (end - begin)
+            target = (1 - share) * knots[:, frame] + share * knots[:, frame + 1]
+            push = np.clip(feedback.action(state, target, pushes[:, frame]), feedback.low, feedback.high)
+            actions[:, frame] += push / (end - begin)
+            state = feedback.dynamics.step(state, push)
+        states[:, frame] = state
+    result: dict[str, Array] = {action.name: actions.reshape(count, frames, *action.shape)}
+    for name, where in feedback.dynamics.streams.items():
+        result[name] = states[..., where].reshape(streams[name].shape)
+    return result

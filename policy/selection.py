@@ -1,0 +1,161 @@
+"""Which of the sampled candidates becomes the plan: the one that arrives first among those that can be driven.
+
+Knows no network and no map: feasible is what agrees with itself, ends at the goal, stays out of obstacles and, where
+the policy carries them, follows the fitted dynamics and keeps to visited places.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcing.policy.rehearsal import Feedback, rehearse
+from forcing.policy.sampler import PlanState
+from forcing.policy.support import Support
+from forcing.policy.tokens import Tokenizer
+from forcing.policy.types import Array, Plan
+
+FARTHEST_OUTSIDE = 1.0  # standard deviations of the goal stream: beyond, outside is outside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Plans to choose from, in physical units.
+
+    horizons: [C] tokens. steps: [F] control steps to each frame of the longest. used: [C, F] frames within a plan's own
+    horizon. start: observation stream -> [C, *shape] before the first frame. streams: [C, F, *shape].
+    """
+
+    horizons: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    used: NDArray[np.bool_]
+    start: Mapping[str, Array]
+    streams: Mapping[str, Array]
+
+    def path(self, name: str) -> NDArray[np.float64]:
+        """[C, F, size] of one stream, NaN past a plan's own horizon."""
+        values = self.streams[name].reshape(*self.used.shape, -1)
+        return np.where(self.used[..., None], values, np.nan)
+
+
+class Selector:
+    """Ranks candidates for one policy."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        kinematic_tolerance: float,
+        end_tolerance: float,
+        feedback: Feedback | None = None,
+        support: Support | None = None,
+        support_tolerance: float = np.inf,
+    ) -> None:
+        """Tolerances in the goal stream's units. feedback: to rehearse candidates with, None not to. support: visited
+        places that a plan must not leave by more than `support_tolerance`, None where they are not known."""
+        self.tokenizer, self._feedback, self._support = tokenizer, feedback, support
+        self._kinematic_tolerance, self._end_tolerance = kinematic_tolerance, end_tolerance
+        self._support_tolerance = support_tolerance
+        spec = tokenizer.spec
+        self.name = spec.goal or spec.of_role("observation")[0].name
+        if support is not None:
+            most = FARTHEST_OUTSIDE * float(np.mean(tokenizer.normaliser.std[self.name]))
+            self._outside = support.distance(most)
+
+    def choose(self, made_at_step: int, goal: Array | None, state: PlanState, passes: int) -> Plan:
+        """The plan of the cheapest candidate."""
+        sampled = self.decode(state)
+        candidates, costs = self.judge(sampled, goal)
+        chosen = int(np.argmin(costs))
+        horizon, frames = int(sampled.horizons[chosen]), int(sampled.used[chosen].sum())
+        history = self.tokenizer.layout.history
+        siblings = np.flatnonzero(sampled.horizons == horizon)
+        level = state.levels[chosen, history : history + horizon]
+        return Plan(
+            made_at_step=made_at_step,
+            start={key: values[chosen] for key, values in sampled.start.items()},
+            steps=sampled.steps[:frames],
+            streams={key: values[chosen, :frames] for key, values in candidates.streams.items()},
+            level=level.repeat_interleave(self.tokenizer.layout.frames, dim=0).numpy(),
+            spread={key: values[siblings, :frames].std(axis=0) for key, values in sampled.streams.items()},
+            candidates=candidates.path(self.name),
+            costs=costs,
+            chosen=chosen,
+            passes=passes,
+        )
+
+    def decode(self, state: PlanState) -> Candidates:
+        """What the last guess of the clean tokens means."""
+        assert state.x0_hat is not None
+        layout = self.tokenizer.layout
+        horizons = state.lengths.numpy() - layout.history - 1
+        past = self.tokenizer.decode(state.x0_hat[:, : layout.history])
+        steps = np.arange(1, int(horizons.max()) * layout.frames + 1) * layout.stride
+        return Candidates(
+            horizons=horizons,
+            steps=steps,
+            used=steps[None, :] <= horizons[:, None] * layout.token_steps,
+            start={stream.name: past[stream.name][:, -1] for stream in self.tokenizer.spec.of_role("observation")},
+            streams=self.tokenizer.decode(state.x0_hat[:, layout.history : -1]),
+        )
+
+    def judge(self, sampled: Candidates, goal: Array | None) -> tuple[Candidates, NDArray[np.float64]]:
+        """The candidates as they would be driven, and [C] what each costs: steps to arrive, plus the longest horizon's
+        steps for each tolerance by which it is infeasible."""
+        candidates = sampled
+        wrong = []
+        if self._feedback is not None:
+            action = self.tokenizer.spec.action
+            driven = rehearse(self._feedback, sampled.start, sampled.steps, sampled.streams, action)
+            candidates = replace(sampled, streams=driven)
+            strayed = np.linalg.norm(candidates.path(self.name) - sampled.path(self.name), axis=-1)
+            wrong.append(np.nanmax(strayed, axis=1) / self._kinematic_tolerance)
+        else:
+            residual = kinematic_residual(self.tokenizer, sampled.start, sampled.streams)
+            if residual is not None:
+                wrong.append(np.where(sampled.used, residual, 0).max(axis=1) / self._kinematic_tolerance)
+        path = candidates.path(self.name)
+        cost = candidates.steps[sampled.used.sum(axis=1) - 1].astype(np.float64)
+        if goal is not None:
+            away = np.linalg.norm(path - np.asarray(goal, dtype=np.float64).reshape(-1), axis=-1)
+            ends = np.take_along_axis(away, sampled.used.sum(axis=1)[:, None] - 1, axis=1)[:, 0]
+            wrong.append(ends / self._end_tolerance)
+            cost = _arrival(away, candidates.steps, self._end_tolerance) + 1e-3 * cost
+        if self._support is not None:
+            outside = self._outside[self._support.cells(np.nan_to_num(path))]
+            wrong.append(np.where(sampled.used, outside, 0).max(axis=1) / self._support_tolerance)
+        penalty = float(self.tokenizer.layout.horizon * self.tokenizer.layout.token_steps)
+        for excess in wrong:
+            cost = cost + penalty * np.maximum(0, excess - 1)
+        return candidates, cost
+
+
+def _arrival(away: NDArray[np.float64], steps: NDArray[np.int64], near: float) -> NDArray[np.float64]:
+    """[C] steps to the first frame from which on all of a plan's frames are `near` the goal; to its last frame if none
+    is. away: [C, F], NaN past a plan's end."""
+    far = ~(away <= near) & ~np.isnan(away)
+    last_far = np.where(far.any(axis=1), far.shape[1] - 1 - np.argmax(far[:, ::-1], axis=1), -1)
+    last = (~np.isnan(away)).sum(axis=1) - 1
+    return np.asarray(steps[np.minimum(last_far + 1, last)], dtype=np.float64)
+
+
+def kinematic_residual(
+    tokenizer: Tokenizer, start: Mapping[str, Array], decoded: Mapping[str, Array]
+) -> NDArray[np.float64] | None:
+    """[B, F] distance between each planned position and where the planned velocities lead from the frame before it.
+
+    The trapezoid rule on the goal stream and the stream that is its rate. start: stream -> [B, *shape] the frame before
+    the first. None if no stream is the goal's rate.
+    """
+    spec = tokenizer.spec
+    rates = [stream.name for stream in spec.streams if stream.rate_of == spec.goal and spec.goal is not None]
+    if not rates:
+        return None
+    position, velocity = (
+        np.concatenate([start[name][:, None], decoded[name]], axis=1) for name in (spec.goal or "", rates[0])
+    )
+    position, velocity = (values.reshape(*values.shape[:2], -1) for values in (position, velocity))
+    dt_s = tokenizer.layout.stride / spec.control_hz
+    expected = position[:, :-1] + dt_s * 0.5 * (velocity[:, :-1] + velocity[:, 1:])
+    return np.asarray(np.linalg.norm(position[:, 1:] - expected, axis=-1), dtype=np.float64)
