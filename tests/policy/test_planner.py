@@ -448,6 +448,14 @@ def test_search_finds_the_line_where_there_is_nothing_else_to_find_and_finds_it_
     _assert_same_plan(*plans)
 
 
+def test_a_search_may_drop_the_longest_horizon(tokens: Tokenizer, normaliser: Normaliser) -> None:
+    # Five roots, and all five rows of the last pass are children of the best of them, of four tokens.
+    config = replace(CONFIG, samples=1, search=SearchConfig(budget=3, children=5))
+    plan = _planner(tokens, LineWorld(normaliser), config).plan(_request())
+    assert np.isfinite(plan.candidates[:, :, 0]).sum(axis=1).tolist() == [8] * 5
+    assert plan.steps.tolist() == [4, 8, 12, 16, 20, 24, 28, 32]
+
+
 def test_search_and_guidance_work_together_within_the_budget(tokens: Tokenizer) -> None:
     config = PlannerConfig(samples=2, smooth_scale=1.0, search=SearchConfig(budget=11))
     plan = _planner(tokens, _white, config).plan(_request())
