@@ -12,18 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.datasets.reaching import VisitedDistance, reach_cost
-from forcing.policy.dynamics import LinearDynamics, fit_dynamics, predict_recorded, states_of
+from forcing.policy.dynamics import states_of
 from forcing.policy.mpc import Array32, MpcConfig, SamplingMpc
-from forcing.policy.support import fastest_step, visited_cells, without_contacts
+from forcing.policy.support import fastest_step, without_contacts
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
-
-# Shares of the median distance moved in the steps that the controller looks ahead. Contacts make the tail: a tenth of
-# the recorded windows may touch what no linear map knows.
-MEDIAN_ERROR, ERROR_90 = 0.05, 0.5
-
-
-class CannotDream(ValueError):
-    """The recording is none that can be dreamed from; the message says why."""
+from forcing.policy.world import World, fit_world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +24,7 @@ class DreamConfig:
     """steps: control steps to dream. noise: standard deviation of the noise on executed actions, as a share of half
     their range. stops: share of goals at which the robot stays for up to `stay_steps` before it goes on; the others it
     passes at speed. longest: steps after which a goal is given up, and what was driven there thrown away. robots:
-    dreamed side by side. cell: side of a visited cell, None for the fastest recorded step. controller: of the dream."""
+    dreamed side by side. controller: of the dream."""
 
     steps: int = 300_000
     noise: float = 0.1
@@ -39,7 +32,6 @@ class DreamConfig:
     stay_steps: int = 48
     longest: int = 1000
     robots: int = 128
-    cell: float | None = None
     controller: MpcConfig = field(default_factory=MpcConfig)
 
     def __post_init__(self) -> None:
@@ -56,12 +48,9 @@ def dream(
 ) -> Trajectories:
     """Dreamed episodes, each from one goal to the next; the next begins where and as fast as it ended.
 
-    report: called with the steps dreamed so far. Raises CannotDream if the recording has no goal stream or action
-    limits, if its dynamics are not predicted well, or if its visited places do not hang together.
+    report: called with the steps dreamed so far. Raises NoWorld if the recording does not show where actions lead.
     """
-    rng = np.random.default_rng(seed)
-    dynamics = dreamable(recorded, config, rng)
-    dreamer = _Dreamer(recorded, dynamics, config, rng)
+    dreamer = _Dreamer(recorded, fit_world(recorded), config, np.random.default_rng(seed))
     episodes: list[tuple[Array32, Array32]] = []
     done = 0
     while done < config.steps:
@@ -72,40 +61,13 @@ def dream(
     return _trajectories(recorded, episodes, {"dreamed_from": dict(recorded.provenance), **_plain(config, seed)})
 
 
-def dreamable(recorded: Trajectories, config: DreamConfig, rng: np.random.Generator) -> LinearDynamics:
-    """The fitted dynamics. Raises CannotDream, naming what the recording lacks or how badly it is predicted."""
-    action = recorded.spec.action
-    if action.low is None or action.high is None or not np.isfinite([*action.low, *action.high]).all():
-        raise CannotDream(f"action {action.name!r} has no finite limits; a dream would drive without bounds")
-    try:
-        dynamics = fit_dynamics(recorded, rng)
-        found = predict_recorded(dynamics, recorded, rng, steps=config.controller.steps)
-    except ValueError as error:
-        raise CannotDream(str(error)) from error
-    for label, missed, share in (
-        ("median", found.median_error, MEDIAN_ERROR),
-        ("90 % quantile of the", found.error_90, ERROR_90),
-    ):
-        if not missed <= share * found.moved:
-            raise CannotDream(
-                f"the fitted dynamics predict badly: {found.steps} steps ahead the {label} error is {missed:.3g}, and "
-                f"must be at most {share:g} of the {found.moved:.3g} moved meanwhile; these dynamics are not linear, "
-                "or an observation that they depend on is missing"
-            )
-    return dynamics
-
-
 class _Dreamer:
     """Robots that drive from goal to goal side by side."""
 
-    def __init__(
-        self, recorded: Trajectories, dynamics: LinearDynamics, config: DreamConfig, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, recorded: Trajectories, world: World, config: DreamConfig, rng: np.random.Generator) -> None:
         action, goal = recorded.spec.action, recorded.spec.goal
-        try:
-            support = without_contacts(visited_cells(recorded, config.cell), dynamics, recorded)
-        except ValueError as error:
-            raise CannotDream(str(error)) from error
+        dynamics = world.dynamics
+        support = without_contacts(world.support, dynamics, recorded)
         assert goal is not None
         assert action.low is not None
         assert action.high is not None

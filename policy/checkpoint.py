@@ -22,8 +22,10 @@ from forcing.policy.config import from_json
 from forcing.policy.preset import Preset
 from forcing.policy.tokens import Normaliser
 from forcing.policy.types import TrajectorySpec
+from forcing.policy.world import World
 
 VERSION = 1
+WORLD = "world."  # names of tensors that are no weights
 
 
 class CheckpointError(ValueError):
@@ -42,7 +44,8 @@ class TrainingState:
 class PolicyFile:
     """What a policy file holds.
 
-    revision: 12 hex digits of a sha256 over all that decides what the policy does: everything but the card.
+    world: what the recording showed besides, None if nothing. revision: 12 hex digits of a sha256 over all that decides
+    what the policy does: everything but the card.
     """
 
     preset: Preset
@@ -51,6 +54,7 @@ class PolicyFile:
     weights: Mapping[str, Tensor]
     card: Mapping[str, Any]
     revision: str
+    world: World | None = None
 
 
 def save_policy(
@@ -60,6 +64,7 @@ def save_policy(
     normaliser: Normaliser,
     weights: Mapping[str, Tensor],
     card: Mapping[str, Any],
+    world: World | None = None,
 ) -> None:
     """Writes a policy atomically. Raises OSError if the disk refuses; the old file then stays."""
     header = {
@@ -68,20 +73,24 @@ def save_policy(
         "normaliser": normaliser.to_json(),
         "card": dict(card),
     }
-    _write(path, "policy", header, weights)
+    known = {} if world is None else {WORLD + name: value for name, value in world.tensors().items()}
+    _write(path, "policy", header, {**weights, **known})
 
 
 def load_policy_file(path: Path) -> PolicyFile:
     """Raises CheckpointError, naming the file and what is wrong with it."""
-    header, weights = _read(path, "policy")
+    header, tensors = _read(path, "policy")
+    world = {name.removeprefix(WORLD): value for name, value in tensors.items() if name.startswith(WORLD)}
     try:
+        spec = TrajectorySpec.from_json(header["spec"])
         return PolicyFile(
             preset=from_json(Preset, header["preset"], "preset"),
-            spec=TrajectorySpec.from_json(header["spec"]),
+            spec=spec,
             normaliser=Normaliser.from_json(header["normaliser"]),
-            weights=weights,
+            weights={name: value for name, value in tensors.items() if not name.startswith(WORLD)},
             card=header["card"],
-            revision=_digest(json.dumps({**header, "card": {}}, sort_keys=True), weights)[:12],
+            revision=_digest(json.dumps({**header, "card": {}}, sort_keys=True), tensors)[:12],
+            world=World.from_tensors(world, spec) if world else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -123,7 +123,7 @@ class Controller:
         """Follows `plan` from now on. Raises ValueError if it does not answer the last request."""
         if self._open is None or self._open.step != plan.made_at_step:
             raise ValueError(f"plan must answer the last request, it was made at step {plan.made_at_step}")
-        self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan)
+        self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan, self.policy.feedback)
         self.plan, self._planned_goal, self._open = plan, self._open.goal, None
         self._fresh = plan.made_at_step == self.step
 
@@ -164,7 +164,8 @@ class Controller:
             return False  # nobody knows where the robot is: follow the plan there is, or hold
         if self.plan is None or not _same(self._planned_goal, self.goal):
             return True
-        if self.step - self.plan.made_at_step < self.policy.preset.planner.replan_steps:
+        planner = self.policy.preset.planner
+        if self.step - self.plan.made_at_step < planner.replan_steps and not self._strayed(now):
             return False
         if self.goal is None or goal is None or self.policy.preset.tracker.kind == "actions":
             return True
@@ -172,6 +173,12 @@ class Controller:
         enough = self.policy.planner.hold_distance
         ends = (now.values[goal], self.plan.streams[goal][-1])
         return any(np.linalg.norm(place - self.goal) > enough for place in ends)
+
+    def _strayed(self, now: Sensed) -> bool:
+        error, goal = self.policy.preset.planner.replan_error, self.policy.spec.goal
+        if error is None or goal is None or self._tracker is None:
+            return False
+        return self._tracker.strayed(np.asarray(now.values[goal]), self.step) > error
 
 
 def _checked(value: Array, name: str, label: str, policy: Policy) -> Array:

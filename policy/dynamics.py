@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from forcing.policy.types import Array, Trajectories, TrajectorySpec
 
 MOST_ROWS = 200_000  # transitions that a fit looks at: coefficients are settled long before
+# What a fit may miss, as shares of the median distance moved meanwhile. Contacts make the tail: a tenth of the recorded
+# windows may touch what no linear map knows.
+MEDIAN_ERROR, ERROR_90 = 0.05, 0.5
 TRIM_ROUNDS = 8
 SATURATED = 0.99  # quantile from which on an entry's transitions must show a saturation, if there is one
 TRIM_SCALE = 4.0  # residuals of more than so many median residuals are contacts or glitches, not dynamics
@@ -118,6 +121,20 @@ class Prediction:
     moved: float
     median_error: float
     error_90: float
+
+    def refusal(self) -> str | None:
+        """Why these dynamics must not be relied on; None if they may."""
+        for label, missed, share in (
+            ("median", self.median_error, MEDIAN_ERROR),
+            ("90 % quantile of the", self.error_90, ERROR_90),
+        ):
+            if not missed <= share * self.moved:
+                return (
+                    f"the fitted dynamics predict badly: {self.steps} steps ahead the {label} error is {missed:.3g}, "
+                    f"and must be at most {share:g} of the {self.moved:.3g} moved meanwhile; these dynamics are not "
+                    "linear, or an observation that they depend on is missing"
+                )
+        return None
 
 
 def predict_recorded(

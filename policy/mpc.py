@@ -54,7 +54,8 @@ class SamplingMpc:
 
     def idle(self, robots: int) -> Array32:
         """[E, H, m] the sequences to begin with: the middle of the limits."""
-        return np.broadcast_to((self._low + self._high) / 2, (robots, self.config.steps, len(self._low))).copy()
+        middle = np.asarray((self._low + self._high) / 2, dtype=np.float32)
+        return np.broadcast_to(middle, (robots, self.config.steps, len(self._low))).copy()
 
     def improve(self, state: NDArray[np.float64], plan: Array32, cost: Cost, rng: np.random.Generator) -> Array32:
         """[E, H, m] better sequences for robots in states [E, n]; `plan` [E, H, m] is what the last step left, shifted

@@ -18,8 +18,10 @@ from forcing.policy.objectives import Objective, Obstacles, avoid, reach, smooth
 from forcing.policy.sampler import Model, PlanState, denoise_step, stabilised
 from forcing.policy.schedules import Schedule
 from forcing.policy.search import SearchConfig, search
+from forcing.policy.selection import Selector
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Array, Plan
+from forcing.policy.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +34,18 @@ class PlannerConfig:
     `sooner` (with a goal) and `avoid` (with obstacles) among the objectives, policy/objectives.py; 0 for none.
     futures, rollout_steps: Monte-Carlo futures that their gradient is averaged over, 0 for none, and the network
     passes of each. passes: network passes, the rows of the scheduling matrix that are done; fewer than all leave the
-    far future noisy, None does all. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's
-    units: the largest disagreement between planned positions and velocities from one frame to the next, and the
-    distance between the plan's end and the goal. hold_distance: nearer to the goal than this, a plan that ends there
-    is kept. These three are a fifth of the goal stream's standard deviation if None. replan_steps: control steps
-    after which a plan is made anew. search: a tree search in place of independent samples, which then number its
-    roots. history_frames: observed frames that the planner is shown, the newest alone by default. stabilisation: level,
-    at least 0 and below 1, at which planned tokens are declared to the network once they are clean and others are not
-    yet (see `sampler.stabilised`); not with a search.
+    far future noisy, None does all. rehearse: candidates become what following them would lead to, where the policy
+    carries fitted dynamics. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units:
+    the largest distance between a candidate and its rehearsal, or without one the largest disagreement of planned
+    positions and velocities from one frame to the next; and the distance between the plan's end and the goal.
+    support_tolerance: how far a plan may leave visited places, None if it need not ask. hold_distance: nearer to the
+    goal than this, a plan that ends there is kept. kinematic_tolerance, end_tolerance and hold_distance are a fifth of
+    the goal stream's standard deviation if None. replan_steps: control steps after which a plan is made anew.
+    replan_error: distance from the planned position at which that is done at once, None for never. search: a tree
+    search in place of independent samples, which then number its roots. history_frames: observed frames that the
+    planner is shown, the newest alone by default. stabilisation: level, at least 0 and below 1, at which planned
+    tokens are declared to the network once they are clean and others are not yet (see `sampler.stabilised`); not with
+    a search.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.5))
@@ -52,9 +58,12 @@ class PlannerConfig:
     futures: int = 0
     rollout_steps: int = 2
     passes: int | None = 3
+    rehearse: bool = True
     kinematic_tolerance: float | None = None
     end_tolerance: float | None = None
+    support_tolerance: float | None = None
     hold_distance: float | None = None
+    replan_error: float | None = None
     replan_steps: int = 32
     history_frames: int = 1
     search: SearchConfig | None = None
@@ -68,7 +77,7 @@ class PlannerConfig:
         for name in ("guidance_scale", "smooth_scale", "sooner_scale", "avoid_scale", "futures"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("kinematic_tolerance", "end_tolerance", "hold_distance"):
+        for name in ("kinematic_tolerance", "end_tolerance", "support_tolerance", "hold_distance", "replan_error"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -98,20 +107,11 @@ class PlanRequest:
     obstacles: Obstacles | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """Every row as a plan: decoded streams [B, F, *shape], start [B, *shape]; candidates, costs: see `Plan`."""
-
-    decoded: Mapping[str, Array]
-    start: Mapping[str, Array]
-    candidates: Array
-    costs: NDArray[np.float64]
-
-
 class Planner:
     """Samples candidate plans with a model and picks one."""
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, config: PlannerConfig) -> None:
+    def __init__(self, model: Model, tokenizer: Tokenizer, config: PlannerConfig, world: World | None = None) -> None:
+        """world: what the recording shows besides trajectories, None if nothing."""
         self.model, self.tokenizer, self.config = model, tokenizer, config
         usual = math.inf
         if tokenizer.spec.goal is not None:
@@ -119,17 +119,29 @@ class Planner:
         self.kinematic_tolerance = config.kinematic_tolerance or usual
         self.end_tolerance = config.end_tolerance or usual
         self.hold_distance = config.hold_distance or usual
+        keeping = world is not None and config.support_tolerance is not None
+        self.selector = Selector(
+            tokenizer,
+            kinematic_tolerance=self.kinematic_tolerance,
+            end_tolerance=self.end_tolerance,
+            feedback=world.feedback(tokenizer) if world is not None and config.rehearse else None,
+            support=world.support if world is not None and keeping else None,
+            support_tolerance=config.support_tolerance or math.inf,
+        )
 
     def plan(self, request: PlanRequest) -> Plan:
         """The chosen plan. Raises FloatingPointError if the model's guess is not finite."""
         if self.config.search is not None:
-            return self._choose(request, *self._search(request, self.config.search))
+            return self._chosen(request, *self._search(request, self.config.search))
         guide, previous, passes = self._guide(request), None, 0
         for state in self.sampling(request):
             if previous is not None:
                 passes += 1 + (0 if guide is None else guide.passes(previous, state.levels < previous.levels))
             previous = state
-        return self._choose(request, state, passes)
+        return self._chosen(request, state, passes)
+
+    def _chosen(self, request: PlanRequest, state: PlanState, passes: int) -> Plan:
+        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes)
 
     def _search(self, request: PlanRequest, config: SearchConfig) -> tuple[PlanState, int]:
         """The best rows that a search finds, and the network passes it took."""
@@ -139,7 +151,7 @@ class Planner:
             roots,
             self._depth(roots),
             self._levels_at,
-            lambda state: self._judge(request, state).costs,
+            lambda state: self.selector.costs(_finite(state), request.goal, request.obstacles),
             config,
             self._guide(request),
         )
@@ -201,9 +213,9 @@ class Planner:
                 terms.append((config.guidance_scale, reach(self.tokenizer, request.goal)))
             spread = float(np.mean(self.tokenizer.normaliser.std[self._goal_name]))
             terms.append((config.sooner_scale, sooner(self.tokenizer, request.goal, radius=spread)))
-        terms.append((config.smooth_scale, smooth(self.tokenizer, self._shown_name)))
+        terms.append((config.smooth_scale, smooth(self.tokenizer, self.selector.name)))
         if request.obstacles is not None:
-            terms.append((config.avoid_scale, avoid(self.tokenizer, request.obstacles, self._shown_name)))
+            terms.append((config.avoid_scale, avoid(self.tokenizer, request.obstacles, self.selector.name)))
         wanted = [(weight, term) for weight, term in terms if weight > 0]
         if not wanted:
             return None
@@ -231,79 +243,6 @@ class Planner:
         """[B] plan tokens of each row."""
         return state.lengths - self.tokenizer.layout.history - 1
 
-    def _choose(self, request: PlanRequest, state: PlanState, passes: int) -> Plan:
-        layout, horizons = self.tokenizer.layout, self._horizons(state).numpy()
-        judged = self._judge(request, state)
-        chosen = int(np.argmin(judged.costs))
-        frames = int(horizons[chosen]) * layout.frames
-        siblings = np.flatnonzero(horizons == horizons[chosen])
-        level = state.levels[chosen, layout.history : layout.history + int(horizons[chosen])]
-        return Plan(
-            made_at_step=request.step,
-            start={key: values[chosen] for key, values in judged.start.items()},
-            steps=np.arange(1, frames + 1) * layout.stride,
-            streams={key: values[chosen, :frames] for key, values in judged.decoded.items()},
-            level=level.repeat_interleave(layout.frames, dim=0).numpy(),
-            spread={key: values[siblings, :frames].std(axis=0) for key, values in judged.decoded.items()},
-            candidates=judged.candidates,
-            costs=judged.costs,
-            chosen=chosen,
-            passes=passes,
-        )
-
-    def _judge(self, request: PlanRequest, state: PlanState) -> "_Judged":
-        """What the model's guess of each row is worth as a plan. Raises FloatingPointError if it is not finite."""
-        if state.x0_hat is None or not bool(torch.isfinite(state.x0_hat).all()):
-            raise FloatingPointError(
-                "the denoiser's guess is not finite: an observation or the goal is far from the recordings, "
-                "or the policy's weights are damaged"
-            )
-        layout, horizons = self.tokenizer.layout, self._horizons(state).numpy()
-        decoded = self.tokenizer.decode(state.x0_hat[:, layout.history : -1])
-        past = self.tokenizer.decode(state.x0_hat[:, : layout.history])
-        start = {stream.name: past[stream.name][:, -1] for stream in self.tokenizer.spec.of_role("observation")}
-        frames = (state.x0_hat.shape[1] - layout.history - 1) * layout.frames
-        unused = np.arange(frames) >= horizons[:, None] * layout.frames
-        candidates = np.where(unused[..., None], np.nan, decoded[self._shown_name].reshape(*unused.shape, -1))
-        costs = self._costs(request, decoded, start, candidates, unused, horizons)
-        return _Judged(decoded, start, candidates, costs)
-
-    def _costs(
-        self,
-        request: PlanRequest,
-        decoded: Mapping[str, Array],
-        start: Mapping[str, Array],
-        candidates: Array,
-        unused: NDArray[np.bool_],
-        horizons: NDArray[np.int64],
-    ) -> NDArray[np.float64]:
-        """[C] steps to arrive, plus a large penalty for each tolerance by which a candidate is infeasible.
-
-        Inside an obstacle it costs that penalty besides, and once more for each radius by which it is inside.
-        """
-        layout = self.tokenizer.layout
-        steps = horizons * float(layout.token_steps)
-        # The longest horizon's steps for each tolerance by which a plan is infeasible.
-        penalty = float(layout.horizon * layout.token_steps)
-        end = candidates[np.arange(len(horizons)), horizons * layout.frames - 1]
-        cost = steps.copy()
-        if request.goal is not None:
-            miss = np.linalg.norm(end - np.asarray(request.goal, dtype=np.float64).reshape(-1), axis=-1)
-            cost += penalty * np.maximum(0, miss / self.end_tolerance - 1)
-        residual = kinematic_residual(self.tokenizer, start, decoded)
-        if residual is not None:
-            worst = np.where(unused, 0, residual).max(axis=1)
-            cost += penalty * np.maximum(0, worst / self.kinematic_tolerance - 1)
-        if request.obstacles is not None:
-            inside = obstacle_depth(request.obstacles, candidates)
-            cost += penalty * np.where(inside > 0, 1 + inside, 0)  # more than any plan that stays out
-        return np.asarray(cost, dtype=np.float64)
-
-    @property
-    def _shown_name(self) -> str:
-        """The stream that candidates are compared in: the goal stream, or without one the first observation."""
-        return self.tokenizer.spec.goal or self.tokenizer.spec.of_role("observation")[0].name
-
     @property
     def _goal_name(self) -> str:
         assert self.tokenizer.spec.goal is not None, "controllers refuse a goal where the spec has none"
@@ -324,33 +263,11 @@ class Planner:
         return self.tokenizer.encode_frames(self._goal_name, frames)[0]
 
 
-def kinematic_residual(
-    tokenizer: Tokenizer, start: Mapping[str, Array], decoded: Mapping[str, Array]
-) -> NDArray[np.float64] | None:
-    """[B, F] distance between each planned position and where the planned velocities lead from the frame before it.
-
-    The trapezoid rule on the goal stream and the stream that is its rate. start: stream -> [B, *shape] the frame before
-    the first. None if no stream is the goal's rate.
-    """
-    spec = tokenizer.spec
-    rates = [stream.name for stream in spec.streams if stream.rate_of == spec.goal and spec.goal is not None]
-    if not rates:
-        return None
-    position, velocity = (
-        np.concatenate([start[name][:, None], decoded[name]], axis=1) for name in (spec.goal or "", rates[0])
-    )
-    position, velocity = (values.reshape(*values.shape[:2], -1) for values in (position, velocity))
-    dt_s = tokenizer.layout.stride / spec.control_hz
-    expected = position[:, :-1] + dt_s * 0.5 * (velocity[:, :-1] + velocity[:, 1:])
-    return np.asarray(np.linalg.norm(position[:, 1:] - expected, axis=-1), dtype=np.float64)
-
-
-def obstacle_depth(obstacles: Obstacles, places: Array) -> NDArray[np.float64]:
-    """[C] radii by which the deepest of each candidate's frames is inside an obstacle, 0 if none is.
-
-    places: [C, F, d], NaN where a candidate has no frame, in the obstacles' units. What lies between frames is not
-    looked at.
-    """
-    apart = np.linalg.norm(places[:, :, None] - np.asarray(obstacles.centres), axis=-1)
-    depth = 1 - apart / np.asarray(obstacles.radii)
-    return np.asarray(np.fmax(depth, 0).max(axis=(1, 2), initial=0), dtype=np.float64)
+def _finite(state: PlanState) -> PlanState:
+    """The state itself. Raises FloatingPointError if the model's guess is not finite."""
+    if state.x0_hat is None or not bool(torch.isfinite(state.x0_hat).all()):
+        raise FloatingPointError(
+            "the denoiser's guess is not finite: an observation or the goal is far from the recordings, "
+            "or the policy's weights are damaged"
+        )
+    return state

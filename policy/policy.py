@@ -15,9 +15,11 @@ from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.network import as_model, build_denoiser
 from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
 from forcing.policy.preset import Preset
+from forcing.policy.rehearsal import Feedback
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.types import Plan, TrajectorySpec
+from forcing.policy.world import World
 
 SHIPPED = Path(__file__).parent / "shipped"
 FILE_NAME = "policy.safetensors"
@@ -47,7 +49,14 @@ class Policy:
             raise CheckpointError(f"policy {name!r}: weights do not fit its preset: {error}") from error
         denoiser.eval().requires_grad_(False)
         self.parameters: int = sum(weight.numel() for weight in denoiser.parameters())
-        self.planner = Planner(as_model(file.preset, tokenizer, denoiser), tokenizer, file.preset.planner)
+        self.world: World | None = file.world
+        self.planner = Planner(as_model(file.preset, tokenizer, denoiser), tokenizer, file.preset.planner, file.world)
+        self.feedback: Feedback | None = None if file.world is None else file.world.feedback(tokenizer)
+        if file.preset.tracker.kind == "feedback" and self.feedback is None:
+            raise CheckpointError(
+                f"policy {name!r}: a feedback tracker needs dynamics, and its recording showed none; "
+                "train it with --set tracker.kind=pursuit"
+            )
 
     @cached_property
     def normaliser_hash(self) -> str:

@@ -47,9 +47,11 @@ def lqr_gain(
     drift = np.eye(n) + dynamics.weights[:n].T
     push = dynamics.weights[n:-1].T
     state_cost, action_cost = np.diag(state_scale**-2.0), np.diag(action_scale**-2.0)
-    value, gain = state_cost, np.zeros((push.shape[1], n))
+    value = state_cost
+    gain: NDArray[np.float64] = np.zeros((push.shape[1], n))
     for _ in range(RICCATI_STEPS):
-        before, gain = gain, np.linalg.solve(action_cost + push.T @ value @ push, push.T @ value @ drift)
+        before = gain
+        gain = np.asarray(np.linalg.solve(action_cost + push.T @ value @ push, push.T @ value @ drift))
         value = state_cost + drift.T @ value @ (drift - push @ gain)
         if np.abs(gain - before).max() < 1e-9 * np.abs(gain).max():
             break

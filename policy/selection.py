@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.policy.objectives import Obstacles
 from forcing.policy.rehearsal import Feedback, rehearse
 from forcing.policy.sampler import PlanState
 from forcing.policy.support import Support
@@ -63,10 +64,12 @@ class Selector:
             most = FARTHEST_OUTSIDE * float(np.mean(tokenizer.normaliser.std[self.name]))
             self._outside = support.distance(most)
 
-    def choose(self, made_at_step: int, goal: Array | None, state: PlanState, passes: int) -> Plan:
+    def choose(
+        self, made_at_step: int, goal: Array | None, obstacles: Obstacles | None, state: PlanState, passes: int
+    ) -> Plan:
         """The plan of the cheapest candidate."""
         sampled = self.decode(state)
-        candidates, costs = self.judge(sampled, goal)
+        candidates, costs = self.judge(sampled, goal, obstacles)
         chosen = int(np.argmin(costs))
         horizon, frames = int(sampled.horizons[chosen]), int(sampled.used[chosen].sum())
         history = self.tokenizer.layout.history
@@ -91,7 +94,9 @@ class Selector:
         layout = self.tokenizer.layout
         horizons = state.lengths.numpy() - layout.history - 1
         past = self.tokenizer.decode(state.x0_hat[:, : layout.history])
-        steps = np.arange(1, int(horizons.max()) * layout.frames + 1) * layout.stride
+        # A search may have dropped the longest horizon: rows can be longer than any of their plans.
+        frames = (state.x0_hat.shape[1] - layout.history - 1) * layout.frames
+        steps = np.arange(1, frames + 1) * layout.stride
         return Candidates(
             horizons=horizons,
             steps=steps,
@@ -100,9 +105,15 @@ class Selector:
             streams=self.tokenizer.decode(state.x0_hat[:, layout.history : -1]),
         )
 
-    def judge(self, sampled: Candidates, goal: Array | None) -> tuple[Candidates, NDArray[np.float64]]:
+    def costs(self, state: PlanState, goal: Array | None, obstacles: Obstacles | None) -> NDArray[np.float64]:
+        """[C] what the last guess of each row costs as a plan; see `judge`."""
+        return self.judge(self.decode(state), goal, obstacles)[1]
+
+    def judge(
+        self, sampled: Candidates, goal: Array | None, obstacles: Obstacles | None
+    ) -> tuple[Candidates, NDArray[np.float64]]:
         """The candidates as they would be driven, and [C] what each costs: steps to arrive, plus the longest horizon's
-        steps for each tolerance by which it is infeasible."""
+        steps for each tolerance by which it is infeasible; inside an obstacle that much besides."""
         candidates = sampled
         wrong = []
         if self._feedback is not None:
@@ -126,6 +137,9 @@ class Selector:
             outside = self._outside[self._support.cells(np.nan_to_num(path))]
             wrong.append(np.where(sampled.used, outside, 0).max(axis=1) / self._support_tolerance)
         penalty = float(self.tokenizer.layout.horizon * self.tokenizer.layout.token_steps)
+        if obstacles is not None:
+            inside = obstacle_depth(obstacles, path)
+            cost = cost + penalty * np.where(inside > 0, 1 + inside, 0)  # more than any plan that stays out
         for excess in wrong:
             cost = cost + penalty * np.maximum(0, excess - 1)
         return candidates, cost
@@ -159,3 +173,14 @@ def kinematic_residual(
     dt_s = tokenizer.layout.stride / spec.control_hz
     expected = position[:, :-1] + dt_s * 0.5 * (velocity[:, :-1] + velocity[:, 1:])
     return np.asarray(np.linalg.norm(position[:, 1:] - expected, axis=-1), dtype=np.float64)
+
+
+def obstacle_depth(obstacles: Obstacles, places: Array) -> NDArray[np.float64]:
+    """[C] radii by which the deepest of each candidate's frames is inside an obstacle, 0 if none is.
+
+    places: [C, F, d], NaN where a candidate has no frame, in the obstacles' units. What lies between frames is not
+    looked at.
+    """
+    apart = np.linalg.norm(places[:, :, None] - np.asarray(obstacles.centres), axis=-1)
+    depth = 1 - apart / np.asarray(obstacles.radii)
+    return np.asarray(np.fmax(depth, 0).max(axis=(1, 2), initial=0), dtype=np.float64)

@@ -5,12 +5,15 @@ Plain numpy. Knows no goal: when a plan ends, its own last frame is held.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.policy.rehearsal import Feedback
 from forcing.policy.types import Array, Plan, TrajectorySpec
+
+Kind = Literal["pursuit", "pd", "feedback", "actions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,20 +21,21 @@ class TrackerConfig:
     """How a plan becomes actions.
 
     kind: `pursuit` steers to the point of the planned path that lies `lookahead_steps` after the nearest one and lets
-    the plan's timing go; `pd` follows planned positions and velocities at the planned times; `actions` plays the
-    planned actions. position_gain, velocity_gain: action per unit of error. chunk_steps: actions handed out at a
-    time.
+    the plan's timing go; `pd` follows planned positions and velocities at the planned times; `feedback` plays the
+    planned actions and corrects them by the gain that the policy's fitted dynamics call for; `actions` plays the
+    planned actions. position_gain, velocity_gain: action per unit of error, of pursuit and pd. chunk_steps: actions
+    handed out at a time.
     """
 
-    kind: Literal["pursuit", "pd", "actions"] = "pursuit"
+    kind: Kind = "pursuit"
     lookahead_steps: int = 30
     position_gain: float = 10.0
     velocity_gain: float = 1.0
     chunk_steps: int = 8
 
     def __post_init__(self) -> None:
-        if self.kind not in ("pursuit", "pd", "actions"):
-            raise ValueError(f"kind must be pursuit, pd or actions, got {self.kind!r}")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be {', '.join(get_args(Kind))}, got {self.kind!r}")
         for name in ("lookahead_steps", "chunk_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -40,13 +44,18 @@ class TrackerConfig:
 class Tracker:
     """Follows one plan. Planned positions are of the spec's goal stream, velocities of its rate."""
 
-    def __init__(self, config: TrackerConfig, spec: TrajectorySpec, plan: Plan) -> None:
-        """Raises ValueError if the kind of tracker does not fit the spec."""
-        self.config, self.plan = config, plan
+    def __init__(
+        self, config: TrackerConfig, spec: TrajectorySpec, plan: Plan, feedback: Feedback | None = None
+    ) -> None:
+        """feedback: of the policy's dynamics. Raises ValueError if the kind of tracker does not fit the spec, or needs
+        feedback and has none."""
+        self.config, self.plan, self.feedback = config, plan, feedback
+        if config.kind == "feedback" and feedback is None:
+            raise ValueError("a feedback tracker needs dynamics, and this policy carries none; use kind 'pursuit'")
         self.action = spec.action
         self.position = spec.goal
         self.velocity = next((s.name for s in spec.streams if s.rate_of == spec.goal and spec.goal), None)
-        if config.kind != "actions":
+        if config.kind in ("pursuit", "pd"):
             if self.position is None:
                 raise ValueError(f"a {config.kind} tracker needs a goal stream to follow; use kind 'actions'")
             size = spec[self.position].size
@@ -76,9 +85,9 @@ class Tracker:
         elapsed = float(step - self.plan.made_at_step)
         ahead = np.arange(self.config.chunk_steps, dtype=np.float64)
         if self.config.kind == "actions":
-            index = np.searchsorted(self.plan.steps, elapsed + ahead, side="right").clip(max=len(self.plan.steps) - 1)
-            planned = self.plan.streams[self.action.name].reshape(len(self.plan.steps), -1)
-            return planned[index].astype(np.float64), int(index[0])
+            return self._planned_actions(elapsed + ahead)
+        if self.feedback is not None and self.config.kind == "feedback":
+            return self._corrected(self.feedback, observation, elapsed + ahead)
         sensed = {name: np.asarray(value, dtype=np.float64).reshape(1, -1) for name, value in observation.items()}
         where = np.array([elapsed])
         if self.config.kind == "pursuit":
@@ -94,6 +103,35 @@ class Tracker:
         actions = actions + self.config.velocity_gain * (wanted - velocities)
         frame = int(np.searchsorted(self.plan.steps, at[0]).clip(max=len(self.plan.steps) - 1))
         return actions, frame
+
+    def _planned_actions(self, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+        """[H, A] planned actions at times `at`, and the frame of the first; the last one once the plan is over."""
+        index = np.searchsorted(self.plan.steps, at, side="right").clip(max=len(self.plan.steps) - 1)
+        planned = self.plan.streams[self.action.name].reshape(len(self.plan.steps), -1)
+        return planned[index].astype(np.float64), int(index[0])
+
+    def _corrected(
+        self, feedback: Feedback, observation: Mapping[str, Array], at: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], int]:
+        """Planned actions, corrected where the robot is not where it should be; the plan's end is held."""
+        actions, frame = self._planned_actions(at)
+        over = at >= self.times[-1]
+        actions[over] = 0.0
+        planned = np.empty((len(at), len(feedback.dynamics.low)))
+        sensed = np.empty_like(planned)
+        for name, where in feedback.dynamics.streams.items():
+            planned[:, where] = _interpolate(at, self.times, self._from_start(name))
+            if name == self.velocity:
+                planned[over, where] = 0.0
+            sensed[:, where] = planned[:, where]
+            if name in observation:
+                sensed[0, where] = np.asarray(observation[name], dtype=np.float64).reshape(-1)
+        return feedback.action(sensed, planned, actions), frame
+
+    def strayed(self, position: NDArray[np.float64], step: int) -> float:
+        """Distance of `position` from where the plan is at this step, in the goal stream's units."""
+        at = np.array([float(step - self.plan.made_at_step)])
+        return float(np.linalg.norm(position.reshape(-1) - _interpolate(at, self.times, self.path)[0]))
 
     def _speed_at(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
         """[H, size] planned velocities; none when the plan is over and its end is held."""

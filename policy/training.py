@@ -23,6 +23,7 @@ from forcing.policy.preset import Preset
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.types import WindowSource
 from forcing.policy.weights import loss_weight
+from forcing.policy.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +93,18 @@ class Trainer:
     """One training run: its network, averaged weights, optimiser and random streams, saved and restored as one."""
 
     def __init__(
-        self, preset: Preset, windows: WindowSource, normaliser: Normaliser, *, seed: int = 0, device: str = "cpu"
+        self,
+        preset: Preset,
+        windows: WindowSource,
+        normaliser: Normaliser,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        world: World | None = None,
     ) -> None:
+        """world: what the recording shows besides trajectories; saved with the policy, not trained."""
         self.preset, self.windows, self.seed, self.device = preset, windows, seed, torch.device(device)
+        self.world = world
         self.tokenizer = Tokenizer(windows.spec, preset.layout, normaliser)
         streams = self.tokenizer.streams
         self.shape = SequenceShape(
@@ -264,7 +274,7 @@ def _save(trainer: Trainer, budget: Budget, out: Path, card: dict[str, object]) 
     path = out / "policy.safetensors"
     card = {**card, "steps": trainer.step, "minutes": round(trainer.elapsed_s / 60, 2), "windows": trainer.windows_seen}
     weights = {name: value.cpu() for name, value in trainer.ema.items()}
-    save_policy(path, trainer.preset, trainer.windows.spec, trainer.tokenizer.normaliser, weights, card)
+    save_policy(path, trainer.preset, trainer.windows.spec, trainer.tokenizer.normaliser, weights, card, trainer.world)
     return path
 
 

@@ -19,7 +19,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "policy": (),
     "envs": (),
     # Dreaming stands on dynamics, visited places and control that trackers and planners use too (decision 0007).
-    "datasets": ("forcing.policy.types", "forcing.policy.dynamics", "forcing.policy.support", "forcing.policy.mpc"),
+    "datasets": (
+        "forcing.policy.types",
+        "forcing.policy.dynamics",
+        "forcing.policy.support",
+        "forcing.policy.mpc",
+        "forcing.policy.world",
+    ),
     "server": ("forcing.policy", "forcing.__version__"),
     "eval": ("forcing.policy", "forcing.envs", "forcing.datasets", "forcing.server", "forcing.__version__"),
 }

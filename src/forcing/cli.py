@@ -231,7 +231,12 @@ def train(
         raise UsageError(f"{folder} holds a run already; add --resume, or choose another --out")
     trajectories = read_recording(data, control_hz=control_hz)
     trainer = training.Trainer(
-        recipe, TrajectoryWindows(trajectories), Normaliser.fit(trajectories), seed=seed, device=device
+        recipe,
+        TrajectoryWindows(trajectories),
+        Normaliser.fit(trajectories),
+        seed=seed,
+        device=device,
+        world=_world(trajectories, recipe),
     )
     changed = "".join(f" --set {shlex.quote(setting)}" for setting in set_)
     card = {
@@ -399,6 +404,21 @@ def _task(name: str) -> Any:
 
 def _workers(workers: int | None) -> int | None:
     return None if workers is None else at_least(1, workers=workers)
+
+
+def _world(trajectories: Any, recipe: Any) -> Any:
+    """What the recording shows besides trajectories, None if nothing; says so. Raises NoWorld if the recipe needs it."""
+    from forcing.policy.world import NoWorld, fit_world
+
+    try:
+        world = fit_world(trajectories)
+    except NoWorld as reason:
+        if recipe.tracker.kind == "feedback":
+            raise NoWorld(f"{reason}; a feedback tracker needs dynamics, add --set tracker.kind=actions") from reason
+        print(f"plans will not be rehearsed: {reason}")
+        return None
+    print("dynamics fitted; plans will be rehearsed on them")
+    return world
 
 
 def _refuse_errors(source: str, findings: Sequence[Any]) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor
 from forcing.policy.config import from_json
 from forcing.policy.noise import NoiseSchedule
 from forcing.policy.objectives import Obstacles
-from forcing.policy.planner import Planner, PlannerConfig, PlanRequest, kinematic_residual, obstacle_depth
+from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.sampler import Denoise, Model
 from forcing.policy.schedules import Schedule
 from forcing.policy.search import SearchConfig
+from forcing.policy.selection import kinematic_residual, obstacle_depth
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import Array, Plan, TrajectorySpec
 
@@ -100,8 +101,10 @@ def test_a_horizon_too_short_to_arrive_is_taken_only_if_its_end_is_near_enough(
     config = replace(CONFIG, samples=1, end_tolerance=tolerance_m)
     plan = _planner(tokens, LineWorld(normaliser), config).plan(_request())
     short_m = np.array([2.2, 1.4, 0.6, 0, 0])
-    by_hand = 8 * np.arange(1, 6) + 40 * np.maximum(0, short_m / tolerance_m - 1)
-    np.testing.assert_allclose(plan.costs, by_hand, atol=1e-3)
+    horizons, a_frame_m = np.arange(1, 6), np.array([0.4, 0.4, 0.4, 3 / 8, 3 / 10])
+    frames_early = np.floor(np.maximum(0, tolerance_m - short_m) / a_frame_m)
+    by_hand = 8 * horizons - 4 * frames_early + 40 * np.maximum(0, short_m / tolerance_m - 1)
+    np.testing.assert_allclose(plan.costs, by_hand + 1e-3 * 8 * horizons, atol=1e-3)
     assert plan.chosen == horizon - 1
     assert plan.steps[-1] == 8 * horizon
 

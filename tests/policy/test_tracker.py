@@ -138,7 +138,7 @@ def test_actions_of_another_size_than_the_goal_cannot_be_made_from_places(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "wish"}, "kind must be pursuit, pd or actions, got 'wish'"),
+        ({"kind": "wish"}, "kind must be pursuit, pd, feedback, actions, got 'wish'"),
         ({"lookahead_steps": 0}, "lookahead_steps must be at least 1, got 0"),
         ({"chunk_steps": 0}, "chunk_steps must be at least 1, got 0"),
     ],
