@@ -37,7 +37,7 @@ class VisitedDistance:
     def largest_part(self) -> NDArray[np.int64]:
         """Flat indices of the visited cells that hang together, the largest such part."""
         _, labels = csgraph.connected_components(self._graph, directed=False)
-        return self.nodes[labels == np.bincount(labels).argmax()]
+        return np.asarray(self.nodes[labels == np.bincount(labels).argmax()])
 
 
 def reach_cost(
@@ -75,18 +75,22 @@ def reach_cost(
 def _neighbours(support: Support) -> sparse.csr_matrix:
     """Visited cells that touch, corners included, with the distance of their middles."""
     flat = support.visited.reshape(-1)
+    count, dimensions = int(flat.sum()), support.visited.ndim
     node_of = np.full(flat.size, -1)
-    node_of[np.flatnonzero(flat)] = np.arange(int(flat.sum()))
+    node_of[np.flatnonzero(flat)] = np.arange(count)
     grid = node_of.reshape(support.visited.shape)
-    offsets = np.indices((3,) * grid.ndim).reshape(grid.ndim, -1).T - 1
+    offsets = np.indices((3,) * dimensions).reshape(dimensions, -1).T - 1
     rows, columns, lengths = [], [], []
-    for offset in offsets[len(offsets) // 2 + 1 :]:
-        here = grid[tuple(slice(max(0, -o), size - max(0, o)) for o, size in zip(offset, grid.shape, strict=True))]
-        there = grid[tuple(slice(max(0, o), size - max(0, -o)) for o, size in zip(offset, grid.shape, strict=True))]
+    for offset in offsets[len(offsets) // 2 + 1 :]:  # of two opposite ones, one
+        here, there = grid[_shifted(-offset, grid.shape)], grid[_shifted(offset, grid.shape)]
         both = (here >= 0) & (there >= 0)
         rows.append(here[both])
         columns.append(there[both])
         lengths.append(np.full(int(both.sum()), support.cell * np.linalg.norm(offset)))
-    count = int(flat.sum())
     entries = (np.concatenate(lengths), (np.concatenate(rows), np.concatenate(columns)))
     return sparse.csr_matrix(entries, shape=(count, count))
+
+
+def _shifted(offset: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The part of a grid that is left when it is moved by `offset` and cut to its old place."""
+    return tuple(slice(max(0, o), size - max(0, -o)) for o, size in zip(offset.tolist(), shape, strict=True))
