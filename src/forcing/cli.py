@@ -407,7 +407,7 @@ def _workers(workers: int | None) -> int | None:
 
 
 def _world(trajectories: Any, recipe: Any) -> Any:
-    """What the recording shows besides trajectories, None if nothing; says so. Raises NoWorld if the recipe needs it."""
+    """What the recording shows besides trajectories, None if nothing. Raises NoWorld if the recipe needs it."""
     from forcing.policy.world import NoWorld, fit_world
 
     try:
