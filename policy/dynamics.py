@@ -17,6 +17,7 @@ MOST_ROWS = 200_000  # transitions that a fit looks at: coefficients are settled
 MEDIAN_ERROR, ERROR_90 = 0.05, 0.5
 TRIM_ROUNDS = 8
 SATURATED = 0.99  # quantile from which on an entry's transitions must show a saturation, if there is one
+INNER = 0.8  # share of an entry's range in which nothing saturates yet
 TRIM_SCALE = 4.0  # residuals of more than so many median residuals are contacts or glitches, not dynamics
 
 
@@ -71,13 +72,21 @@ def fit_dynamics(trajectories: Trajectories, rng: np.random.Generator) -> Linear
         raise ValueError(f"the recording has {len(inputs)} transitions, a fit needs {2 * inputs.shape[1]}")
     change = after - before
     scale = np.maximum(change.std(axis=0), 1e-12)
-    kept = np.ones(len(inputs), dtype=bool)
+    streams = state_slices(trajectories.spec)
+    # Saturated transitions would bend the fit, so its first round leaves out what is near the ends of its range; but
+    # not the goal stream's, which covers them.
+    inner = np.abs(before - np.median(before, axis=0)) <= INNER * np.abs(before - np.median(before, axis=0)).max(axis=0)
+    if trajectories.spec.goal is not None:
+        inner[:, streams[trajectories.spec.goal]] = True
+    candidates = inner.all(axis=1)
+    if candidates.sum() < 2 * inputs.shape[1]:
+        candidates[:] = True
+    kept = candidates
     for _ in range(TRIM_ROUNDS):
         weights = np.linalg.lstsq(inputs[kept], change[kept], rcond=None)[0]
         residual = (np.abs(inputs @ weights - change) / scale).max(axis=1)
         # The floor keeps exact data from being trimmed for its rounding.
-        kept = residual <= np.maximum(TRIM_SCALE * np.median(residual), 1e-4)
-    streams = state_slices(trajectories.spec)
+        kept = candidates & (residual <= np.maximum(TRIM_SCALE * np.median(residual[candidates]), 1e-4))
     low, high = np.full(before.shape[1], -np.inf), np.full(before.shape[1], np.inf)
     for entry in range(before.shape[1]):
         high[entry] = _saturation(inputs, after, weights, entry, 1.0)
@@ -103,7 +112,7 @@ def _saturation(
         predicted = clipped[:, : ends.shape[1]] + clipped @ weights
         return float((np.abs(predicted - ends) / scale).max(axis=1).mean())
 
-    bounds, step = np.linspace(np.quantile(values, 0.9), values.max(), 100, retstep=True)
+    bounds, step = np.linspace(INNER * values.max(), values.max(), 100, retstep=True)
     best = min(bounds, key=error)
     best = min(np.linspace(best - step, best + step, 100), key=error)
     return float(best) if error(best) < 0.5 * error(np.inf) else np.inf
