@@ -110,7 +110,8 @@ def _saturation(
         clipped = rows.copy()
         clipped[:, entry] = sign * np.minimum(values[outer], bound)
         predicted = clipped[:, : ends.shape[1]] + clipped @ weights
-        return float((np.abs(predicted - ends) / scale).max(axis=1).mean())
+        # Contacts err by any amount, with every bound: each counts as one typical change.
+        return float(np.minimum((np.abs(predicted - ends) / scale).max(axis=1), 1.0).mean())
 
     bounds, step = np.linspace(INNER * values.max(), values.max(), 100, retstep=True)
     best = min(bounds, key=error)
