@@ -86,35 +86,49 @@ def fit_dynamics(trajectories: Trajectories, rng: np.random.Generator) -> Linear
         weights = np.linalg.lstsq(inputs[kept], change[kept], rcond=None)[0]
         residual = (np.abs(inputs @ weights - change) / scale).max(axis=1)
         # The floor keeps exact data from being trimmed for its rounding.
-        kept = candidates & (residual <= np.maximum(TRIM_SCALE * np.median(residual[candidates]), 1e-4))
+        worst = max(TRIM_SCALE * float(np.median(residual[candidates])), 1e-4)
+        kept = candidates & (residual <= worst)
     low, high = np.full(before.shape[1], -np.inf), np.full(before.shape[1], np.inf)
     for entry in range(before.shape[1]):
-        high[entry] = _saturation(inputs, after, weights, entry, 1.0)
-        low[entry] = -_saturation(inputs, after, weights, entry, -1.0)
+        high[entry] = _saturation(inputs, after, weights, entry, 1.0, worst)
+        low[entry] = -_saturation(inputs, after, weights, entry, -1.0, worst)
     return LinearDynamics(streams=streams, weights=weights, low=low, high=high)
 
 
 def _saturation(
-    inputs: NDArray[np.float64], after: NDArray[np.float64], weights: NDArray[np.float64], entry: int, sign: float
+    inputs: NDArray[np.float64],
+    after: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    entry: int,
+    sign: float,
+    worst: float,
 ) -> float:
     """Where an entry stops to count, looking along `sign`; infinite if it does not.
 
-    The bound that best explains the transitions from its hundredth farthest out, if it halves their error.
+    The bound that best explains the transitions from its hundredth farthest out, if it halves their error. Contacts do
+    not count: what is predicted worse than `worst`, and not even half as badly by any bound.
     """
     values = sign * inputs[:, entry]
-    outer = np.flatnonzero(values >= np.quantile(values, SATURATED))
-    rows, ends = inputs[outer], after[outer]
+    outer = values >= np.quantile(values, SATURATED)
+    rows, ends, reached = inputs[outer], after[outer], values[outer]
     scale = np.maximum((after - inputs[:, : after.shape[1]]).std(axis=0), 1e-12)
 
-    def error(bound: float) -> float:
+    def errors(bound: float) -> NDArray[np.float64]:
         clipped = rows.copy()
-        clipped[:, entry] = sign * np.minimum(values[outer], bound)
+        clipped[:, entry] = sign * np.minimum(reached, bound)
         predicted = clipped[:, : ends.shape[1]] + clipped @ weights
-        # Contacts err by any amount, with every bound: each counts as one typical change.
-        return float(np.minimum((np.abs(predicted - ends) / scale).max(axis=1), 1.0).mean())
+        return np.asarray((np.abs(predicted - ends) / scale).max(axis=1))
 
     bounds, step = np.linspace(INNER * values.max(), values.max(), 100, retstep=True)
-    best = min(bounds, key=error)
+    found, unbounded = np.array([errors(bound) for bound in bounds]), errors(np.inf)
+    explained = (unbounded <= worst) | (found.min(axis=0) < 0.5 * unbounded)
+    if not explained.any():
+        return np.inf
+
+    def error(bound: float) -> float:
+        return float(errors(bound)[explained].mean())
+
+    best = bounds[np.argmin(found[:, explained].mean(axis=1))]
     best = min(np.linspace(best - step, best + step, 100), key=error)
     return float(best) if error(best) < 0.5 * error(np.inf) else np.inf
 

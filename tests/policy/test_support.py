@@ -1,0 +1,105 @@
+"""Visited cells against recordings drawn by hand and against scipy's distance transform."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from forcing.policy.dynamics import LinearDynamics
+from forcing.policy.support import Support, fastest_step, visited_cells, without_contacts
+from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
+
+STILL = LinearDynamics(
+    streams={"position": slice(0, 2)}, weights=np.zeros((5, 2)), low=np.full(2, -np.inf), high=np.full(2, np.inf)
+)
+
+
+def spec(size: int, goal: str | None = "position") -> TrajectorySpec:
+    return TrajectorySpec(
+        streams=(
+            StreamSpec(name="position", role="observation", shape=(size,)),
+            StreamSpec(name="action", role="action", shape=(size,), low=(-1.0,) * size, high=(1.0,) * size),
+        ),
+        control_hz=10.0,
+        goal=goal,
+    )
+
+
+def recording(*episodes: list[list[float]], goal: str | None = "position") -> Trajectories:
+    """The action of each step is what it moved, so that x' = x + a."""
+    rows = [np.array(episode, dtype=np.float64) for episode in episodes]
+    streams = {"position": np.concatenate(rows), "action": np.concatenate([np.diff(row, axis=0) for row in rows])}
+    lengths = np.array([len(row) - 1 for row in rows])
+    return Trajectories(spec=spec(rows[0].shape[1], goal), streams=streams, lengths=lengths)
+
+
+def drawn(picture: str, cell: float = 0.5) -> Support:
+    """`#` is visited; rows are the first axis."""
+    lines = picture.split()
+    return Support(
+        origin=np.array([-1.0, 2.0]), cell=cell, visited=np.array([[c == "#" for c in line] for line in lines])
+    )
+
+
+def test_the_cells_of_every_row_are_visited_and_no_others() -> None:
+    support = visited_cells(recording([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], [[4.0, 0.0], [4.0, 1.0]]), cell=1.0)
+    middles = support.centres(np.flatnonzero(support.visited))
+    # The lowest position is a corner of its cell.
+    assert sorted(map(tuple, middles.tolist())) == [(0.5, 0.5), (1.5, 0.5), (1.5, 1.5), (4.5, 0.5), (4.5, 1.5)]
+
+
+def test_a_cell_is_as_long_as_a_fast_step_and_resets_are_no_steps() -> None:
+    slow = [[0.01 * step, 0.0] for step in range(100)]
+    far = [[50.0 + 0.02 * step, 0.0] for step in range(100)]
+    recorded = recording(slow, far)
+    assert fastest_step(recorded) == pytest.approx(0.02)
+    assert visited_cells(recorded).cell == pytest.approx(0.02)
+
+
+def test_cells_and_middles_are_inverse_and_what_is_beyond_the_grid_counts_as_its_border() -> None:
+    support = drawn("#.#. ..#. #...")
+    every = np.arange(12)
+    np.testing.assert_array_equal(support.cells(support.centres(every)), every)
+    # Row 1, column 2 reaches from (-0.5, 3.0) to (0.0, 3.5).
+    assert support.cells(np.array([-0.01, 3.49])) == 6
+    assert support.cells(np.array([[-99.0, 99.0], [99.0, -99.0]])).tolist() == [3, 8]
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_distance_is_that_of_scipys_distance_transform_up_to_the_most(dimensions: int) -> None:
+    visited = np.random.default_rng(dimensions).random((9,) * dimensions) < 0.05
+    visited.reshape(-1)[0] = True
+    support = Support(origin=np.zeros(dimensions), cell=0.5, visited=visited)
+    exact = ndimage.distance_transform_edt(~visited, sampling=0.5).reshape(-1)
+    np.testing.assert_allclose(support.distance(1.7), np.minimum(exact, 1.7), atol=1e-6)
+
+
+def test_cells_where_a_step_went_otherwise_than_the_dynamics_say_are_dropped() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([[[0.0, 0.0]], np.cumsum(rng.uniform(-0.1, 0.1, (2000, 2)), axis=0)])
+    recorded = recording(rows.tolist())
+    moves = LinearDynamics(
+        streams=STILL.streams, weights=np.concatenate([np.zeros((2, 2)), np.eye(2), np.zeros((1, 2))]),
+        low=STILL.low, high=STILL.high,
+    )  # fmt: skip
+    support = visited_cells(recorded, cell=0.2)
+    kept = without_contacts(support, moves, recorded)
+    np.testing.assert_array_equal(kept.visited, support.visited)
+    # A push of 0.5 that moves nothing.
+    recorded.streams["action"][1000] += 0.5
+    kept = without_contacts(support, moves, recorded)
+    dropped = np.flatnonzero(support.visited & ~kept.visited)
+    assert dropped.tolist() == [support.cells(rows[1000])]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "message"),
+    [
+        (recording([[0.0] * 4, [1.0] * 4]), "at most 3 numbers, the recording has 4 numbers in 'position'"),
+        (recording([[0.0], [1.0]], goal=None), "at most 3 numbers, the recording has none"),
+        (recording([[1.0, 1.0], [1.0, 1.0]]), "cell must be positive, got 0.0; does the recording move at all"),
+        (recording([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]), "cell 0.001 gives .* cells, at most 20000000 fit"),
+    ],
+)
+def test_what_has_no_grid_is_refused_with_the_reason(recorded: Trajectories, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        visited_cells(recorded, cell=1e-3 if "20000000" in message else None)
