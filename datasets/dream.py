@@ -48,7 +48,8 @@ def dream(
 ) -> Trajectories:
     """Dreamed episodes, each from one goal to the next; the next begins where and as fast as it ended.
 
-    report: called with the steps dreamed so far. Raises NoWorld if the recording does not show where actions lead.
+    report: called with the steps dreamed so far. Raises NoWorld if the recording does not show where actions lead,
+    ValueError if steps that did not go as the dynamics say are everywhere, or if most goals are not reached.
     """
     dreamer = _Dreamer(recorded, fit_world(recorded), config, np.random.default_rng(seed))
     episodes: list[tuple[Array32, Array32]] = []
@@ -57,6 +58,12 @@ def dream(
         for states, actions in dreamer.step():
             episodes.append((states, actions))
             done += len(actions)
+        if dreamer.given_up > max(len(episodes), config.robots):
+            raise ValueError(
+                f"{dreamer.given_up} of {dreamer.given_up + len(episodes)} dreamed goals were not reached within "
+                f"{config.longest} steps; the action hardly moves {recorded.spec.goal!r}, or the visited places are too "
+                "narrow to drive in: record more of them"
+            )
         report(min(done, config.steps))
     return _trajectories(recorded, episodes, {"dreamed_from": dict(recorded.provenance), **_plain(config, seed)})
 
@@ -79,11 +86,12 @@ class _Dreamer:
         self.places = self.distance.largest_part()
         count, size = config.robots, recorded.spec[goal].size
         self.goals = np.zeros((count, size))
-        self.fields = np.zeros((count, support.visited.size), dtype=np.float32)
+        self.fields = np.zeros((count, len(self.distance.nodes)), dtype=np.float32)
         self.stops, self.arrived = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
         self.stay = np.zeros(count, dtype=np.int64)
         self.state = self._recorded_states(recorded, count)
         self.plan = self.mpc.idle(count)
+        self.given_up = 0
         self.driven: list[list[tuple[Array32, Array32]]] = [[] for _ in range(count)]
         for robot in range(count):
             self._new_goal(robot)
@@ -106,7 +114,9 @@ class _Dreamer:
             if self.stay[robot] < 0:
                 states = np.array([state for state, _ in driven] + [following[robot].astype(np.float32)])
                 ended.append((states, np.array([action for _, action in driven])))
-            if self.stay[robot] < 0 or len(driven) >= self.config.longest:
+                self._new_goal(robot)
+            elif len(driven) >= self.config.longest:
+                self.given_up += 1
                 self._new_goal(robot)
         return ended
 
@@ -122,7 +132,7 @@ class _Dreamer:
     def _recorded_states(self, recorded: Trajectories, count: int) -> NDArray[np.float64]:
         states = states_of(recorded)
         connected = np.isin(self.distance.support.cells(states[:, self.position]), self.places)
-        return states[self.rng.choice(np.flatnonzero(connected), size=count)]
+        return np.asarray(states[self.rng.choice(np.flatnonzero(connected), size=count)])
 
 
 def _trajectories(

@@ -18,6 +18,9 @@ class VisitedDistance:
     """Shortest ways over visited cells, from any cell to a goal."""
 
     def __init__(self, support: Support) -> None:
+        """Raises ValueError if no cell is visited."""
+        if not support.visited.any():
+            raise ValueError("a distance over visited cells needs at least 1 visited cell, got none")
         self.support = support
         flat = support.visited.reshape(-1)
         self.nodes = np.flatnonzero(flat)
@@ -29,10 +32,16 @@ class VisitedDistance:
         self._nearest = node_of[np.ravel_multi_index(nearest.reshape(support.visited.ndim, -1), support.visited.shape)]
 
     def field(self, goal: NDArray[np.float64]) -> Array32:
-        """[cells] way from each cell to the goal [d], in the goal stream's units; infinite where there is none."""
+        """[nodes] way from each visited cell to the goal [d], in the goal stream's units; infinite where there is
+        none."""
         node = self._nearest[self.support.cells(goal)]
-        ways = csgraph.dijkstra(self._graph, directed=False, indices=node).astype(np.float32)
-        return np.asarray(ways[self._nearest] + self.outside)
+        return np.asarray(csgraph.dijkstra(self._graph, directed=False, indices=node), dtype=np.float32)
+
+    def ways(self, fields: Array32, cells: NDArray[np.int64]) -> Array32:
+        """[E, ...] way from each robot's cells [E, ...], flat indices, to its goal, whose field is a row of `fields`
+        [E, nodes]; from outside the visited cells by way of the nearest one."""
+        robots = np.arange(len(fields)).reshape(-1, *(1,) * (cells.ndim - 1))
+        return np.asarray(fields[robots, self._nearest[cells]] + self.outside[cells])
 
     def largest_part(self) -> NDArray[np.int64]:
         """Flat indices of the visited cells that hang together, the largest such part."""
@@ -52,10 +61,9 @@ def reach_cost(
     """Steps to the goal: those not yet there, the way that is left at the end at `pace`, and a price for leaving
     visited places.
 
-    goals: [E, d]. fields: [E, cells]. stops: [E] whether the robot should stay there, which costs its distance at every
+    goals: [E, d]. fields: [E, nodes]. stops: [E] whether the robot should stay there, which costs its distance at every
     step instead. reached: how near counts as there. pace: units covered in a step.
     """
-    robots = np.arange(len(goals))[:, None, None]
 
     def cost(states: Array32) -> Array32:
         where = states[..., position]
@@ -63,7 +71,7 @@ def reach_cost(
         away = np.linalg.norm(where - goals[:, None, None].astype(np.float32), axis=-1)
         there = np.logical_or.accumulate(away < reached, axis=-1)
         # Near the goal the grid is too coarse to say how near.
-        way = np.maximum(fields[robots, cells], away)
+        way = np.maximum(distance.ways(fields, cells), away)
         passing = np.where(there, 0.0, 1.0).sum(axis=-1) + np.where(there[..., -1], 0.0, way[..., -1] / pace)
         staying = way.mean(axis=-1) / pace + way[..., -1] / pace
         off = distance.outside[cells].sum(axis=-1) / distance.support.cell
