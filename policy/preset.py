@@ -63,10 +63,22 @@ class Preset:
 
 
 def _maze2d(maze: str, horizon: int) -> Preset:
-    """Tuned on episodes from seed 5000 on (docs/experiments.md)."""
-    planner = PlannerConfig(kinematic_tolerance=0.2, end_tolerance=0.4, hold_distance=0.3)
-    tracker = TrackerConfig(lookahead_steps=40)
+    """For dreams of a Maze2D recording (`forcing data dream`). Tuned on episodes from seed 5000 on
+    (docs/experiments.md)."""
+    planner = PlannerConfig(kinematic_tolerance=0.2, end_tolerance=0.4, hold_distance=0.3, replan_error=0.3)
+    tracker = TrackerConfig(kind="feedback", lookahead_steps=40)
     return Preset(name=f"maze2d-{maze}", layout=TokenLayout(horizon=horizon), planner=planner, tracker=tracker)
+
+
+def _ogbench(name: str, horizon: int) -> Preset:
+    """For dreams of an OGBench point maze recording, whose robot moves by 0.2 m a step at most and has no inertia."""
+    planner = PlannerConfig(kinematic_tolerance=0.5, end_tolerance=0.5, hold_distance=0.5, replan_error=1.0)
+    return Preset(
+        name=f"ogbench-pointmaze-{name}",
+        layout=TokenLayout(horizon=horizon),
+        planner=planner,
+        tracker=TrackerConfig(kind="feedback"),
+    )
 
 
 # For recordings nobody has tuned for: short tokens, the planned actions played as they are.
@@ -77,6 +89,16 @@ _GENERIC = Preset(
     tracker=TrackerConfig(kind="actions"),
 )
 
+_HORIZONS = {"medium": 10, "large": 14, "giant": 22}
 PRESETS = {
-    preset.name: preset for preset in (_maze2d("umaze", 8), _maze2d("medium", 12), _maze2d("large", 18), _GENERIC)
+    preset.name: preset
+    for preset in (
+        *(_maze2d(maze, horizon) for maze, horizon in {"umaze": 6, "medium": 9, "large": 13}.items()),
+        *(
+            _ogbench(f"{maze}-{kind}", horizon)
+            for maze, horizon in _HORIZONS.items()
+            for kind in ("navigate", "stitch")
+        ),
+        _GENERIC,
+    )
 }
