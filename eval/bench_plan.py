@@ -1,7 +1,7 @@
 """`forcing bench plan`: what each part of planning is worth, on the same episodes with the same weights."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,106 +9,116 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from forcing.eval.adjust import Adjusted
+from forcing.eval.bench_records import Records
 from forcing.eval.evaluate import watch
-from forcing.eval.report import build_report, plus_minus, write_report
+from forcing.eval.plan_rows import Row, rows_of
+from forcing.eval.report import Report, build_report, plus_minus
 from forcing.eval.rollout import DriverSpec
 from forcing.eval.tasks import Task
 from forcing.policy.policy import Policy, load_policy
-from forcing.policy.schedules import Schedule
-
-PYRAMID = Schedule(kind="pyramid", sampling_steps=3, uncertainty_scale=0.5)
+from forcing.policy.preset import Preset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A line of the table: what is changed against the policy's own planner and tracker."""
+class Trial:
+    """How rows are measured: episodes `seed`, `seed` + 1, ... of a task. workers: processes, None for one a core.
+    command: as typed."""
 
-    name: str
-    planner: Mapping[str, Any] = field(default_factory=dict)
-    tracker: Mapping[str, Any] = field(default_factory=dict)
+    task: Task
+    episodes: int
+    seed: int
+    workers: int | None
+    command: str
+    console: Console
 
-    def adjust(self, policy: Policy) -> Policy:
-        return policy.using(
-            planner=replace(policy.preset.planner, **self.planner),
-            tracker=replace(policy.preset.tracker, **self.tracker),
-        )
-
-
-def _schedule(name: str, **schedule: Any) -> Row:
-    return Row(name=name, planner={"schedule": Schedule(**schedule), "passes": None})
-
-
-def _guided(name: str, futures: int, scale: float) -> Row:
-    planner = {"goal_by": "guidance", "futures": futures, "guidance_scale": scale, "samples": 1}
-    return Row(name=name, planner={**planner, "schedule": PYRAMID, "passes": None})
-
-
-YARDSTICKS = {
-    "straight": Row(name="no planner: straight at the goal"),
-    "expert": Row(name="waypoint expert, knows the map"),
-}
-# Tuned with MCG off on maze2d-umaze-multi, seed 5000 on: 0, 3, 10, 30, 100 score 125, 164, 169, 165, 140.
-SCALE = 10.0
-ROWS = (
-    Row(name="as shipped"),
-    Row(name="pyramid, u = 0.5, 3 steps, to the end", planner={"schedule": PYRAMID, "passes": None}),
-    _schedule("pyramid, u = 1, 3 steps", kind="pyramid", sampling_steps=3, uncertainty_scale=1.0),
-    _schedule("full sequence, 3 steps", kind="full_sequence", sampling_steps=3),
-    _schedule("autoregressive, 3 steps", kind="autoregressive", sampling_steps=3),
-    _schedule("trapezoid, u = 0.5, 3 steps", kind="trapezoid", sampling_steps=3, uncertainty_scale=0.5),
-    Row(name="goal clamped, 1 sample", planner={"samples": 1, "schedule": PYRAMID, "passes": None}),
-    _guided("goal by selection alone, 1 sample", 0, 0.0),
-    _guided("goal by guidance, MCG off, 1 sample", 0, SCALE),
-    _guided("goal by guidance, MCG N = 1, 1 sample", 1, SCALE),
-    _guided("goal by guidance, MCG N = 4, 1 sample", 4, SCALE),
-    _guided("goal by guidance, MCG N = 16, 1 sample", 16, SCALE),
-    Row(name="tracker: PD on the timed plan", tracker={"kind": "pd"}),
-    Row(name="tracker: diffused actions", tracker={"kind": "actions"}),
-)
+    def run(self, name: str, policy: Policy | None, settings: Sequence[str] = ()) -> Report:
+        """The report of a yardstick by its name, or of a policy, found by this name, with these settings."""
+        spec = DriverSpec(policy=name, adjust=Adjusted(tuple(settings)) if settings else None)
+        episodes = watch(self.task, spec, self.episodes, self.seed, self.workers, self.console)
+        revision = None if policy is None else policy.revision
+        report = build_report(self.task, name, revision, self.seed, episodes, self.command)
+        plans = [plan for episode in episodes for plan in episode.trace.plans]
+        return report | {"passes": float(np.mean([plan.passes for plan in plans])) if plans else None}
 
 
 def run_bench(
-    task: Task,
-    *,
-    policy: str | None,
-    episodes: int,
-    seed: int,
-    report: Path | None,
-    workers: int | None,
-    command: str,
-    console: Console,
+    trial: Trial, *, policy: str | None, groups: Sequence[str], report: Path | None, console: Console
 ) -> None:
-    """Every row on episodes `seed`, `seed` + 1, ...; printed as a table, per-episode records in the report.
+    """Every row of `groups`, all if none is named, printed as a table.
 
-    Raises UnknownPolicy.
+    Rows that the report has already, measured with the same weights, settings and episodes, are not measured again.
+    Raises UnknownPolicy, and UnknownName if there are no such rows.
     """
-    name = policy or task.policy
-    revision = load_policy(name).revision
-    rows = [(row, DriverSpec(policy=name, adjust=row.adjust)) for row in ROWS]
-    rows += [(row, DriverSpec(policy=baseline)) for baseline, row in YARDSTICKS.items()]
-    table = Table(title=f"{task.name}, {name}: {episodes} episodes from seed {seed}", box=None, padding=(0, 1, 0, 0))
-    for column in ("row", "n", "score", "succ", "steps", "passes", "plan ms"):
-        table.add_column(column, justify="left" if column == "row" else "right")
-    reports = []
-    for row, spec in rows:
-        finished = watch(task, spec, episodes, seed, workers, console)
-        plans = [plan for episode in finished for plan in episode.trace.plans]
-        learned = spec.policy not in YARDSTICKS
-        entry = build_report(task, spec.policy, revision if learned else None, seed, finished, command)
-        entry |= {"row": row.name, "changed": {"planner": asdict(row)["planner"], "tracker": dict(row.tracker)}}
-        entry |= {"passes": float(np.mean([plan.passes for plan in plans])) if plans else None}
-        reports.append(entry)
-        table.add_row(row.name, *_cells(entry))
+    rows, name = rows_of(groups), policy or trial.task.policy
+    loaded = load_policy(name)
+    wanted = {"task": trial.task.name, "weights": loaded.revision, "episodes": trial.episodes, "seed": trial.seed}
+    records = Records(report, wanted, console.print)
+    for row, preset, same_as in _planned(rows, loaded, console):
+        if records.find(row.name, settings=row.settings) is not None:
+            continue
+        if same_as is not None:
+            entry = {key: value for key, value in records[same_as].items() if key != "episodes_detail"}
+        elif preset is None:
+            entry = trial.run(row.driver or "", None)
+        else:
+            entry = trial.run(name, loaded, row.settings)
+        entry |= wanted | {"row": row.name, "group": row.group, "settings": list(row.settings), "budget": row.passes}
+        records.add(entry | {"same_as": same_as} | _described(preset))
         console.print(f"{row.name}: {', '.join(_cells(entry))}")
-        if report is not None:
-            write_report(reports, report)
-    console.print(table)
+    console.print(_table(records.entries, f"{trial.task.name}, {name}: {trial.episodes} episodes from {trial.seed}"))
+
+
+def _planned(rows: Sequence[Row], policy: Policy, console: Console) -> Iterator[tuple[Row, Preset | None, str | None]]:
+    """Rows that mean something for this policy; what they plan and track with, None for yardsticks; and the row before
+    them that does the same, None if none does."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.driver is not None:
+            yield row, None, None
+        elif row.needs_world and policy.world is None:
+            console.print(
+                f"{row.name}: left out, the policy carries no dynamics; train it on a recording that has them"
+            )
+        else:
+            preset = Adjusted(row.settings)(policy).preset
+            first = seen.setdefault(repr(preset), row.name)
+            yield row, preset, None if first == row.name else first
+
+
+def _described(preset: Preset | None) -> Report:
+    """All that a row plans and tracks with. rows_a_pass: plans that each network pass works on."""
+    if preset is None:
+        return {"planner": None, "tracker": None, "rows_a_pass": None}
+    return {
+        "planner": asdict(preset.planner),
+        "tracker": asdict(preset.tracker),
+        "rows_a_pass": preset.planner.samples * preset.layout.horizon,
+    }
+
+
+def _table(entries: Sequence[Report], title: str) -> Table:
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+    for column in ("row", "n", "score", "succ", "steps", "jump m", "wall", "passes", "plan ms"):
+        table.add_column(column, justify="left" if column == "row" else "right")
+    for entry in entries:
+        table.add_row(entry["row"], *_cells(entry))
+    return table
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:
-    def shown(value: float | None) -> str:
-        return "-" if value is None else f"{value:.0f}"
+    def shown(value: float | None, digits: int = 0) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
 
-    score = plus_minus(entry["normalized_mean"], entry["normalized_sem"])
-    success, steps = f"{entry['success_rate']:.2f}", shown(entry["steps_to_goal_mean"])
-    return [str(entry["episodes"]), score, success, steps, shown(entry["passes"]), shown(entry["plan_ms_p50"])]
+    first = (entry["plan_metrics"] or {}).get("first", {})
+    jump = (first.get("joint_jump_m") or {}).get("mean")
+    return [
+        str(entry["episodes"]),
+        plus_minus(entry["normalized_mean"], entry["normalized_sem"]),
+        f"{entry['success_rate']:.2f}",
+        shown(entry["steps_to_goal_mean"]),
+        shown(jump, 2),
+        shown(first.get("crossing_share"), 2),
+        shown(entry["passes"]),
+        shown(entry["plan_ms_p50"]),
+    ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from forcing.eval.tasks import Task
+from forcing.policy.clone import Clone
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
 from forcing.policy.types import Array, Plan
@@ -19,12 +20,14 @@ from forcing.server.client import Client, ServerUnreachable, Session
 @dataclass(slots=True)
 class Trace:
     """What a driver did, one after another. plans: those followed; plan_ms: how long each took to make; act_ms: how
-    long each action took, from observation to decision, a plan included; sources: of each action."""
+    long each action took, from observation to decision, a plan included; sources: of each action. token_steps: control
+    steps of a token of the plans, None where the driver does not know."""
 
     plans: list[Plan] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
     act_ms: list[float] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    token_steps: int | None = None
 
 
 class Driver(Protocol):
@@ -55,7 +58,7 @@ class PolicyDriver:
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
         self._controller = Controller(self._policy, goal=self._task.goal(observation), seed=seed)
-        self._trace = Trace()
+        self._trace = Trace(token_steps=self._policy.preset.layout.token_steps)
         return self._trace
 
     def act(self, observation: Mapping[str, Array]) -> Array:
@@ -153,6 +156,29 @@ class ExpertDriver:
 
     def act(self, observation: Mapping[str, Array]) -> Array:
         return self._expert.act(observation)
+
+    def end(self) -> None:
+        """Nothing to end."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class CloneDriver:
+    """A network that was cloned from a recording, without any plan."""
+
+    def __init__(self, clone: Clone, task: Task) -> None:
+        self.name, self._clone, self._task = clone.name, clone, task
+
+    def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
+        self._goal, self._trace = self._task.goal(observation), Trace()
+        return self._trace
+
+    def act(self, observation: Mapping[str, Array]) -> Array:
+        began = time.perf_counter()
+        action = self._clone.action(self._task.observe(observation), self._goal)
+        self._trace.act_ms.append(_ms_since(began))
+        return action
 
     def end(self) -> None:
         """Nothing to end."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from forcing.eval.adjust import Adjusted
 from forcing.eval.report import Report, build_report, goals_table, table_of, write_report
 from forcing.eval.rollout import BASELINES, DriverSpec, Episode, rollout
 from forcing.eval.tasks import Task
@@ -17,6 +18,7 @@ def evaluate_policy(
     *,
     policy: str | None,
     url: str | None,
+    settings: tuple[str, ...] = (),
     episodes: int,
     seed: int,
     report: Path | None,
@@ -27,13 +29,15 @@ def evaluate_policy(
 ) -> list[Report]:
     """The policy's report, then that of driving straight at the goal on the same episodes; printed as a table.
 
-    Raises CheckpointError on an unknown policy, ServerUnreachable or ServerProblem from a server.
+    settings: changes of the policy's planner and tracker, see `Adjusted`; the report lists them as `changed`. Raises
+    ValueError on settings that do not fit, CheckpointError on an unknown policy, ServerUnreachable or ServerProblem
+    from a server.
     """
     name = policy or task.policy
-    spec = DriverSpec(policy=name, url=url)
+    spec = DriverSpec(policy=name, url=url, adjust=Adjusted(settings) if settings else None)
     revision = _revision(spec)
     finished = watch(task, spec, episodes, seed, workers, console)
-    reports = [build_report(task, name, revision, seed, finished, command)]
+    reports = [build_report(task, name, revision, seed, finished, command) | {"changed": list(settings)}]
     if name not in BASELINES:
         straight = list(rollout(task, DriverSpec(policy="straight"), episodes, seed, workers))
         reports.append(build_report(task, "straight", None, seed, straight, command))

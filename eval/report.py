@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from scipy.special import stdtrit
 
 from forcing import __version__
 from forcing.eval.files import replacing
+from forcing.eval.plan_metrics import measure_plans
 from forcing.eval.rollout import Episode
 from forcing.eval.tasks import Task
 
@@ -23,8 +25,10 @@ def build_report(
 ) -> Report:
     """Means with their standard errors over episodes, and a record of each episode.
 
-    success_rate: over episodes, which is the mean over goals of fixed number if each had as many episodes;
-    success_interval: 95 % by Wilson. goals: the same for each goal of fixed number, none if the task has none.
+    normalized_interval: 95 % over episodes, by Student's t. plan_metrics: of the plans themselves, see `measure_plans`,
+    None where there are none. success_rate: over episodes, which is the mean over goals of fixed number if each had as
+    many episodes; success_interval: 95 % by Wilson. goals: the same for each goal of fixed number, none if the task has
+    none.
     Raises ValueError without episodes.
     """
     if not episodes:
@@ -40,15 +44,17 @@ def build_report(
         "episodes": len(episodes),
         "seed": seed,
         "return_mean": float(np.mean(returns)),
-        "return_sem": _sem(returns),
+        "return_sem": standard_error(returns),
         "normalized_mean": float(np.mean(normalized)),
-        "normalized_sem": _sem(normalized),
+        "normalized_sem": standard_error(normalized),
+        "normalized_interval": mean_interval(normalized),
         **_successes(episodes),
         "steps_to_goal_mean": float(np.mean(reached)) if reached else None,
         "goals": _by_goal(episodes),
         "plans_per_episode": len(plan_ms) / len(episodes),
         "plan_ms_p50": float(np.percentile(plan_ms, 50)) if plan_ms else None,
         "plan_ms_p99": float(np.percentile(plan_ms, 99)) if plan_ms else None,
+        "plan_metrics": measure_plans(task, episodes),
         "command": command,
         "forcing": __version__,
         "python": platform.python_version(),
@@ -56,8 +62,18 @@ def build_report(
     }
 
 
-def _sem(values: Sequence[float]) -> float | None:
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean; None for a single value."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def mean_interval(values: Sequence[float]) -> list[float] | None:
+    """Between which limits the mean lies, at 95 % confidence: Student's t. None for a single value."""
+    error = standard_error(values)
+    if error is None:
+        return None
+    half = float(stdtrit(len(values) - 1, 0.975)) * error
+    return [float(np.mean(values)) - half, float(np.mean(values)) + half]
 
 
 def _successes(episodes: Sequence[Episode]) -> Report:
@@ -103,6 +119,12 @@ def _record(episode: Episode) -> dict[str, Any]:
         "goal": episode.goal.tolist(),
         "plans": len(episode.trace.plan_ms),
     }
+
+
+def over_seeds(reports: Sequence[Report]) -> Report:
+    """Of one setting trained from several seeds: the mean score of each, their mean and its standard error."""
+    means = [float(report["normalized_mean"]) for report in reports]
+    return {"seed_means": means, "seeds_mean": float(np.mean(means)), "seeds_sem": standard_error(means)}
 
 
 def write_report(report: Report | Sequence[Report], path: Path) -> None:

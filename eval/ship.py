@@ -51,7 +51,7 @@ def ship(
     card = {**file.card, "scores": {report["task"]: round(report["normalized_mean"], 1) for report in reports}}
     folder = SHIPPED / name
     folder.mkdir(parents=True, exist_ok=True)
-    save_policy(folder / FILE_NAME, file.preset, file.spec, file.normaliser, file.weights, card)
+    save_policy(folder / FILE_NAME, file.preset, file.spec, file.normaliser, file.weights, card, file.world)
     (folder / "README.md").write_text(_readme(policy, card, reports, _scores(name)))
     console.print(f"shipped: {folder}")
 

@@ -35,14 +35,16 @@ class Task(ABC):
     """One row of a benchmark.
 
     name: as typed. policy: the shipped policy that was trained for it. maze: which maze, for pictures and yardsticks
-    alone. control_hz: control steps a second. goals: how many goals of fixed number the benchmark has, which episodes
-    take in turn; 0 if each episode draws its own. score: what `normalized` is, in words.
+    alone. control_hz: control steps a second. fastest_m: the longest way that a control step can take. goals: how many
+    goals of fixed number the benchmark has, which episodes take in turn; 0 if each episode draws its own. score: what
+    `normalized` is, in words.
     """
 
     name: str
     policy: str
     maze: str
     control_hz: ClassVar[float]
+    fastest_m: ClassVar[float]
     goals: ClassVar[int] = 0
     score: ClassVar[str]
 
@@ -91,6 +93,7 @@ class Maze2D(Task):
 
     definition: maze2d.Maze2DTask
     control_hz: ClassVar[float] = maze2d.CONTROL_HZ
+    fastest_m: ClassVar[float] = 2**0.5 * maze2d.SPEED_BOUND / maze2d.CONTROL_HZ
     score: ClassVar[str] = "D4RL's score"
 
     def make(self, render_mode: str | None = None) -> Env:
@@ -125,6 +128,7 @@ class OGBenchMaze(Task):
     """
 
     control_hz: ClassVar[float] = ogbench_maze.CONTROL_HZ
+    fastest_m: ClassVar[float] = 2**0.5 * ogbench_maze.STEP_M
     goals: ClassVar[int] = ogbench_maze.GOALS
     score: ClassVar[str] = "percentage of episodes that reach their goal"
 

@@ -286,6 +286,7 @@ def evaluate(
     report: Path | None = None,
     pictures: Path | None = None,
     workers: int | None = None,
+    set_: Settings = (),
 ) -> None:
     """Score a policy on a task, beside the yardsticks that have no planner.
 
@@ -298,14 +299,19 @@ def evaluate(
         report: where to write the report as JSON.
         pictures: folder for a picture of each of the first 12 episodes.
         workers: processes, one a core if not given; scores do not depend on it.
+        set_: a setting of the policy's planner or tracker, such as tracker.kind=pd or planner.support_tolerance=0.1;
+            several --set may follow.
     """
     from forcing.eval.evaluate import evaluate_policy
 
     _one_thread()
+    chosen = _task(task)
+    _check_settings(set_, policy or chosen.policy, url)
     evaluate_policy(
-        _task(task),
+        chosen,
         policy=policy,
         url=url,
+        settings=set_,
         episodes=at_least(1, episodes=episodes),
         seed=at_least(0, seed=seed),
         report=report,
@@ -334,34 +340,80 @@ def bench_serve(policy: str = "maze2d-medium", report: Path | None = None) -> No
 def bench_plan(
     task: str = "maze2d-medium-multi",
     policy: str | None = None,
+    rows: tuple[str, ...] = (),
     episodes: int = 40,
     seed: int = 2000,
     report: Path | None = None,
     workers: int | None = None,
 ) -> None:
-    """Schedules, goal reaching and Monte-Carlo guidance on the same episodes: score and cost.
+    """What each part of planning is worth, on the same episodes with the same weights: scores, plans, cost.
 
     Args:
         task: such as maze2d-medium-multi.
         policy: shipped policy or folder; the one shipped for the task if not given.
+        rows: groups of rows: shipped, tracker, world, schedule, samples, steps, search, guidance, yardsticks; all if
+            not given.
         episodes: of each row.
         seed: of the first episode.
-        report: where to write the figures as JSON.
+        report: where to write the figures as JSON, row by row; rows that it has already are not measured again.
         workers: processes, one a core if not given.
     """
     from forcing.eval.bench_plan import run_bench
 
     _one_thread()
-    run_bench(
-        _task(task),
-        policy=policy,
-        episodes=at_least(1, episodes=episodes),
-        seed=at_least(0, seed=seed),
-        report=report,
-        workers=_workers(workers),
-        command=typed(),
-        console=console,
+    trial = _trial(task, episodes, seed, workers)
+    run_bench(trial, policy=policy, groups=rows, report=report, console=console)
+
+
+@command(bench_app, "ablation")
+def bench_ablation(
+    task: TaskName,
+    data: str,
+    steps: int = 5000,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    episodes: int = 40,
+    seed: int = 2000,
+    rows: tuple[str, ...] = (),
+    report: Path | None = None,
+    out: Path = Path("runs/ablation"),
+    workers: int | None = None,
+    control_hz: float | None = None,
+) -> None:
+    """What each part of a recipe is worth: variants trained from scratch for as many steps, on the same episodes.
+
+    Args:
+        task: such as maze2d-medium-multi; its policy's recipe is what is varied.
+        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+        steps: optimiser steps of every run.
+        seeds: of training, one run each.
+        episodes: of each run.
+        seed: of the first episode.
+        rows: as-is, causal, recurrent, eps, v, cosine, sigmoid, min-snr, uniform, fused-snr, independent,
+            full-sequence, teacher-forcing, half-tokens, history; all if not given.
+        report: where to write the figures as JSON, run by run; what it has already is not done again.
+        out: folder of the runs; one that was broken off goes on.
+        workers: processes of the evaluation, one a core if not given.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.recording import read_recording
+    from forcing.eval.bench_ablation import Recipe, run_bench
+    from forcing.policy.preset import PRESETS
+    from forcing.progress import train_watched
+
+    _one_thread()
+    trial = _trial(task, episodes, seed, workers)
+    preset = known(trial.task.policy, PRESETS, "preset")
+    recording = read_recording(data, control_hz=control_hz)
+    recipe = Recipe(
+        preset=preset,
+        data=data,
+        recording=recording,
+        world=_world(recording, preset),
+        steps=at_least(1, steps=steps),
+        out=out,
+        train=train_watched,
     )
+    run_bench(trial, recipe, seeds=seeds, rows=rows, report=report, console=console)
 
 
 @command(bench_app, "train")
@@ -400,6 +452,36 @@ def _task(name: str) -> Any:
     from forcing.eval.tasks import find_task
 
     return find_task(name)
+
+
+def _trial(task: str, episodes: int, seed: int, workers: int | None) -> Any:
+    """How the rows of a bench are measured."""
+    from forcing.eval.bench_plan import Trial
+
+    return Trial(
+        task=_task(task),
+        episodes=at_least(1, episodes=episodes),
+        seed=at_least(0, seed=seed),
+        workers=_workers(workers),
+        command=typed(),
+        console=console,
+    )
+
+
+def _check_settings(settings: tuple[str, ...], policy: str, url: str | None) -> None:
+    """Raises UsageError if they are not for this policy, before any work is done."""
+    from forcing.eval.adjust import Adjusted
+    from forcing.eval.rollout import BASELINES
+    from forcing.policy.policy import load_policy
+
+    if not settings:
+        return
+    if url is not None or policy in BASELINES:
+        raise UsageError("set changes a policy in this process; leave out --url, and yardsticks, or leave out --set")
+    try:
+        Adjusted(settings)(load_policy(policy))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _workers(workers: int | None) -> int | None:

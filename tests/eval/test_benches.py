@@ -3,17 +3,30 @@
 import io
 import json
 import pickle
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 from rich.console import Console
 
-from forcing.eval import bench_plan, bench_serve, bench_train
-from forcing.eval.bench_plan import ROWS
-from forcing.eval.tasks import find_task
+from forcing.eval import bench_plan, bench_serve, bench_train, plan_rows
+from forcing.eval.ablation_rows import VARIANTS
+from forcing.eval.adjust import Adjusted
+from forcing.eval.bench_ablation import Recipe, Train
+from forcing.eval.bench_ablation import run_bench as run_ablation
+from forcing.eval.bench_plan import Trial
+from forcing.eval.plan_rows import ROWS, Row, rows_of
+from forcing.eval.tasks import Task, find_task
+from forcing.policy.config import override
+from forcing.policy.names import UnknownName
 from forcing.policy.policy import load_policy
 from forcing.policy.preset import PRESETS
+from forcing.policy.training import Budget, Trainer, train
+from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 
 
 def _read(path: Path) -> Any:
@@ -41,45 +54,224 @@ def test_the_serving_bench_times_one_robot_in_process_one_and_several_over_http(
     assert max(map(len, said.splitlines())) <= 80
 
 
-def test_the_planning_bench_keeps_each_rows_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guided = next(row for row in ROWS if "MCG N = 4" in row.name)
-    asked = {"goal_by": "guidance", "futures": 4, "guidance_scale": bench_plan.SCALE, "samples": 1, "passes": None}
-    monkeypatch.setattr(bench_plan, "ROWS", (ROWS[0], guided))
-    bench_plan.run_bench(
-        find_task("maze2d-umaze-multi"),
-        policy=None,
-        episodes=1,
-        seed=1,
-        report=tmp_path / "r.json",
-        workers=1,
-        command="c",
-        console=Console(quiet=True),
-    )
-    rows = _read(tmp_path / "r.json")
-    assert [row["row"] for row in rows][:2] == ["as shipped", guided.name]
-    assert [len(row["episodes_detail"]) for row in rows] == [1, 1, 1, 1]
-    assert [row["policy"] for row in rows] == ["maze2d-umaze", "maze2d-umaze", "straight", "expert"]
-    assert [row["revision"] is None for row in rows] == [False, False, True, True]
-    # The shipped planner takes three passes a plan, the guided one as many as its plans are long.
-    assert rows[0]["passes"] == 3
-    assert rows[1]["passes"] > 3
-    assert rows[0]["changed"] == {"planner": {}, "tracker": {}}
-    assert rows[1]["changed"]["planner"] | asked == rows[1]["changed"]["planner"]
-    assert rows[1]["changed"]["planner"]["schedule"]["kind"] == "pyramid"
+def _trial(**changes: Any) -> Trial:
+    asked = {"task": find_task("maze2d-umaze-multi"), "episodes": 1, "seed": 1, "workers": 1, "command": "c"}
+    return Trial(**{**asked, "console": Console(quiet=True), **changes})
 
 
-def test_a_row_changes_the_same_in_a_worker_as_here() -> None:
+def _bench_plan(report: Path, *groups: str, policy: str | None = None, trial: Trial | None = None) -> str:
+    """What the bench says."""
+    console = Console(record=True, width=120, file=io.StringIO())
+    bench_plan.run_bench(trial or _trial(), policy=policy, groups=groups, report=report, console=console)
+    return console.export_text()
+
+
+SHORT = (
+    Row(name="as shipped", group="shipped"),
+    Row(name="one sample", group="samples", settings=("planner.samples=1",), passes=3),
+    Row(name="three passes", group="samples", settings=("planner.passes=3",)),
+    Row(name="straight on", group="yardsticks", driver="straight"),
+)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a bench of `SHORT`."""
+    report = tmp_path_factory.mktemp("plan") / "r.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_rows, "ROWS", SHORT)
+        _bench_plan(report)
+    return report
+
+
+def test_the_planning_bench_keeps_settings_episodes_plans_and_cost_of_each_row(planned: Path) -> None:
+    shipped, single, same, straight = _read(planned)
+    assert [row["row"] for row in (shipped, single, same, straight)] == [row.name for row in SHORT]
+    assert [row["policy"] for row in (shipped, single, straight)] == ["maze2d-umaze", "maze2d-umaze", "straight"]
+    assert (straight["revision"], straight["plan_metrics"], straight["planner"]) == (None, None, None)
+    assert shipped["revision"] == load_policy("maze2d-umaze").revision
+    for row in (shipped, single, straight):
+        assert [episode["seed"] for episode in row["episodes_detail"]] == [1]
+    assert (single["settings"], single["budget"]) == (["planner.samples=1"], 3)
+    assert (shipped["planner"]["samples"], single["planner"]["samples"]) == (4, 1)
+    # Umaze plans have up to 8 tokens.
+    assert (shipped["rows_a_pass"], single["rows_a_pass"]) == (32, 8)
+    assert shipped["passes"] == 3
+    assert shipped["plan_metrics"]["first"]["plans"] == 1
+    assert len(shipped["plan_metrics"]["detail"]) == 1
+
+
+def test_a_row_that_changes_nothing_is_copied_not_measured_again(planned: Path) -> None:
+    shipped, _, same, _ = _read(planned)
+    assert same["same_as"] == "as shipped"
+    assert "episodes_detail" not in same
+    assert (same["normalized_mean"], same["plan_ms_p50"]) == (shipped["normalized_mean"], shipped["plan_ms_p50"])
+    assert same["settings"] == ["planner.passes=3"]
+
+
+def test_an_interrupted_bench_goes_on_where_it_was(
+    planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, measured = tmp_path / "r.json", list[str]()
+    entries = _read(planned)
+    report.write_text(json.dumps(entries[:1]))
+    monkeypatch.setattr(plan_rows, "ROWS", SHORT)
+    ran = entries[1]
+    monkeypatch.setattr(Trial, "run", lambda self, name, *_: measured.append(name) or dict(ran))
+    _bench_plan(report)
+    assert measured == ["maze2d-umaze", "straight"]
+    assert [row["row"] for row in _read(report)] == [row.name for row in SHORT]
+    assert _read(report)[0] == entries[0]
+
+
+def test_rows_measured_on_other_episodes_are_measured_again(
+    planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "r.json"
+    report.write_text(planned.read_text())
+    monkeypatch.setattr(plan_rows, "ROWS", SHORT)
+    ran = _read(planned)[0]
+    monkeypatch.setattr(Trial, "run", lambda *_: dict(ran))
+    said = _bench_plan(report, "shipped", trial=_trial(seed=2))
+    assert "4 rows are of other weights or episodes" in said
+    assert [(row["row"], row["seed"]) for row in _read(report)] == [("as shipped", 2)]
+
+
+def test_every_row_of_the_planning_bench_fits_a_policy_and_changes_something_somewhere() -> None:
     policy = load_policy("maze2d-umaze")
+    rows = [row for row in ROWS if row.driver is None and not row.needs_world]
+    for row in rows:
+        adjust = Adjusted(row.settings)
+        assert pickle.loads(pickle.dumps(adjust)) == adjust
+        preset = adjust(policy).preset
+        assert row.group == "shipped" or "same" in row.name or preset.planner is not None
+    assert len({row.settings for row in rows}) == len(rows) - 1  # three steps of a full sequence are in two groups
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_rows_of_the_search_curve_spend_at_most_their_budget() -> None:
+    policy = load_policy("maze2d-umaze")
+    budgets = set()
     for row in ROWS:
-        adjust = pickle.loads(pickle.dumps(row.adjust))
-        assert adjust(policy).preset == row.adjust(policy).preset
+        if row.passes is not None:
+            budgets.add(row.passes)
+            planner = Adjusted(row.settings)(policy).preset.planner
+            spent = planner.search.budget if planner.search else planner.samples * (planner.passes or 0)
+            assert row.passes - 2 <= spent <= row.passes
+    assert budgets == {1, 4, 16, 64, 256}
 
 
-def test_every_row_of_the_planning_bench_fits_the_shipped_planner() -> None:
-    policy = load_policy("maze2d-umaze")
-    adjusted = [row.adjust(policy).preset for row in ROWS]
-    assert adjusted[0] == policy.preset
-    assert len({repr(preset) for preset in adjusted}) == len(ROWS)
+def test_rows_that_need_dynamics_are_left_out_of_a_policy_without_and_unknown_groups_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="unknown rows 'serch'; did you mean 'search'"):
+        rows_of(["serch"])
+    assert {row.group for row in rows_of(["world", "tracker"])} == {"world", "tracker"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("levels.shared=1", "begin with planner. or tracker., got 'levels.shared=1'"),
+        ("planner.samples=0", "samples must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_only_training_can_change_and_wrong_values_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Adjusted((setting,))(load_policy("maze2d-umaze"))
+
+
+def _recording() -> Trajectories:
+    """A walk in circles around the umaze's middle wall."""
+    angle = np.linspace(0, 20 * np.pi, 4001)
+    position = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    velocity = np.gradient(position, 0.01, axis=0)
+    spec = TrajectorySpec(
+        streams=(
+            StreamSpec(name="position", role="observation", shape=(2,), units="m"),
+            StreamSpec(name="velocity", role="observation", shape=(2,), units="m/s", rate_of="position"),
+            StreamSpec(name="action", role="action", shape=(2,), low=(-1.0, -1.0), high=(1.0, 1.0)),
+        ),
+        control_hz=100.0,
+        goal="position",
+    )
+    streams = {"position": position, "velocity": velocity, "action": np.zeros((4000, 2))}
+    return Trajectories(spec=spec, streams=streams, lengths=np.array([4000]))
+
+
+def _train(trainer: Trainer, budget: Budget, out: Path, card: dict[str, object], *, resume: bool) -> Path:
+    return train(trainer, budget, out, card, resume=resume)
+
+
+def _recipe(out: Path, train: Train = _train) -> Recipe:
+    preset = override(PRESETS["maze2d-umaze"], "tracker.kind=pd", "denoiser.width=8", "denoiser.depth=1")
+    return Recipe(preset=preset, data="d", recording=_recording(), world=None, steps=2, out=out, train=train)
+
+
+@pytest.fixture
+def short_task() -> Iterator[Task]:
+    task = find_task("maze2d-umaze-multi")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(task),
+            "make",
+            lambda self, render_mode=None: gymnasium.make(self.definition.env_id, max_episode_steps=40),
+        )
+        yield task
+
+
+def test_the_ablation_trains_each_variant_from_each_seed_and_keeps_what_it_took(
+    tmp_path: Path, short_task: Task
+) -> None:
+    report, trial = tmp_path / "r.json", _trial(task=short_task)
+    rows = ["as-is", "half-tokens", "history"]
+    run_ablation(trial, _recipe(tmp_path), seeds=[0, 1], rows=rows, report=report, console=Console(quiet=True))
+    entries = _read(report)
+    assert [entry["row"] for entry in entries] == [v.name for v in VARIANTS if v.key in rows]
+    folders = sorted(path.name for path in (tmp_path / "maze2d-umaze").iterdir())
+    # What only plans otherwise uses the weights that are there.
+    assert folders == ["as-is-seed0", "as-is-seed1", "half-tokens-seed0", "half-tokens-seed1"]
+    for entry in entries:
+        assert entry["seeds"] == [0, 1]
+        scores = [run["normalized_mean"] for run in entry["runs"]]
+        assert entry["seeds_mean"] == pytest.approx(sum(scores) / 2)
+        assert entry["seeds_sem"] == pytest.approx(abs(scores[0] - scores[1]) / 2)
+        assert all(run["parameters"] > 0 and run["windows"] > 0 for run in entry["runs"])
+    halved = load_policy(str(tmp_path / "maze2d-umaze/half-tokens-seed0"))
+    assert (halved.preset.layout.token_steps, halved.preset.layout.horizon) == (16, 12)
+    assert halved.card["command"].endswith("--steps 2 --seed 0 --set layout.token_steps=16 --set layout.horizon=12")
+    assert entries[0]["runs"][0]["revision"] == entries[2]["runs"][0]["revision"]
+
+
+def test_an_ablation_goes_on_where_it_was_and_trains_nothing_twice(
+    tmp_path: Path, short_task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, trial = tmp_path / "r.json", _trial(task=short_task)
+    steps = list[int]()
+
+    def counted(trainer: Trainer, budget: Budget, out: Path, card: dict[str, object], *, resume: bool) -> Path:
+        path = train(trainer, budget, out, card, resume=resume)
+        steps.append(trainer.step)
+        return path
+
+    def run(seeds: list[int]) -> Any:
+        recipe, quiet = _recipe(tmp_path, counted), Console(quiet=True)
+        run_ablation(trial, recipe, seeds=seeds, rows=["as-is"], report=report, console=quiet)
+        return _read(report)
+
+    first = run([1])
+    assert run([1]) == first
+    assert steps == [2]
+    both = run([0, 1])[0]
+    assert both["seeds"] == [0, 1]
+    assert both["runs"][1] == first[0]["runs"][0]
+    assert steps == [2, 2]
+
+
+def test_every_variant_of_the_ablation_fits_every_recipe_with_a_benchmark() -> None:
+    for task in (find_task("maze2d-umaze-multi"), find_task("maze2d-large-multi")):
+        preset = PRESETS[task.policy]
+        changed = {variant.key: variant.changed(preset) for variant in VARIANTS}
+        assert changed.pop("as-is") == preset
+        assert len({repr(other) for other in [preset, *changed.values()]}) == len(VARIANTS)
 
 
 def test_the_training_bench_counts_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
