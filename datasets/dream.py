@@ -61,8 +61,8 @@ def dream(
         if dreamer.given_up > max(len(episodes), config.robots):
             raise ValueError(
                 f"{dreamer.given_up} of {dreamer.given_up + len(episodes)} dreamed goals were not reached within "
-                f"{config.longest} steps; the action hardly moves {recorded.spec.goal!r}, or the visited places are too "
-                "narrow to drive in: record more of them"
+                f"{config.longest} steps; the action hardly moves {recorded.spec.goal!r}, or the visited places are "
+                "too narrow to drive in: record more of them"
             )
         report(min(done, config.steps))
     return _trajectories(recorded, episodes, {"dreamed_from": dict(recorded.provenance), **_plain(config, seed)})

@@ -74,12 +74,12 @@ def save_policy(
         "card": dict(card),
     }
     known = {} if world is None else {WORLD + name: value for name, value in world.tensors().items()}
-    _write(path, "policy", header, {**weights, **known})
+    write_tensors(path, "policy", header, {**weights, **known})
 
 
 def load_policy_file(path: Path) -> PolicyFile:
     """Raises CheckpointError, naming the file and what is wrong with it."""
-    header, tensors = _read(path, "policy")
+    header, tensors = read_tensors(path, "policy")
     world = {name.removeprefix(WORLD): value for name, value in tensors.items() if name.startswith(WORLD)}
     try:
         spec = TrajectorySpec.from_json(header["spec"])
@@ -89,7 +89,7 @@ def load_policy_file(path: Path) -> PolicyFile:
             normaliser=Normaliser.from_json(header["normaliser"]),
             weights={name: value for name, value in tensors.items() if not name.startswith(WORLD)},
             card=header["card"],
-            revision=_digest(json.dumps({**header, "card": {}}, sort_keys=True), tensors)[:12],
+            revision=tensors_digest(json.dumps({**header, "card": {}}, sort_keys=True), tensors)[:12],
             world=World.from_tensors(world, spec) if world else None,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -98,22 +98,23 @@ def load_policy_file(path: Path) -> PolicyFile:
 
 def save_training_state(state: TrainingState, path: Path) -> None:
     """Writes a training state atomically. Raises OSError if the disk refuses; the old file then stays."""
-    _write(path, "training", dict(state.facts), state.tensors)
+    write_tensors(path, "training", dict(state.facts), state.tensors)
 
 
 def load_training_state(path: Path) -> TrainingState:
     """Raises CheckpointError, naming the file and what is wrong with it."""
-    facts, tensors = _read(path, "training")
+    facts, tensors = read_tensors(path, "training")
     return TrainingState(tensors=tensors, facts=facts)
 
 
-def _write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes a file of one kind of ours atomically: a JSON header and tensors. Raises OSError if the disk refuses."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps({**header, "kind": kind, "version": VERSION}, sort_keys=True)
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"forcing": text, "sha256": _digest(text, tensors)})
+        save_file(tensors, temporary, metadata={"forcing": text, "sha256": tensors_digest(text, tensors)})
         temporary.chmod(0o644)  # safetensors leaves files to their owner alone; a server may be somebody else
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -142,7 +143,8 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a file that `write_tensors` wrote. Raises CheckpointError, naming what is wrong with it."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
     try:
@@ -155,7 +157,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from error
     if "forcing" not in metadata or "sha256" not in metadata:
         raise CheckpointError(f"{path} was not written by forcing: its header lacks 'forcing' or 'sha256'")
-    digest = _digest(metadata["forcing"], tensors)
+    digest = tensors_digest(metadata["forcing"], tensors)
     if digest != metadata["sha256"]:
         raise CheckpointError(
             f"{path} is damaged: its sha256 is {digest[:12]}, its header says {metadata['sha256'][:12]}; "
@@ -170,7 +172,8 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+def tensors_digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """64 hex digits of a sha256 over a text and tensors."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

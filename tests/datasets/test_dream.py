@@ -1,6 +1,7 @@
 """Dreams against the worlds that they are dreamed from: a cart, rooms, the real Maze2D; and what cannot be dreamed."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_who_stops_stays_and_who_does_not_passes_at_speed(cart: Trajectories) ->
     # The noise-free last quarter of a second, of those that had time to get there.
     def speed_at_end(stops: float) -> float:
         found = dream(cart, replace(QUICK, stops=stops, noise=0.0, stay_steps=40), seed=1)
-        ends = [np.abs(found.episode(i)["velocity"][-3:]).mean() for i in np.flatnonzero(found.lengths > 30)]
+        ends = [np.abs(found.episode(int(i))["velocity"][-3:]).mean() for i in np.flatnonzero(found.lengths > 30)]
         return float(np.median(ends))
 
     assert speed_at_end(1.0) < 0.1
@@ -247,6 +248,6 @@ def _goalless(trajectories: Trajectories) -> Trajectories:
         ({"stops": 1.5}, "stops must be from 0 to 1, got 1.5"),
     ],
 )
-def test_settings_out_of_range_are_named(setting: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_named(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(QUICK, **setting)
