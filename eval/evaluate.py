@@ -9,6 +9,7 @@ from forcing.eval.adjust import Adjusted
 from forcing.eval.report import Report, build_report, goals_table, table_of, write_report
 from forcing.eval.rollout import BASELINES, DriverSpec, Episode, rollout
 from forcing.eval.tasks import Task
+from forcing.policy.clone import is_clone, load_clone
 from forcing.policy.policy import load_policy
 from forcing.server.client import Client
 
@@ -19,6 +20,7 @@ def evaluate_policy(
     policy: str | None,
     url: str | None,
     settings: tuple[str, ...] = (),
+    data: str | None = None,
     episodes: int,
     seed: int,
     report: Path | None,
@@ -29,13 +31,13 @@ def evaluate_policy(
 ) -> list[Report]:
     """The policy's report, then that of driving straight at the goal on the same episodes; printed as a table.
 
-    settings: changes of the policy's planner and tracker, see `Adjusted`; the report lists them as `changed`. Raises
-    ValueError on settings that do not fit, CheckpointError on an unknown policy, ServerUnreachable or ServerProblem
-    from a server.
+    settings: changes of the policy's planner and tracker, see `Adjusted`; the report lists them as `changed`. data: the
+    recording that policy mpc stands on. Raises ValueError on settings or a recording that do not fit, CheckpointError
+    on an unknown policy, ServerUnreachable or ServerProblem from a server.
     """
     name = policy or task.policy
-    spec = DriverSpec(policy=name, url=url, adjust=Adjusted(settings) if settings else None)
-    revision = _revision(spec)
+    spec = DriverSpec(policy=name, url=url, adjust=Adjusted(settings) if settings else None, data=data)
+    revision = _revision(spec, task)
     finished = watch(task, spec, episodes, seed, workers, console)
     reports = [build_report(task, name, revision, seed, finished, command) | {"changed": list(settings)}]
     if name not in BASELINES:
@@ -65,11 +67,17 @@ def watch(
     return finished
 
 
-def _revision(spec: DriverSpec) -> str | None:
+def _revision(spec: DriverSpec, task: Task) -> str | None:
+    """Raises here what a worker process could only die of."""
     if spec.url is not None:
         with Client(spec.url) as client:
             return str(client.policy(spec.policy)["revision"])
-    return None if spec.policy in BASELINES else load_policy(spec.policy).revision
+    if is_clone(spec.policy):
+        return load_clone(spec.policy).revision
+    if spec.policy in BASELINES:
+        spec.build(task).close()
+        return None
+    return load_policy(spec.policy).revision
 
 
 def _draw(task: Task, episodes: list[Episode], folder: Path, console: Console) -> None:

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from forcing.eval.drivers import Driver, ExpertDriver, PolicyDriver, ServerDriver, StraightDriver, Trace
+from forcing.eval.drivers import CloneDriver, Driver, ExpertDriver, PolicyDriver, ServerDriver, StraightDriver, Trace
+from forcing.eval.mpc_driver import MpcDriver
 from forcing.eval.tasks import Task, find_task
+from forcing.policy.clone import is_clone, load_clone
 from forcing.policy.policy import Policy, load_policy
 
-BASELINES = ("straight", "expert")
+BASELINES = ("straight", "expert", "mpc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +30,19 @@ class DriverSpec:
     """What drives: a policy by name or folder in this process, the same at `url`, or a baseline.
 
     policy: name or folder, or one of `BASELINES`. adjust: changes the loaded policy before it drives, for ablations;
-    must be picklable.
+    must be picklable. data: the recording that the baseline `mpc` stands on, and no other needs.
     """
 
     policy: str
     url: str | None = None
     adjust: Callable[[Policy], Policy] | None = None
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.policy == "mpc" and self.data is None:
+            raise ValueError("policy mpc finds its dynamics and places in a recording; name one with --data")
+        if self.data is not None and (self.policy != "mpc" or self.url is not None):
+            raise ValueError("data is what policy mpc stands on, in this process; leave out --data with any other")
 
     def build(self, task: Task) -> Driver:
         """Raises ValueError if the policy is unknown."""
@@ -43,6 +52,10 @@ class DriverSpec:
             return StraightDriver(task)
         if self.policy == "expert":
             return ExpertDriver(task)
+        if self.data is not None:
+            return MpcDriver(self.data, task)
+        if is_clone(self.policy):
+            return CloneDriver(load_clone(self.policy), task)
         policy = load_policy(self.policy)
         return PolicyDriver(self.adjust(policy) if self.adjust else policy, task)
 

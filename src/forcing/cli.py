@@ -253,6 +253,49 @@ def train(
 
 
 @command(app)
+def clone(
+    data: str,
+    out: Path,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    control_hz: float | None = None,
+) -> None:
+    """Clone a plain network from a recording: what was done there, given the state and a place reached later.
+
+    A yardstick for planners: `forcing eval` takes its folder as a policy. Ctrl-C saves what there is.
+
+    Args:
+        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+        out: folder of the clone; one that is there is replaced.
+        minutes: training time; 20 if neither minutes nor steps is given.
+        steps: optimiser steps, instead of minutes.
+        seed: of weights and goals.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.recording import read_recording
+    from forcing.policy.clone import CloneConfig, train_clone
+    from forcing.policy.training import Budget
+    from forcing.progress import watched
+
+    _one_thread()
+    at_least(0, seed=seed)
+    try:
+        budget = Budget(minutes=20.0) if minutes is None and steps is None else Budget(steps=steps, minutes=minutes)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    trajectories = read_recording(data, control_hz=control_hz)
+    card = {"data": data, "data_provenance": dict(trajectories.provenance), "seed": seed, "command": typed()}
+    path = watched(
+        "clone",
+        lambda report, stop: train_clone(
+            trajectories, CloneConfig(), budget, out, card, seed=seed, report=report, stop=stop
+        ),
+    )
+    print(f"wrote {path}; score it: forcing eval TASK --policy {path.parent}")
+
+
+@command(app)
 def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, allow_remote: bool = False) -> None:
     """Answer controllers over HTTP until Ctrl-C or SIGTERM.
 
@@ -286,32 +329,41 @@ def evaluate(
     report: Path | None = None,
     pictures: Path | None = None,
     workers: int | None = None,
+    data: str | None = None,
     set_: Settings = (),
 ) -> None:
     """Score a policy on a task, beside the yardsticks that have no planner.
 
     Args:
         task: such as maze2d-medium-multi; ogbench-pointmaze-giant-stitch and its kin take their five goals in turn.
-        policy: shipped policy, folder, or yardstick (straight, expert); the one shipped for the task if not given.
+        policy: shipped policy, folder of a policy or clone, or yardstick (straight, expert, mpc); the one shipped for
+            the task if not given.
         url: of a server that serves the policy; in this process if not given.
         episodes: how many.
         seed: of the first episode; episode i has seed + i.
         report: where to write the report as JSON.
         pictures: folder for a picture of each of the first 12 episodes.
         workers: processes, one a core if not given; scores do not depend on it.
+        data: the recording that yardstick mpc stands on, and no other needs.
         set_: a setting of the policy's planner or tracker, such as tracker.kind=pd or planner.support_tolerance=0.1;
             several --set may follow.
     """
     from forcing.eval.evaluate import evaluate_policy
+    from forcing.eval.rollout import DriverSpec
 
     _one_thread()
     chosen = _task(task)
     _check_settings(set_, policy or chosen.policy, url)
+    try:
+        DriverSpec(policy=policy or chosen.policy, url=url, data=data)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     evaluate_policy(
         chosen,
         policy=policy,
         url=url,
         settings=set_,
+        data=data,
         episodes=at_least(1, episodes=episodes),
         seed=at_least(0, seed=seed),
         report=report,
@@ -431,6 +483,20 @@ def bench_train(preset: str = "maze2d-medium", report: Path | None = None) -> No
     run_bench(known(preset, PRESETS, "preset"), report=report, command=typed(), console=console)
 
 
+@command(bench_app, "page")
+def bench_page(page: Path = Path("docs/benchmarks.md"), results: Path = Path("docs/results")) -> None:
+    """Write the tables of the page of benchmarks anew from the reports there are; its prose stays.
+
+    Args:
+        page: a Markdown file with a pair of marks for each table.
+        results: folder of the reports.
+    """
+    from forcing.eval.benchmark_page import write_page
+
+    for line in write_page(page, results):
+        print(line)
+
+
 @command(app)
 def policies() -> None:
     """List the shipped policies and those under runs/: task, size, score, training data."""
@@ -472,11 +538,12 @@ def _check_settings(settings: tuple[str, ...], policy: str, url: str | None) -> 
     """Raises UsageError if they are not for this policy, before any work is done."""
     from forcing.eval.adjust import Adjusted
     from forcing.eval.rollout import BASELINES
+    from forcing.policy.clone import is_clone
     from forcing.policy.policy import load_policy
 
     if not settings:
         return
-    if url is not None or policy in BASELINES:
+    if url is not None or policy in BASELINES or is_clone(policy):
         raise UsageError("set changes a policy in this process; leave out --url, and yardsticks, or leave out --set")
     try:
         Adjusted(settings)(load_policy(policy))

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,12 +62,24 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+Training = Callable[[Callable[[training.Progress], None], Callable[[], bool]], Path]
+"""Trains, given what to report to and what says whether to stop; returns the file of what was trained."""
+
+
 def train_watched(
     trainer: training.Trainer, budget: training.Budget, out: Path, card: dict[str, object], *, resume: bool
 ) -> Path:
-    """`training.train` with a bar, or a line every ten seconds; Ctrl-C or SIGTERM saves and stops."""
+    """`training.train`, `watched`."""
+    return watched(
+        trainer.preset.name,
+        lambda report, stop: training.train(trainer, budget, out, card, resume=resume, report=report, stop=stop),
+    )
+
+
+def watched(name: str, train: Training) -> Path:
+    """What `train` returns, with a bar, or a line every ten seconds; Ctrl-C or SIGTERM asks it to stop."""
     with stop_requests() as asked, progress_bar("loss {task.fields[loss]:.3f}") as progress:
-        bar = progress.add_task(f"training {trainer.preset.name}", total=None, loss=float("nan"))
+        bar = progress.add_task(f"training {name}", total=None, loss=float("nan"))
         printed = time.monotonic()
 
         def report(now: training.Progress) -> None:
@@ -78,4 +90,4 @@ def train_watched(
                 rate, left = f"{now.windows_per_s:.0f} windows/s", f"{now.remaining_s / 60:.1f} min left"
                 print(f"step {now.step} of {now.total_steps}, loss {now.loss:.3f}, {rate}, {left}", flush=True)
 
-        return training.train(trainer, budget, out, card, resume=resume, report=report, stop=lambda: bool(asked))
+        return train(report, lambda: bool(asked))
