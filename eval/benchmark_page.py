@@ -1,0 +1,53 @@
+"""`forcing bench page`: the tables of a Markdown page written anew from the reports there are; the prose stays.
+
+A table stands between the marks `<!-- table: NAME -->` and `<!-- end -->`, each on a line of its own.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from forcing.eval.ablation_table import ablation_table
+from forcing.eval.files import replacing
+from forcing.eval.ogbench_table import ogbench_table
+from forcing.eval.plan_tables import planning_table, search_table
+from forcing.eval.score_table import plans_table, score_table
+from forcing.eval.search_picture import draw_search
+
+TABLES: Mapping[str, Callable[[Path], list[str]]] = {
+    "maze2d": score_table,
+    "plans": plans_table,
+    "planning": planning_table,
+    "search": search_table,
+    "ablation": ablation_table,
+    "ogbench": ogbench_table,
+}
+MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILINE | re.DOTALL)
+
+
+def write_page(page: Path, results: Path) -> list[str]:
+    """What was done, line by line. results: folder of the reports.
+
+    The curve of the search is drawn beside the page, as pictures/search.png, if there is one. Raises ValueError if a
+    mark names no table, or begins one that does not end.
+    """
+    text = page.read_text()
+    names = re.findall(r"^<!-- table: (\S+) -->$", text, re.MULTILINE)
+    unknown = [name for name in names if name not in TABLES]
+    if unknown:
+        raise ValueError(f"{page} marks a table {unknown[0]!r}; known are {', '.join(TABLES)}")
+    closed = [match[1] for match in MARKED.findall(text)]
+    if closed != names:
+        raise ValueError(f"{page}: every mark <!-- table: NAME --> needs a line <!-- end --> after it")
+    written = MARKED.sub(lambda match: f"{match[1]}{_block(TABLES[match[2]](results))}{match[3]}", text)
+    with replacing(page) as beside:
+        beside.write_text(written)
+    said = [f"{page}: {len(names)} tables ({', '.join(names)})"]
+    picture = page.parent / "pictures" / "search.png"
+    if draw_search(results, picture):
+        said.append(f"{picture}: drawn")
+    return said
+
+
+def _block(lines: list[str]) -> str:
+    return "\n" + "\n".join(lines) + "\n\n"

@@ -1,0 +1,41 @@
+"""Reports read back from a folder, and the Markdown that tables of them are made of."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from forcing.eval.report import Report
+
+NOTHING = "–"
+
+
+def read_report(path: Path) -> Report | None:
+    """One evaluation's report, None if the file is not there. Raises ValueError if it is something else."""
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold one report, got {type(found).__name__}")
+    return found
+
+
+def read_entries(path: Path) -> list[Report]:
+    """The entries of a bench's report, none if the file is not there or of an older form."""
+    found = json.loads(path.read_text()) if path.exists() else []
+    return [entry for entry in found if isinstance(entry, dict) and "row" in entry and "settings" in entry]
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """First column left, the others right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+def missing(*commands: str) -> list[str]:
+    """What makes the records that are not there."""
+    return [f"Not measured yet; `{command}` does." for command in commands]
+
+
+def number(value: Any, digits: int = 0) -> str:
+    return NOTHING if value is None else f"{value:,.{digits}f}"
