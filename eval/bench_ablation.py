@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from forcing.datasets.windows import TrajectoryWindows
-from forcing.eval.ablation_rows import Variant, variants_of
+from forcing.eval.ablation_rows import Variant
 from forcing.eval.bench_plan import Trial
 from forcing.eval.bench_records import Records
 from forcing.eval.report import Report, over_seeds, plus_minus
@@ -73,16 +73,14 @@ def run_bench(
     recipe: Recipe,
     *,
     seeds: Sequence[int],
-    rows: Sequence[str],
+    variants: Sequence[Variant],
     report: Path | None,
     console: Console,
 ) -> None:
-    """Every variant of `rows`, all if none is named, trained from each seed and scored; printed as a table.
+    """Every variant trained from each seed and scored; printed as a table.
 
-    The first seed of all variants comes first. What the report has already is neither trained nor scored again. Raises
-    UnknownName if there are no such rows.
+    The first seed of all variants comes first. What the report has already is neither trained nor scored again.
     """
-    variants = variants_of(rows)
     wanted = {"task": trial.task.name, "episodes": trial.episodes, "seed": trial.seed}
     records = Records(report, wanted | {"steps": recipe.steps, "data": recipe.data}, console.print)
     for seed in seeds:

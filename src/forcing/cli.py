@@ -448,13 +448,14 @@ def bench_ablation(
         control_hz: steps a second, where the recording does not say.
     """
     from forcing.datasets.recording import read_recording
+    from forcing.eval.ablation_rows import variants_of
     from forcing.eval.bench_ablation import Recipe, run_bench
     from forcing.policy.preset import PRESETS
     from forcing.progress import train_watched
 
     _one_thread()
     trial = _trial(task, episodes, seed, workers)
-    preset = known(trial.task.policy, PRESETS, "preset")
+    preset, variants = known(trial.task.policy, PRESETS, "preset"), variants_of(rows)
     recording = read_recording(data, control_hz=control_hz)
     recipe = Recipe(
         preset=preset,
@@ -465,7 +466,7 @@ def bench_ablation(
         out=out,
         train=train_watched,
     )
-    run_bench(trial, recipe, seeds=seeds, rows=rows, report=report, console=console)
+    run_bench(trial, recipe, seeds=seeds, variants=variants, report=report, console=console)
 
 
 @command(bench_app, "train")

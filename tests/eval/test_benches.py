@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from forcing.eval import bench_plan, bench_serve, bench_train, plan_rows
-from forcing.eval.ablation_rows import VARIANTS
+from forcing.eval.ablation_rows import VARIANTS, variants_of
 from forcing.eval.adjust import Adjusted
 from forcing.eval.bench_ablation import Recipe, Train
 from forcing.eval.bench_ablation import run_bench as run_ablation
@@ -235,10 +235,10 @@ def test_the_ablation_trains_each_variant_from_each_seed_and_keeps_what_it_took(
     tmp_path: Path, short_task: Task
 ) -> None:
     report, trial = tmp_path / "r.json", _trial(task=short_task)
-    rows = ["as-is", "half-tokens", "history"]
-    run_ablation(trial, _recipe(tmp_path), seeds=[0, 1], rows=rows, report=report, console=Console(quiet=True))
+    variants, quiet = variants_of(["as-is", "half-tokens", "history"]), Console(quiet=True)
+    run_ablation(trial, _recipe(tmp_path), seeds=[0, 1], variants=variants, report=report, console=quiet)
     entries = _read(report)
-    assert [entry["row"] for entry in entries] == [v.name for v in VARIANTS if v.key in rows]
+    assert [entry["row"] for entry in entries] == [variant.name for variant in variants]
     folders = sorted(path.name for path in (tmp_path / "maze2d-umaze").iterdir())
     # What only plans otherwise uses the weights that are there.
     assert folders == ["as-is-seed0", "as-is-seed1", "half-tokens-seed0", "half-tokens-seed1"]
@@ -267,7 +267,7 @@ def test_an_ablation_goes_on_where_it_was_and_trains_nothing_twice(
 
     def run(seeds: list[int]) -> Any:
         recipe, quiet = _recipe(tmp_path, counted), Console(quiet=True)
-        run_ablation(trial, recipe, seeds=seeds, rows=["as-is"], report=report, console=quiet)
+        run_ablation(trial, recipe, seeds=seeds, variants=variants_of(["as-is"]), report=report, console=quiet)
         return _read(report)
 
     first = run([1])
