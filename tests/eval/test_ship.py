@@ -4,13 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from forcing.eval import ship as ship_module
 from forcing.eval.report import build_report
 from forcing.eval.ship import ship
 from forcing.policy.checkpoint import load_policy_file, save_policy
+from forcing.policy.dynamics import LinearDynamics, state_slices
 from forcing.policy.policy import SHIPPED
+from forcing.policy.support import Support
+from forcing.policy.types import TrajectorySpec
+from forcing.policy.world import World
 
 
 @pytest.fixture
@@ -22,8 +27,21 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     file = load_policy_file(SHIPPED / "maze2d-umaze" / "policy.safetensors")
     card = {**file.card, "device": "cpu", "data": "recordings/umaze"}
-    save_policy(folder / "policy.safetensors", file.preset, file.spec, file.normaliser, file.weights, card)
+    world = _world(file.spec)
+    save_policy(folder / "policy.safetensors", file.preset, file.spec, file.normaliser, file.weights, card, world)
     return folder
+
+
+def _world(spec: TrajectorySpec) -> World:
+    """Maze2D's motion away from walls, everywhere visited: v' = 0.9976 v + 0.238 a, x' = x + 0.01 v'."""
+    speeds = np.concatenate([-0.0024 * np.eye(2), 0.238 * np.eye(2), np.zeros((1, 2))])  # by vx, vy, ax, ay, 1
+    places = 0.01 * (speeds + np.concatenate([np.eye(2), np.zeros((3, 2))]))
+    weights = np.concatenate([np.zeros((2, 4)), np.concatenate([places, speeds], axis=1)])
+    far = np.full(4, 10.0)
+    dynamics = LinearDynamics(streams=state_slices(spec), weights=weights, low=-far, high=far)
+    return World(
+        dynamics=dynamics, support=Support(origin=np.array([-3.0, -3.0]), cell=6.0, visited=np.ones((1, 1), bool))
+    )
 
 
 def test_a_run_is_scored_on_its_tasks_and_installed_with_scores_and_a_readme(run: Path, tmp_path: Path) -> None:
@@ -34,6 +52,8 @@ def test_a_run_is_scored_on_its_tasks_and_installed_with_scores_and_a_readme(run
         assert report["command"] == "scripts/ship runs/mine --episodes 1 --seed 3"
         assert str(tmp_path) not in json.dumps(report)
     installed = load_policy_file(tmp_path / "package/maze2d-umaze/policy.safetensors")
+    assert installed.world is not None, "shipped plans are rehearsed and followed on its dynamics"
+    np.testing.assert_array_equal(installed.world.dynamics.weights, _world(installed.spec).dynamics.weights)
     assert installed.card["scores"] == {name: round(r["normalized_mean"], 1) for name, r in reports.items()}
     readme = (tmp_path / "package/maze2d-umaze/README.md").read_text()
     assert f"revision {load_policy_file(run / 'policy.safetensors').revision[:12]}" in readme
