@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from forcing.datasets.reaching import VisitedDistance, reach_cost
 from forcing.policy.dynamics import states_of
 from forcing.policy.mpc import Array32, MpcConfig, SamplingMpc
-from forcing.policy.support import fastest_step, without_contacts
+from forcing.policy.support import fastest_step, with_room, without_contacts
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 from forcing.policy.world import World, fit_world
 
@@ -74,7 +74,7 @@ class _Dreamer:
     def __init__(self, recorded: Trajectories, world: World, config: DreamConfig, rng: np.random.Generator) -> None:
         action, goal = recorded.spec.action, recorded.spec.goal
         dynamics = world.dynamics
-        support = without_contacts(world.support, dynamics, recorded)
+        support = with_room(without_contacts(world.support, dynamics, recorded), world.support)
         assert goal is not None
         assert action.low is not None
         assert action.high is not None

@@ -53,10 +53,10 @@ def _trackers() -> list[Row]:
 
 
 def _worlds() -> list[Row]:
-    off, grid = "planner.rehearse=false", "planner.support_tolerance=0.1"
+    off, grid = "planner.rehearse=false", "planner.support_tolerance=none"
     return [
         Row(name="plans not rehearsed", group="world", settings=(off,), needs_world=True),
-        Row(name="plans kept to visited places, 0.1 m", group="world", settings=(grid,), needs_world=True),
+        Row(name="without the grid of visited places", group="world", settings=(grid,), needs_world=True),
     ]
 
 

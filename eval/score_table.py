@@ -11,6 +11,7 @@ from forcing.eval.tasks import TASKS
 
 MAZE2D = tuple(name for name in TASKS if name.startswith("maze2d-"))
 EPISODES = "--episodes 100 --seed 1000"
+WITHOUT_GRID = "--set planner.support_tolerance=none"
 SEEDS = ("", "-seed1", "-seed2")
 
 
@@ -33,7 +34,7 @@ OURS = (
     Row(name="**forcing**, as shipped", suffix="", options=""),
     Row(name="forcing, PD on the timed plan", suffix="-pd", options="--set tracker.kind=pd"),
     Row(name="forcing, diffused actions", suffix="-actions", options="--set tracker.kind=actions"),
-    Row(name="forcing, kept to visited places", suffix="-grid", options="--set planner.support_tolerance=0.1"),
+    Row(name="forcing, without the grid of visited places", suffix="-nogrid", options=WITHOUT_GRID),
 )
 
 

@@ -65,14 +65,16 @@ class Preset:
 def _maze2d(maze: str, horizon: int) -> Preset:
     """For dreams of a Maze2D recording (`forcing data dream`). Tuned on episodes from seed 5000 on
     (docs/experiments.md)."""
-    planner = PlannerConfig(kinematic_tolerance=0.2, end_tolerance=0.4, hold_distance=0.3, replan_error=0.3)
-    tracker = TrackerConfig(kind="feedback", lookahead_steps=40)
+    planner = PlannerConfig(kinematic_tolerance=0.2, end_tolerance=0.4, support_tolerance=0.1, hold_distance=0.3)
+    tracker = TrackerConfig(lookahead_steps=14)
     return Preset(name=f"maze2d-{maze}", layout=TokenLayout(horizon=horizon), planner=planner, tracker=tracker)
 
 
 def _ogbench(name: str, horizon: int) -> Preset:
     """For dreams of an OGBench point maze recording, whose robot moves by 0.2 m a step at most and has no inertia."""
-    planner = PlannerConfig(kinematic_tolerance=0.5, end_tolerance=0.5, hold_distance=0.5, replan_error=1.0)
+    planner = PlannerConfig(
+        kinematic_tolerance=0.5, end_tolerance=0.5, support_tolerance=0.5, hold_distance=0.5, replan_error=1.0
+    )
     return Preset(
         name=f"ogbench-pointmaze-{name}",
         layout=TokenLayout(horizon=horizon),

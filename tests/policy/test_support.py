@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from forcing.policy.dynamics import LinearDynamics
-from forcing.policy.support import Support, fastest_step, visited_cells, without_contacts
+from forcing.policy.support import Support, fastest_step, visited_cells, with_room, without_contacts
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 
 STILL = LinearDynamics(
@@ -103,3 +103,14 @@ def test_cells_where_a_step_went_otherwise_than_the_dynamics_say_are_dropped() -
 def test_what_has_no_grid_is_refused_with_the_reason(recorded: Trajectories, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         visited_cells(recorded, cell=1e-3 if "20000000" in message else None)
+
+
+def test_one_cell_around_safe_ones_counts_but_none_where_something_was_touched() -> None:
+    def drawn(*rows: str) -> Support:
+        cells = np.array([[sign == "#" for sign in row] for row in rows])
+        return Support(origin=np.zeros(2), cell=1.0, visited=cells)
+
+    visited = drawn("......", "..##..", "..##..", "......")
+    safe = drawn("......", "..#...", "..##..", "......")
+    by_hand = drawn(".###..", ".##.#.", ".####.", ".####.")
+    np.testing.assert_array_equal(with_room(safe, visited).visited, by_hand.visited)
