@@ -116,7 +116,8 @@ def test_every_number_and_word_of_the_presets_can_be_set_to_what_it_is() -> None
             if hasattr(value, "__dataclass_fields__"):
                 found += leaves(value, f"{path}{name}.")
             else:
-                found.append(f"{path}{name}={str(value).lower() if value is None or isinstance(value, bool) else value}")
+                word = str(value).lower() if value is None or isinstance(value, bool) else value
+                found.append(f"{path}{name}={word}")
         return found
 
     for preset in PRESETS.values():
