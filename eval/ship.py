@@ -4,6 +4,7 @@ For maintainers: `scripts/ship runs/maze2d-medium`.
 """
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,9 +74,10 @@ def _readme(policy: Policy, card: dict[str, Any], reports: list[Report], score: 
         f"# {card['task']}",
         "",
         f"Diffusion Forcing planner, {policy.parameters / 1e6:.2f} M parameters, revision {policy.revision}.",
-        "It learned from recorded trajectories alone and gets no map, at training or at test time.",
+        "It learned from recorded trajectories alone and gets no map, at training or at test time; what the file holds",
+        "besides weights, dynamics and a grid of visited places, is read off the same data.",
         "",
-        f"- Data: {provenance.get('description', card['data'])} ({card['data_steps']} steps)",
+        f"- Data: {_data(provenance, card['data'])} ({card['data_steps']} steps)",
         f"- Training: `{card['command']}`, seed {card['seed']}, {card['minutes']} minutes",
         f"  {device}{card['steps']} steps, {card['windows']} windows",
         _signature(policy.spec),
@@ -88,6 +90,17 @@ def _readme(policy: Policy, card: dict[str, Any], reports: list[Report], score: 
         f"Mean and standard error over episodes that nothing was tuned on; {score}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _data(provenance: Mapping[str, Any], path: str) -> str:
+    """What the training data is, in the recorder's words where it left some."""
+    if "dreamed_from" in provenance:
+        settings = provenance["dream"]
+        return (
+            f"dreamed (`forcing data dream --steps {settings['steps']} --seed {settings['seed']}`) "
+            f"from: {_data(provenance['dreamed_from'], path)}"
+        )
+    return str(provenance.get("description", path))
 
 
 def _signature(spec: TrajectorySpec) -> str:
