@@ -105,8 +105,8 @@ def test_the_planning_bench_keeps_settings_episodes_plans_and_cost_of_each_row(p
         assert [episode["seed"] for episode in row["episodes_detail"]] == [1]
     assert (single["settings"], single["budget"]) == (["planner.samples=1"], 3)
     assert (shipped["planner"]["samples"], single["planner"]["samples"]) == (4, 1)
-    # Umaze plans have up to 8 tokens.
-    assert (shipped["rows_a_pass"], single["rows_a_pass"]) == (32, 8)
+    # Umaze plans have up to 6 tokens.
+    assert (shipped["rows_a_pass"], single["rows_a_pass"]) == (24, 6)
     assert shipped["passes"] == 3
     assert shipped["plan_metrics"]["first"]["plans"] == 1
     assert len(shipped["plan_metrics"]["detail"]) == 1
