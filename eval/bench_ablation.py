@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from forcing.datasets.windows import TrajectoryWindows
 from forcing.eval.ablation_rows import Variant
 from forcing.eval.bench_plan import Trial
 from forcing.eval.bench_records import Records
+from forcing.eval.console import rows_table
 from forcing.eval.report import Report, over_seeds, plus_minus
 from forcing.policy.policy import load_policy
 from forcing.policy.preset import Preset
@@ -21,6 +21,8 @@ from forcing.policy.tokens import Normaliser
 from forcing.policy.training import Budget, Trainer
 from forcing.policy.types import Trajectories
 from forcing.policy.world import World
+
+COLUMNS = ("row", "seeds", "score", "succ", "jump m", "wall", "minutes", "windows", "M")
 
 
 class Train(Protocol):
@@ -95,7 +97,8 @@ def run_bench(
             entry = _row(variant, settings, sorted(runs, key=lambda run: int(run["training_seed"])), trial.command)
             records.add(entry | wanted | {"steps": recipe.steps, "data": recipe.data})
             console.print(f"{variant.name}: {', '.join(_cells(entry))}")
-    console.print(_table(records.entries, f"{trial.task.name}: {trial.episodes} episodes from {trial.seed}"))
+    title = f"{trial.task.name}: {trial.episodes} episodes from {trial.seed}"
+    console.print(rows_table(title, COLUMNS, ([entry["row"], *_cells(entry)] for entry in records.entries)))
 
 
 def _scored(trial: Trial, folder: Path, variant: Variant, seed: int) -> Report:
@@ -119,15 +122,6 @@ def _row(variant: Variant, settings: Sequence[str], runs: Sequence[Report], comm
         "command": command,
         "runs": list(runs),
     }
-
-
-def _table(entries: Sequence[Report], title: str) -> Table:
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
-    for column in ("row", "seeds", "score", "succ", "jump m", "wall", "minutes", "windows", "M"):
-        table.add_column(column, justify="left" if column == "row" else "right")
-    for entry in entries:
-        table.add_row(entry["row"], *_cells(entry))
-    return table
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:

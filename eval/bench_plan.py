@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from forcing.eval.adjust import Adjusted
 from forcing.eval.bench_records import Records
+from forcing.eval.console import rows_table
 from forcing.eval.evaluate import watch
 from forcing.eval.plan_rows import Row, rows_of
 from forcing.eval.report import Report, build_report, plus_minus
@@ -18,6 +18,8 @@ from forcing.eval.rollout import DriverSpec
 from forcing.eval.tasks import Task
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.preset import Preset
+
+COLUMNS = ("row", "n", "score", "succ", "steps", "jump m", "wall", "passes", "plan ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,8 @@ def run_bench(
         entry |= wanted | {"row": row.name, "group": row.group, "settings": list(row.settings), "budget": row.passes}
         records.add(entry | {"same_as": same_as} | _described(preset))
         console.print(f"{row.name}: {', '.join(_cells(entry))}")
-    console.print(_table(records.entries, f"{trial.task.name}, {name}: {trial.episodes} episodes from {trial.seed}"))
+    title = f"{trial.task.name}, {name}: {trial.episodes} episodes from {trial.seed}"
+    console.print(rows_table(title, COLUMNS, ([entry["row"], *_cells(entry)] for entry in records.entries)))
 
 
 def _planned(rows: Sequence[Row], policy: Policy, console: Console) -> Iterator[tuple[Row, Preset | None, str | None]]:
@@ -95,15 +98,6 @@ def _described(preset: Preset | None) -> Report:
         "tracker": asdict(preset.tracker),
         "rows_a_pass": preset.planner.samples * preset.layout.horizon,
     }
-
-
-def _table(entries: Sequence[Report], title: str) -> Table:
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
-    for column in ("row", "n", "score", "succ", "steps", "jump m", "wall", "passes", "plan ms"):
-        table.add_column(column, justify="left" if column == "row" else "right")
-    for entry in entries:
-        table.add_row(entry["row"], *_cells(entry))
-    return table
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:

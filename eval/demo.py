@@ -10,9 +10,8 @@ from forcing.eval.animation import animate_denoising
 from forcing.eval.drivers import ServerDriver
 from forcing.eval.maze_picture import draw_episode, draw_run
 from forcing.eval.report import build_report, table_of, write_report
-from forcing.eval.rollout import DriverSpec, Episode, rollout, run_episode
+from forcing.eval.rollout import DriverSpec, Episode, first_request, rollout, run_episode
 from forcing.eval.tasks import Task
-from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.schedules import Schedule
 from forcing.server.serve import serving
@@ -54,16 +53,7 @@ def _draw(task: Task, policy: Policy, episodes: list[Episode], seed: int, out: P
     # Drawn in slow motion: one token a pass, more steps each, and all of them to the end.
     slow = Schedule(kind="pyramid", sampling_steps=6, uncertainty_scale=1.0)
     patient = policy.using(planner=replace(policy.preset.planner, schedule=slow, passes=None))
-    env = task.make()
-    try:
-        observation = task.reset(env, 0, seed)
-    finally:
-        env.close()
-    controller = Controller(patient, goal=task.goal(observation), seed=seed)
-    controller.observe(task.observe(observation))
-    request = controller.request()
-    assert request is not None, "the first step of an episode always asks for a plan"
-    animate_denoising(patient, request, task, out / "denoising.gif")
+    animate_denoising(patient, first_request(task, patient, seed), task, out / "denoising.gif")
     return {
         "pictures": out / "episode-000.png",
         "all episodes": out / "episodes.png",

@@ -32,10 +32,8 @@ from forcing.eval.figures import (
 from forcing.eval.maze_axes import INK
 from forcing.eval.plan_picture import dissect, draw_anatomy
 from forcing.eval.recording_picture import draw_recordings
-from forcing.eval.rollout import run_episode
+from forcing.eval.rollout import first_request, run_episode
 from forcing.eval.tasks import Task, find_task
-from forcing.policy.controller import Controller
-from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.schedules import Schedule
 
@@ -86,20 +84,6 @@ def draw_plan_of_episode(task: Task, policy: Policy, seed: int, path: Path) -> N
     """The first plan of the task's episode `seed`, and how the episode went."""
     episode = run_episode(task, PolicyDriver(policy, task), 0, seed)
     draw_anatomy(task, dissect(policy, first_request(task, policy, seed)), episode, path)
-
-
-def first_request(task: Task, policy: Policy, seed: int) -> PlanRequest:
-    """What the policy is asked to plan at the first step of the task's episode `seed`."""
-    env = task.make()
-    try:
-        observation = task.reset(env, 0, seed)
-    finally:
-        env.close()
-    controller = Controller(policy, goal=task.goal(observation), seed=seed)
-    controller.observe(task.observe(observation))
-    request = controller.request()
-    assert request is not None, "the first step of an episode always asks for a plan"
-    return request
 
 
 def draw_schedules(policy: Policy, path: Path) -> None:

@@ -20,6 +20,8 @@ from forcing.eval.drivers import CloneDriver, Driver, ExpertDriver, PolicyDriver
 from forcing.eval.mpc_driver import MpcDriver
 from forcing.eval.tasks import Task, find_task
 from forcing.policy.clone import is_clone, load_clone
+from forcing.policy.controller import Controller
+from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy
 
 BASELINES = ("straight", "expert", "mpc")
@@ -113,6 +115,20 @@ def run_episode(task: Task, driver: Driver, index: int, seed: int) -> Episode:
         trace=trace,
         goal_number=task.goal_number(index),
     )
+
+
+def first_request(task: Task, policy: Policy, seed: int) -> PlanRequest:
+    """What the policy is asked to plan at the first step of the task's episode `seed`."""
+    env = task.make()
+    try:
+        observation = task.reset(env, 0, seed)
+    finally:
+        env.close()
+    controller = Controller(policy, goal=task.goal(observation), seed=seed)
+    controller.observe(task.observe(observation))
+    request = controller.request()
+    assert request is not None, "the first step of an episode always asks for a plan"
+    return request
 
 
 def rollout(task: Task, driver: DriverSpec, episodes: int, seed: int, workers: int | None = None) -> Iterator[Episode]:

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from forcing.policy.guidance import Guidance
 from forcing.policy.objectives import Objective, Obstacles, avoid, reach, smooth, sooner, weighted_sum
+from forcing.policy.rehearsal import Feedback
 from forcing.policy.sampler import Model, PlanState, denoise_step, stabilised
 from forcing.policy.schedules import Schedule
 from forcing.policy.search import SearchConfig, search
 from forcing.policy.selection import Selector
+from forcing.policy.support import Support
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Array, Plan
-from forcing.policy.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,22 +111,27 @@ class PlanRequest:
 class Planner:
     """Samples candidate plans with a model and picks one."""
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, config: PlannerConfig, world: World | None = None) -> None:
-        """world: what the recording shows besides trajectories, None if nothing."""
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        config: PlannerConfig,
+        *,
+        feedback: Feedback | None = None,
+        support: Support | None = None,
+    ) -> None:
+        """feedback: of fitted dynamics; support: visited places; None where the recording shows none."""
         self.model, self.tokenizer, self.config = model, tokenizer, config
         usual = math.inf
         if tokenizer.spec.goal is not None:
             usual = 0.2 * float(np.mean(tokenizer.normaliser.std[tokenizer.spec.goal]))
-        self.kinematic_tolerance = config.kinematic_tolerance or usual
-        self.end_tolerance = config.end_tolerance or usual
         self.hold_distance = config.hold_distance or usual
-        keeping = world is not None and config.support_tolerance is not None
         self.selector = Selector(
             tokenizer,
-            kinematic_tolerance=self.kinematic_tolerance,
-            end_tolerance=self.end_tolerance,
-            feedback=world.feedback(tokenizer) if world is not None and config.rehearse else None,
-            support=world.support if world is not None and keeping else None,
+            kinematic_tolerance=config.kinematic_tolerance or usual,
+            end_tolerance=config.end_tolerance or usual,
+            feedback=feedback if config.rehearse else None,
+            support=support if config.support_tolerance is not None else None,
             support_tolerance=config.support_tolerance or math.inf,
         )
 

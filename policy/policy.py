@@ -50,8 +50,14 @@ class Policy:
         denoiser.eval().requires_grad_(False)
         self.parameters: int = sum(weight.numel() for weight in denoiser.parameters())
         self.world: World | None = file.world
-        self.planner = Planner(as_model(file.preset, tokenizer, denoiser), tokenizer, file.preset.planner, file.world)
         self.feedback: Feedback | None = None if file.world is None else file.world.feedback(tokenizer)
+        self.planner = Planner(
+            as_model(file.preset, tokenizer, denoiser),
+            tokenizer,
+            file.preset.planner,
+            feedback=self.feedback,
+            support=None if file.world is None else file.world.support,
+        )
         if file.preset.tracker.kind == "feedback" and self.feedback is None:
             raise CheckpointError(
                 f"policy {name!r}: a feedback tracker needs dynamics, and its recording showed none; "

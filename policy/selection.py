@@ -56,7 +56,7 @@ class Selector:
         """Tolerances in the goal stream's units. feedback: to rehearse candidates with, None not to. support: visited
         places that a plan must not leave by more than `support_tolerance`, None where they are not known."""
         self.tokenizer, self._feedback, self._support = tokenizer, feedback, support
-        self._kinematic_tolerance, self._end_tolerance = kinematic_tolerance, end_tolerance
+        self.kinematic_tolerance, self.end_tolerance = kinematic_tolerance, end_tolerance
         self._support_tolerance = support_tolerance
         spec = tokenizer.spec
         self.name = spec.goal or spec.of_role("observation")[0].name
@@ -121,20 +121,21 @@ class Selector:
             driven = rehearse(self._feedback, sampled.start, sampled.steps, sampled.streams, action)
             candidates = replace(sampled, streams=driven)
             strayed = np.linalg.norm(candidates.path(self.name) - sampled.path(self.name), axis=-1)
-            wrong.append(np.nanmax(strayed, axis=1) / self._kinematic_tolerance)
+            wrong.append(np.nanmax(strayed, axis=1) / self.kinematic_tolerance)
         else:
             residual = kinematic_residual(self.tokenizer, sampled.start, sampled.streams)
             if residual is not None:
-                wrong.append(np.where(sampled.used, residual, 0).max(axis=1) / self._kinematic_tolerance)
+                wrong.append(np.where(sampled.used, residual, 0).max(axis=1) / self.kinematic_tolerance)
         path = candidates.path(self.name)
         cost = candidates.steps[sampled.used.sum(axis=1) - 1].astype(np.float64)
         if goal is not None:
             away = np.linalg.norm(path - np.asarray(goal, dtype=np.float64).reshape(-1), axis=-1)
             ends = np.take_along_axis(away, sampled.used.sum(axis=1)[:, None] - 1, axis=1)[:, 0]
-            wrong.append(ends / self._end_tolerance)
-            cost = _arrival(away, candidates.steps, self._end_tolerance) + 1e-3 * cost
+            wrong.append(ends / self.end_tolerance)
+            cost = _arrival(away, candidates.steps, self.end_tolerance) + 1e-3 * cost
         if self._support is not None:
-            outside = self._outside[self._support.cells(np.nan_to_num(path))]
+            places = candidates.streams[self.name].reshape(*sampled.used.shape, -1)
+            outside = self._outside[self._support.cells(places)]
             wrong.append(np.where(sampled.used, outside, 0).max(axis=1) / self._support_tolerance)
         penalty = float(self.tokenizer.layout.horizon * self.tokenizer.layout.token_steps)
         if obstacles is not None:

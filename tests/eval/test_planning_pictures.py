@@ -10,8 +10,9 @@ from PIL import Image
 
 from forcing.datasets.store import write_store
 from forcing.eval.plan_picture import Anatomy, dissect
-from forcing.eval.planning_pictures import draw_plan_of_episode, first_request, make_pictures, with_ends
+from forcing.eval.planning_pictures import draw_plan_of_episode, make_pictures, with_ends
 from forcing.eval.recording_picture import draw_recordings, shown_episodes, speeds_of
+from forcing.eval.rollout import first_request
 from forcing.eval.tasks import find_task
 from forcing.policy.checkpoint import PolicyFile, save_policy
 from forcing.policy.denoiser import DenoiserConfig

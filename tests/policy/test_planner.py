@@ -124,8 +124,8 @@ def test_tolerances_that_are_not_given_are_a_fifth_of_the_goal_streams_spread(
 ) -> None:
     planner = _planner(tokens, LineWorld(normaliser), PlannerConfig(end_tolerance=0.9))
     # x spreads by 2 m and y by 4 m.
-    assert (planner.kinematic_tolerance, planner.hold_distance) == pytest.approx((0.6, 0.6))
-    assert planner.end_tolerance == 0.9
+    assert (planner.selector.kinematic_tolerance, planner.hold_distance) == pytest.approx((0.6, 0.6))
+    assert planner.selector.end_tolerance == 0.9
 
 
 def test_every_candidate_is_handed_out_up_to_its_own_horizon(tokens: Tokenizer, normaliser: Normaliser) -> None:
