@@ -11,33 +11,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.datasets.drivable import drivable_places
 from forcing.datasets.reaching import VisitedDistance, reach_cost
 from forcing.policy.dynamics import states_of
 from forcing.policy.mpc import Array32, MpcConfig, SamplingMpc
-from forcing.policy.support import fastest_step, with_room, without_contacts
+from forcing.policy.support import fastest_step
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 from forcing.policy.world import World, fit_world
+
+REACHED_STEPS = 2.0  # of the fastest recorded steps: as near to a goal counts as there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DreamConfig:
-    """steps: control steps to dream. noise: standard deviation of the noise on executed actions, as a share of half
-    their range. stops: share of goals at which the robot stays for up to `stay_steps` before it goes on; the others it
-    passes at speed. longest: steps after which a goal is given up, and what was driven there thrown away. robots:
-    dreamed side by side. controller: of the dream."""
+    """steps: control steps to dream. room_steps: how far the dream may leave visited places, in fastest recorded steps,
+    see `drivable_places`. noise: standard deviation of the noise on executed actions, as a share of half their range.
+    stops: share of goals at which the robot stays for up to `stay_steps` before it goes on; the others it passes at
+    speed. longest: steps after which a goal is given up, and what was driven there thrown away. robots: dreamed side by
+    side. controller: of the dream."""
 
     steps: int = 300_000
+    room_steps: float = 2.0
     noise: float = 0.1
     stops: float = 0.6
     stay_steps: int = 48
     longest: int = 1000
     robots: int = 128
-    controller: MpcConfig = field(default_factory=MpcConfig)
+    controller: MpcConfig = field(default_factory=lambda: MpcConfig(rounds=2))
 
     def __post_init__(self) -> None:
         for name in ("steps", "stay_steps", "longest", "robots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.room_steps < np.inf:
+            raise ValueError(f"room_steps must be at least 0, got {self.room_steps}")
         for name in ("noise", "stops"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
@@ -74,14 +81,14 @@ class _Dreamer:
     def __init__(self, recorded: Trajectories, world: World, config: DreamConfig, rng: np.random.Generator) -> None:
         action, goal = recorded.spec.action, recorded.spec.goal
         dynamics = world.dynamics
-        support = with_room(without_contacts(world.support, dynamics, recorded), world.support)
         assert goal is not None
         assert action.low is not None
         assert action.high is not None
         self.config, self.rng, self.dynamics = config, rng, dynamics
         self.low, self.high = np.array(action.low), np.array(action.high)
         self.mpc = SamplingMpc(dynamics, self.low, self.high, config.controller)
-        self.distance, self.pace = VisitedDistance(support), fastest_step(recorded)
+        self.distance = VisitedDistance(drivable_places(recorded, dynamics, config.room_steps))
+        self.pace = fastest_step(recorded)
         self.position = dynamics.streams[goal]
         self.places = self.distance.largest_part()
         count, size = config.robots, recorded.spec[goal].size
@@ -98,7 +105,7 @@ class _Dreamer:
 
     def step(self) -> list[tuple[Array32, Array32]]:
         """One control step of all robots; the episodes that it ended: states [L + 1, n], actions [L, m]."""
-        reached = 2 * self.distance.support.cell
+        reached = REACHED_STEPS * self.pace
         cost = reach_cost(self.distance, self.position, self.goals, self.fields, self.stops, reached, self.pace)
         self.plan = self.mpc.improve(self.state, self.plan, cost, self.rng)
         noise = self.config.noise * (self.high - self.low) / 2 * self.rng.standard_normal(self.plan[:, 0].shape)

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from forcing.datasets.dream import DreamConfig
+from forcing.datasets.drivable import drivable_places
 from forcing.datasets.reaching import VisitedDistance, reach_cost
 from forcing.datasets.recording import read_recording
 from forcing.eval.drivers import Trace
 from forcing.eval.tasks import Task
 from forcing.policy.mpc import MpcConfig, SamplingMpc
-from forcing.policy.support import fastest_step, without_contacts
+from forcing.policy.support import fastest_step
 from forcing.policy.types import Array
 from forcing.policy.world import fit_world
 
@@ -32,7 +34,7 @@ class MpcDriver:
         assert action.low is not None
         assert action.high is not None
         self._task, self._dynamics, self._position = task, world.dynamics, world.dynamics.streams[goal]
-        self._distance = VisitedDistance(without_contacts(world.support, world.dynamics, recorded))
+        self._distance = VisitedDistance(drivable_places(recorded, world.dynamics, DreamConfig().room_steps))
         self._pace = fastest_step(recorded)
         self._mpc = SamplingMpc(world.dynamics, np.array(action.low), np.array(action.high), MpcConfig())
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from forcing.datasets.drivable import touched_places
 from forcing.envs.floor_plan import FloorPlan
 from forcing.eval.figures import (
     CAPTION_IN,
@@ -31,7 +32,7 @@ from forcing.eval.figures import (
     save_png,
 )
 from forcing.eval.maze_axes import INK, POSITION, draw_maze, panel_aspect
-from forcing.policy.support import visited_cells, without_contacts
+from forcing.policy.support import visited_cells
 from forcing.policy.types import Trajectories
 from forcing.policy.world import fit_world
 
@@ -88,9 +89,9 @@ class _Cells:
 
     def __init__(self, recording: Trajectories) -> None:
         support = visited_cells(recording)
-        safe = without_contacts(support, fit_world(recording).dynamics, recording).visited
-        self.kind = np.where(safe, 1, np.where(support.visited, 2, 0)).astype(np.float64)
-        self.kind[self.kind == 0] = np.nan
+        kind = np.where(support.visited, 1.0, np.nan).reshape(-1)
+        kind[support.cells(touched_places(recording, fit_world(recording).dynamics))] = 2.0
+        self.kind: NDArray[np.float64] = kind.reshape(support.visited.shape)
         x, y = support.origin
         self.extent = (x, x + self.kind.shape[0] * support.cell, y, y + self.kind.shape[1] * support.cell)
 

@@ -3,16 +3,14 @@
 Plain numpy. Not a map: a cell that nobody visited may be a wall or only unvisited.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.policy.dynamics import LinearDynamics, states_of
 from forcing.policy.types import Trajectories
 
 MOST_CELLS = 20_000_000
-CONTACT, NOTICED = 3.0, 0.01
 MARGIN_CELLS = 8  # empty cells around the visited ones, so that a place just outside still has its distance
 
 
@@ -83,39 +81,6 @@ def visited_cells(trajectories: Trajectories, cell: float | None = None) -> Supp
     visited = np.zeros(shape, dtype=np.bool_)
     visited[tuple(np.floor((positions - low) / side).astype(int).T)] = True
     return Support(origin=low, cell=float(side), visited=visited)
-
-
-def without_contacts(support: Support, dynamics: LinearDynamics, trajectories: Trajectories) -> Support:
-    """The cells from which every recorded step went as the dynamics say.
-
-    A step did not, and touched something, if it misses by more than `CONTACT` times the 99 % quantile of all misses and
-    by more than `NOTICED`, in standard deviations of the change of each entry.
-    """
-    states = states_of(trajectories)
-    before = np.delete(np.arange(len(states)), trajectories.starts("observation") + trajectories.lengths)
-    action = trajectories.spec.action
-    pushes = trajectories.streams[action.name].reshape(-1, action.size).astype(np.float64)
-    change = states[before + 1] - states[before]
-    missed = np.abs(dynamics.step(states[before], pushes) - states[before + 1]) / np.maximum(change.std(axis=0), 1e-12)
-    worst = missed.max(axis=1)
-    touched = worst > max(CONTACT * float(np.quantile(worst, 0.99)), NOTICED)
-    assert trajectories.spec.goal is not None
-    cells = support.cells(states[before[touched]][:, dynamics.streams[trajectories.spec.goal]])
-    visited = support.visited.copy().reshape(-1)
-    visited[cells] = False
-    return replace(support, visited=visited.reshape(support.visited.shape))
-
-
-def with_room(safe: Support, visited: Support) -> Support:
-    """The safe cells and all that touch one, but for visited ones that are not safe.
-
-    Recorded robots keep to the middle of their way; where none touched anything there is room for one cell more, and
-    the fastest way leads through it.
-    """
-    near = safe.visited.copy()
-    for axis in range(near.ndim):  # the margin around the grid keeps its ends apart
-        near |= np.roll(near, 1, axis) | np.roll(near, -1, axis)
-    return replace(safe, visited=near & ~(visited.visited & ~safe.visited))
 
 
 def fastest_step(trajectories: Trajectories) -> float:

@@ -144,7 +144,14 @@ def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
 
 
 @command(data_app)
-def dream(source: Source, out: Path, steps: int = 300_000, seed: int = 0, control_hz: float | None = None) -> None:
+def dream(
+    source: Source,
+    out: Path,
+    steps: int = 300_000,
+    room_steps: float = 2.0,
+    seed: int = 0,
+    control_hz: float | None = None,
+) -> None:
     """Turn a recording into demonstrations as fast as the robot can go, from the recording alone.
 
     One-step dynamics are fitted to the recording, the places it visited are where one may go, and goals are driven to
@@ -155,6 +162,8 @@ def dream(source: Source, out: Path, steps: int = 300_000, seed: int = 0, contro
         source: the recording.
         out: the store, such as medium-dreamed.zarr; one that is there is replaced.
         steps: control steps to dream.
+        room_steps: how far, in fastest recorded steps, the dream may leave visited places where nothing was touched; 0
+            keeps to them.
         seed: of everything random; the same seed gives the same dream.
         control_hz: steps a second, where the recording does not say.
     """
@@ -165,7 +174,7 @@ def dream(source: Source, out: Path, steps: int = 300_000, seed: int = 0, contro
     from forcing.progress import progress_bar
 
     _one_thread()
-    config = DreamConfig(steps=at_least(1, steps=steps))
+    config = DreamConfig(steps=at_least(1, steps=steps), room_steps=room_steps)
     recorded = read_recording(source, control_hz=control_hz)
     with progress_bar() as progress:
         bar = progress.add_task(f"dreaming from {Path(source).name}", total=steps)

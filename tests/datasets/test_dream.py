@@ -11,7 +11,7 @@ from forcing.datasets.dream import DreamConfig, dream
 from forcing.envs.demonstrations import collect
 from forcing.envs.maze2d import point_maze
 from forcing.policy.mpc import MpcConfig
-from forcing.policy.support import visited_cells
+from forcing.policy.support import fastest_step
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 
 HZ = 10.0
@@ -100,7 +100,7 @@ def test_a_dreamed_cart_is_faster_than_the_recorded_one_and_keeps_to_where_that_
 ) -> None:
     recorded, faster = (np.abs(data.streams["velocity"]) for data in (cart, dreamed))
     assert np.median(faster) > 2 * np.median(recorded)
-    room = visited_cells(cart).cell  # one cell more than was visited
+    room = QUICK.room_steps * fastest_step(cart)
     low, high = cart.streams["position"].min() - room, cart.streams["position"].max() + room
     beyond = (dreamed.streams["position"] < low) | (dreamed.streams["position"] > high)
     assert beyond.mean() < 0.05

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from forcing.policy.dynamics import LinearDynamics
-from forcing.policy.support import Support, fastest_step, visited_cells, with_room, without_contacts
+from forcing.policy.support import Support, fastest_step, visited_cells
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
-
-STILL = LinearDynamics(
-    streams={"position": slice(0, 2)}, weights=np.zeros((5, 2)), low=np.full(2, -np.inf), high=np.full(2, np.inf)
-)
 
 
 def spec(size: int, goal: str | None = "position") -> TrajectorySpec:
@@ -73,24 +68,6 @@ def test_distance_is_that_of_scipys_distance_transform_up_to_the_most(dimensions
     np.testing.assert_allclose(support.distance(1.7), np.minimum(exact, 1.7), atol=1e-6)
 
 
-def test_cells_where_a_step_went_otherwise_than_the_dynamics_say_are_dropped() -> None:
-    rng = np.random.default_rng(0)
-    rows = np.concatenate([[[0.0, 0.0]], np.cumsum(rng.uniform(-0.1, 0.1, (2000, 2)), axis=0)])
-    recorded = recording(rows.tolist())
-    moves = LinearDynamics(
-        streams=STILL.streams, weights=np.concatenate([np.zeros((2, 2)), np.eye(2), np.zeros((1, 2))]),
-        low=STILL.low, high=STILL.high,
-    )  # fmt: skip
-    support = visited_cells(recorded, cell=0.2)
-    kept = without_contacts(support, moves, recorded)
-    np.testing.assert_array_equal(kept.visited, support.visited)
-    # A push of 0.5 that moves nothing.
-    recorded.streams["action"][1000] += 0.5
-    kept = without_contacts(support, moves, recorded)
-    dropped = np.flatnonzero(support.visited & ~kept.visited)
-    assert dropped.tolist() == [support.cells(rows[1000])]
-
-
 @pytest.mark.parametrize(
     ("recorded", "message"),
     [
@@ -103,14 +80,3 @@ def test_cells_where_a_step_went_otherwise_than_the_dynamics_say_are_dropped() -
 def test_what_has_no_grid_is_refused_with_the_reason(recorded: Trajectories, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         visited_cells(recorded, cell=1e-3 if "20000000" in message else None)
-
-
-def test_one_cell_around_safe_ones_counts_but_none_where_something_was_touched() -> None:
-    def drawn(*rows: str) -> Support:
-        cells = np.array([[sign == "#" for sign in row] for row in rows])
-        return Support(origin=np.zeros(2), cell=1.0, visited=cells)
-
-    visited = drawn("......", "..##..", "..##..", "......")
-    safe = drawn("......", "..#...", "..##..", "......")
-    by_hand = drawn(".###..", ".##.#.", ".####.", ".####.")
-    np.testing.assert_array_equal(with_room(safe, visited).visited, by_hand.visited)
