@@ -89,9 +89,8 @@ class _Cells:
 
     def __init__(self, recording: Trajectories) -> None:
         support = visited_cells(recording)
-        kind = np.where(support.visited, 1.0, np.nan).reshape(-1)
-        kind[support.cells(touched_places(recording, fit_world(recording).dynamics))] = 2.0
-        self.kind: NDArray[np.float64] = kind.reshape(support.visited.shape)
+        self.kind: NDArray[np.float64] = np.where(support.visited, 1.0, np.nan)
+        self.kind.reshape(-1)[support.cells(touched_places(recording, fit_world(recording).dynamics))] = 2.0
         x, y = support.origin
         self.extent = (x, x + self.kind.shape[0] * support.cell, y, y + self.kind.shape[1] * support.cell)
 
