@@ -7,6 +7,7 @@ from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.levels import LevelMix
 from forcing.policy.noise import NoiseSchedule
 from forcing.policy.planner import PlannerConfig
+from forcing.policy.schedules import Schedule
 from forcing.policy.tokens import TokenLayout
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.weights import Weight
@@ -71,9 +72,19 @@ def _maze2d(maze: str, horizon: int) -> Preset:
 
 
 def _ogbench(name: str, horizon: int) -> Preset:
-    """For dreams of an OGBench point maze recording, whose robot moves by 0.2 m a step at most and has no inertia."""
+    """For dreams of an OGBench point maze recording, whose robot moves by 0.2 m a step at most and has no inertia.
+
+    Its ways are several times as long as Maze2D's: guessed in a few passes, the far part of a plan is a mean of ways and
+    cuts walls (docs/experiments.md), so the pyramid is finer here and gone through to its end.
+    """
     planner = PlannerConfig(
-        kinematic_tolerance=0.5, end_tolerance=0.5, support_tolerance=0.5, hold_distance=0.5, replan_error=1.0
+        schedule=Schedule(sampling_steps=10, uncertainty_scale=0.5),
+        passes=None,
+        kinematic_tolerance=0.5,
+        end_tolerance=0.5,
+        support_tolerance=0.5,
+        hold_distance=0.5,
+        replan_error=1.0,
     )
     return Preset(
         name=f"ogbench-pointmaze-{name}",
