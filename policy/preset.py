@@ -74,8 +74,8 @@ def _maze2d(maze: str, horizon: int) -> Preset:
 def _ogbench(name: str, horizon: int) -> Preset:
     """For dreams of an OGBench point maze recording, whose robot moves by 0.2 m a step at most and has no inertia.
 
-    Its ways are several times as long as Maze2D's: guessed in a few passes, the far part of a plan is a mean of ways and
-    cuts walls (docs/experiments.md), so the pyramid is finer here and gone through to its end.
+    Its ways are several times as long as Maze2D's: guessed in a few passes, the far part of a plan is a mean of ways
+    and cuts walls (docs/experiments.md), so the pyramid is finer here and gone through to its end.
     """
     planner = PlannerConfig(
         schedule=Schedule(sampling_steps=10, uncertainty_scale=0.5),

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 import forcing.cli as cli
 from forcing.policy import policy as policy_module
@@ -40,7 +39,7 @@ def call(line: str) -> Answer:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["forcing", *shlex.split(line)])
-        patch.setattr(cli, "console", Console(width=200))
+        patch.setattr("forcing.eval.console.WIDTH_WITHOUT_TERMINAL", 200)
         with pytest.raises(SystemExit) as left:
             cli.main()
     assert isinstance(left.value.code, int)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 import forcing.cli as cli
 from forcing.datasets import dream as dream_module
@@ -28,7 +27,7 @@ def call(line: str) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["forcing", *shlex.split(line)])
-        patch.setattr(cli, "console", Console(width=200))
+        patch.setattr("forcing.eval.console.WIDTH_WITHOUT_TERMINAL", 200)
         with pytest.raises(SystemExit) as left:
             cli.main()
     assert isinstance(left.value.code, int)

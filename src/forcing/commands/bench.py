@@ -1,0 +1,154 @@
+"""`forcing bench`: what parts of planning, training and serving are worth and cost."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.extras import SubcommandApp
+
+from forcing.commands.shared import TaskName, checked_workers, one_thread, world_for
+from forcing.eval.console import new_console
+from forcing.usage import at_least, command, known, typed
+
+if TYPE_CHECKING:
+    from forcing.eval.bench_plan import Trial
+
+app = SubcommandApp()
+
+
+@command(app)
+def serve(policy: str = "maze2d-medium", report: Path | None = None) -> None:
+    """One control step: in process, through the socket with one controller, and with eight.
+
+    Args:
+        policy: which to serve.
+        report: where to write the figures as JSON.
+    """
+    from forcing.eval.bench_serve import run_bench
+
+    one_thread()
+    run_bench(policy, report=report, command=typed(), console=new_console())
+
+
+@command(app)
+def plan(
+    task: str = "maze2d-medium-multi",
+    policy: str | None = None,
+    rows: tuple[str, ...] = (),
+    episodes: int = 40,
+    seed: int = 2000,
+    report: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """What each part of planning is worth, on the same episodes with the same weights: scores, plans, cost.
+
+    Args:
+        task: such as maze2d-medium-multi.
+        policy: shipped policy or folder; the one shipped for the task if not given.
+        rows: groups of rows: shipped, tracker, world, schedule, samples, steps, search, guidance, yardsticks; all if
+            not given.
+        episodes: of each row.
+        seed: of the first episode.
+        report: where to write the figures as JSON, row by row; rows that it has already are not measured again.
+        workers: processes, one a core if not given.
+    """
+    from forcing.eval.bench_plan import run_bench
+
+    one_thread()
+    trial = _trial(task, episodes, seed, workers)
+    run_bench(trial, policy=policy, groups=rows, report=report, console=trial.console)
+
+
+@command(app)
+def ablation(
+    task: TaskName,
+    data: str,
+    steps: int = 5000,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    episodes: int = 40,
+    seed: int = 2000,
+    rows: tuple[str, ...] = (),
+    report: Path | None = None,
+    out: Path = Path("runs/ablation"),
+    workers: int | None = None,
+    control_hz: float | None = None,
+) -> None:
+    """What each part of a recipe is worth: variants trained from scratch for as many steps, on the same episodes.
+
+    Args:
+        task: such as maze2d-medium-multi; its policy's recipe is what is varied.
+        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+        steps: optimiser steps of every run.
+        seeds: of training, one run each.
+        episodes: of each run.
+        seed: of the first episode.
+        rows: as-is, causal, recurrent, eps, v, cosine, sigmoid, min-snr, uniform, fused-snr, independent,
+            full-sequence, teacher-forcing, half-tokens, history; all if not given.
+        report: where to write the figures as JSON, run by run; what it has already is not done again.
+        out: folder of the runs; one that was broken off goes on.
+        workers: processes of the evaluation, one a core if not given.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.recording import read_recording
+    from forcing.eval.ablation_rows import variants_of
+    from forcing.eval.bench_ablation import Recipe, run_bench
+    from forcing.policy.preset import PRESETS
+    from forcing.progress import train_watched
+
+    one_thread()
+    trial = _trial(task, episodes, seed, workers)
+    preset, variants = known(trial.task.policy, PRESETS, "preset"), variants_of(rows)
+    recording = read_recording(data, control_hz=control_hz)
+    recipe = Recipe(
+        preset=preset,
+        data=data,
+        recording=recording,
+        world=world_for(preset, recording),
+        steps=at_least(1, steps=steps),
+        out=out,
+        train=train_watched,
+    )
+    run_bench(trial, recipe, seeds=seeds, variants=variants, report=report, console=trial.console)
+
+
+@command(app)
+def train(preset: str = "maze2d-medium", report: Path | None = None) -> None:
+    """Windows a second in training and out of memory, on a synthetic recording.
+
+    Args:
+        preset: recipe.
+        report: where to write the figures as JSON.
+    """
+    from forcing.eval.bench_train import run_bench
+    from forcing.policy.preset import PRESETS
+
+    one_thread()
+    run_bench(known(preset, PRESETS, "preset"), report=report, command=typed(), console=new_console())
+
+
+@command(app)
+def page(page: Path = Path("docs/benchmarks.md"), results: Path = Path("docs/results")) -> None:
+    """Write the tables of the page of benchmarks anew from the reports there are; its prose stays.
+
+    Args:
+        page: a Markdown file with a pair of marks for each table.
+        results: folder of the reports.
+    """
+    from forcing.eval.benchmark_page import write_page
+
+    for line in write_page(page, results):
+        print(line)
+
+
+def _trial(task: str, episodes: int, seed: int, workers: int | None) -> "Trial":
+    """How the rows of a bench are measured."""
+    from forcing.eval.bench_plan import Trial
+    from forcing.eval.tasks import find_task
+
+    return Trial(
+        task=find_task(task),
+        episodes=at_least(1, episodes=episodes),
+        seed=at_least(0, seed=seed),
+        workers=checked_workers(workers),
+        command=typed(),
+        console=new_console(),
+    )

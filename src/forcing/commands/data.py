@@ -1,0 +1,112 @@
+"""`forcing data`: recordings described, checked, converted and dreamed from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+from tyro.extras import SubcommandApp
+
+from forcing.commands.shared import one_thread
+from forcing.usage import at_least, command
+
+if TYPE_CHECKING:
+    from forcing.datasets.checks import Finding
+
+app = SubcommandApp()
+Source = Annotated[Positional[str], arg(metavar="SOURCE")]
+
+
+@command(app)
+def info(source: Source, control_hz: float | None = None) -> None:
+    """Describe a recording: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+
+    Args:
+        source: the recording.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.checks import describe
+    from forcing.datasets.recording import read_recording
+
+    print(describe(read_recording(source, control_hz=control_hz)))
+
+
+@command(app)
+def check(source: Source, control_hz: float | None = None) -> None:
+    """Look for what would spoil training; exit code 1 if there are errors.
+
+    Args:
+        source: the recording.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.checks import check_source
+
+    _refuse_errors(source, check_source(source, control_hz=control_hz))
+
+
+@command(app)
+def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
+    """Turn any supported recording into one checked zarr store.
+
+    Args:
+        source: the recording.
+        out: the store, such as medium.zarr; one that is there is replaced.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.checks import check as find_faults
+    from forcing.datasets.recording import read_recording
+    from forcing.datasets.store import write_store
+
+    trajectories = read_recording(source, control_hz=control_hz)
+    _refuse_errors(source, find_faults(trajectories))
+    print(f"wrote {write_store(trajectories, out)}")
+
+
+@command(app)
+def dream(
+    source: Source,
+    out: Path,
+    steps: int = 300_000,
+    room_steps: float = 2.0,
+    seed: int = 0,
+    control_hz: float | None = None,
+) -> None:
+    """Turn a recording into demonstrations as fast as the robot can go, from the recording alone.
+
+    One-step dynamics are fitted to the recording, the places it visited are where one may go, and goals are driven to
+    on both at full speed. For low-dimensional recordings with a goal stream; refuses, with the reason, where the
+    fitted dynamics predict badly.
+
+    Args:
+        source: the recording.
+        out: the store, such as medium-dreamed.zarr; one that is there is replaced.
+        steps: control steps to dream.
+        room_steps: how far, in fastest recorded steps, the dream may leave visited places where nothing was touched; 0
+            keeps to them.
+        seed: of everything random; the same seed gives the same dream.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.dream import DreamConfig
+    from forcing.datasets.dream import dream as dream_from
+    from forcing.datasets.recording import read_recording
+    from forcing.datasets.store import write_store
+    from forcing.progress import progress_bar
+
+    one_thread()
+    config = DreamConfig(steps=at_least(1, steps=steps), room_steps=room_steps)
+    recorded = read_recording(source, control_hz=control_hz)
+    with progress_bar() as progress:
+        bar = progress.add_task(f"dreaming from {Path(source).name}", total=steps)
+        dreamed = dream_from(
+            recorded, config, at_least(0, seed=seed), lambda done: progress.update(bar, completed=done)
+        )
+    print(f"wrote {write_store(dreamed, out)}: {int(dreamed.lengths.sum())} steps, {len(dreamed.lengths)} episodes")
+
+
+def _refuse_errors(source: str, findings: Sequence["Finding"]) -> None:
+    for finding in findings:
+        print(finding)
+    errors = sum(finding.severity == "error" for finding in findings)
+    print(f"{source}: {errors} errors, {len(findings) - errors} warnings")
+    if errors:
+        raise SystemExit(1)

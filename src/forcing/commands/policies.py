@@ -1,0 +1,129 @@
+"""What is done with trained policies: `forcing demo`, `forcing serve`, `forcing eval` and `forcing policies`."""
+
+import logging
+from pathlib import Path
+
+from forcing.commands.shared import Settings, TaskName, checked_workers, one_thread, wrong_usage
+from forcing.eval.console import new_console
+from forcing.usage import UsageError, at_least, typed
+
+
+def demo(task: str = "maze2d-large-multi", episodes: int = 4, seed: int = 0, out: Path = Path("demo-output")) -> None:
+    """Serve a shipped policy, drive a simulated robot over HTTP, score it, draw it.
+
+    Args:
+        task: what the robot must do.
+        episodes: how many times.
+        seed: of the first episode.
+        out: folder for the report and the pictures.
+    """
+    from forcing.eval.demo import run_demo
+    from forcing.eval.tasks import find_task
+
+    one_thread()
+    run_demo(
+        find_task(task),
+        episodes=at_least(1, episodes=episodes),
+        seed=at_least(0, seed=seed),
+        out=out,
+        command=typed(),
+        console=new_console(),
+    )
+
+
+def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, allow_remote: bool = False) -> None:
+    """Answer controllers over HTTP until Ctrl-C or SIGTERM.
+
+    Args:
+        policy: names of shipped policies or folders of trained ones; several may follow.
+        host: address to listen on.
+        port: 0 takes a free one.
+        allow_remote: listen on other addresses than loopback; anybody who reaches them can drive.
+    """
+    from forcing.policy.policy import load_policy
+    from forcing.server.serve import run_server
+
+    one_thread()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    run_server(
+        [load_policy(name) for name in policy],
+        host,
+        port,
+        allow_remote=allow_remote,
+        announce=lambda line: print(line, flush=True),
+    )
+
+
+def evaluate(
+    task: TaskName,
+    policy: str | None = None,
+    url: str | None = None,
+    episodes: int = 100,
+    seed: int = 0,
+    report: Path | None = None,
+    pictures: Path | None = None,
+    workers: int | None = None,
+    data: str | None = None,
+    set_: Settings = (),
+) -> None:
+    """Score a policy on a task, beside the yardsticks that have no planner.
+
+    Args:
+        task: such as maze2d-medium-multi; ogbench-pointmaze-giant-stitch and its kin take their five goals in turn.
+        policy: shipped policy, folder of a policy or clone, or yardstick (straight, expert, mpc); the one shipped for
+            the task if not given.
+        url: of a server that serves the policy; in this process if not given.
+        episodes: how many.
+        seed: of the first episode; episode i has seed + i.
+        report: where to write the report as JSON.
+        pictures: folder for a picture of each of the first 12 episodes.
+        workers: processes, one a core if not given; scores do not depend on it.
+        data: the recording that yardstick mpc stands on, and no other needs.
+        set_: a setting of the policy's planner or tracker, such as tracker.kind=pd or planner.support_tolerance=0.1;
+            several --set may follow.
+    """
+    from forcing.eval.evaluate import evaluate_policy
+    from forcing.eval.rollout import DriverSpec
+    from forcing.eval.tasks import find_task
+
+    one_thread()
+    chosen = find_task(task)
+    _check_settings(set_, policy or chosen.policy, url)
+    with wrong_usage():
+        DriverSpec(policy=policy or chosen.policy, url=url, data=data)
+    evaluate_policy(
+        chosen,
+        policy=policy,
+        url=url,
+        settings=set_,
+        data=data,
+        episodes=at_least(1, episodes=episodes),
+        seed=at_least(0, seed=seed),
+        report=report,
+        pictures=pictures,
+        workers=checked_workers(workers),
+        command=typed(),
+        console=new_console(),
+    )
+
+
+def policies() -> None:
+    """List the shipped policies and those under runs/: task, size, score, training data."""
+    from forcing.eval.policy_table import policy_table
+
+    new_console().print(policy_table(Path("runs")))
+
+
+def _check_settings(settings: tuple[str, ...], policy: str, url: str | None) -> None:
+    """Raises UsageError if they are not for this policy, before any work is done."""
+    from forcing.eval.adjust import Adjusted
+    from forcing.eval.rollout import BASELINES
+    from forcing.policy.clone import is_clone
+    from forcing.policy.policy import load_policy
+
+    if not settings:
+        return
+    if url is not None or policy in BASELINES or is_clone(policy):
+        raise UsageError("set changes a policy in this process; leave out --url, and yardsticks, or leave out --set")
+    with wrong_usage():
+        Adjusted(settings)(load_policy(policy))

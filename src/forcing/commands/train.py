@@ -1,0 +1,135 @@
+"""`forcing train` and `forcing clone`: networks trained on a recording."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from forcing.commands.shared import Settings, one_thread, world_for, wrong_usage
+from forcing.usage import UsageError, at_least, known, typed
+
+if TYPE_CHECKING:
+    from forcing.policy.training import Budget
+
+PresetName = Annotated[Positional[str], arg(metavar="PRESET")]
+
+
+def train(
+    preset: PresetName,
+    data: str,
+    out: Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    device: Literal["cpu", "cuda"] = "cpu",
+    control_hz: float | None = None,
+    set_: Settings = (),
+) -> None:
+    """Train a policy on a recording; Ctrl-C saves, --resume goes on.
+
+    Args:
+        preset: recipe: maze2d-umaze, -medium, -large, ogbench-pointmaze-medium-navigate, -medium-stitch,
+            -large-navigate and so on to -giant-stitch, or generic for any other recording.
+        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+        out: folder of the policy; runs/PRESET if not given.
+        minutes: training time; 20, or as before with --resume, if neither minutes nor steps is given.
+        steps: optimiser steps, instead of minutes.
+        seed: of weights, windows and noise.
+        resume: go on with the run in OUT, same budget, seed and data. It ends at the weights of an uninterrupted run,
+            bit for bit: with steps always, with minutes if the learning rate had begun to fall.
+        device: cpu or cuda.
+        control_hz: steps a second, where the recording does not say.
+        set_: a setting of the recipe, such as denoiser.kind=recurrent or optimiser.weight=fused_snr; several --set may
+            follow.
+    """
+    import torch
+
+    from forcing.datasets.recording import read_recording
+    from forcing.datasets.windows import TrajectoryWindows
+    from forcing.policy import training
+    from forcing.policy.config import override
+    from forcing.policy.preset import PRESETS
+    from forcing.policy.tokens import Normaliser
+    from forcing.progress import train_watched
+
+    one_thread()
+    recipe = known(preset, PRESETS, "preset")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda is not available here; leave out --device")
+    folder = out or Path("runs") / preset
+    with wrong_usage():
+        recipe = override(recipe, *set_)
+    budget = _budget(minutes, steps, folder if resume else None)
+    if (folder / "resume.safetensors").exists() and not resume:
+        raise UsageError(f"{folder} holds a run already; add --resume, or choose another --out")
+    trajectories = read_recording(data, control_hz=control_hz)
+    trainer = training.Trainer(
+        recipe,
+        TrajectoryWindows(trajectories),
+        Normaliser.fit(trajectories),
+        seed=seed,
+        device=device,
+        world=world_for(recipe, trajectories),
+    )
+    changed = "".join(f" --set {shlex.quote(setting)}" for setting in set_)
+    card = {
+        "task": preset,
+        "data": data,
+        "data_steps": int(trajectories.lengths.sum()),
+        "data_provenance": dict(trajectories.provenance),
+        "seed": seed,
+        "device": device,
+        "command": f"forcing train {preset} --data {data} --out {folder} {budget} --seed {seed}{changed}",
+    }
+    path = train_watched(trainer, budget, folder, card, resume=resume)
+    print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
+
+
+def clone(
+    data: str,
+    out: Path,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    control_hz: float | None = None,
+) -> None:
+    """Clone a plain network from a recording: what was done there, given the state and a place reached later.
+
+    A yardstick for planners: `forcing eval` takes its folder as a policy. Ctrl-C saves what there is.
+
+    Args:
+        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+        out: folder of the clone; one that is there is replaced.
+        minutes: training time; 20 if neither minutes nor steps is given.
+        steps: optimiser steps, instead of minutes.
+        seed: of weights and goals.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.recording import read_recording
+    from forcing.policy.clone import CloneConfig, train_clone
+    from forcing.progress import watched
+
+    one_thread()
+    at_least(0, seed=seed)
+    budget = _budget(minutes, steps)
+    trajectories = read_recording(data, control_hz=control_hz)
+    card = {"data": data, "data_provenance": dict(trajectories.provenance), "seed": seed, "command": typed()}
+    path = watched(
+        "clone",
+        lambda report, stop: train_clone(
+            trajectories, CloneConfig(), budget, out, card, seed=seed, report=report, stop=stop
+        ),
+    )
+    print(f"wrote {path}; score it: forcing eval TASK --policy {path.parent}")
+
+
+def _budget(minutes: float | None, steps: int | None, resumed: Path | None = None) -> "Budget":
+    """Of training: as given; else that of the run that is resumed; else 20 minutes. Raises UsageError."""
+    from forcing.policy.training import Budget, saved_budget
+
+    with wrong_usage():
+        if minutes is not None or steps is not None:
+            return Budget(steps=steps, minutes=minutes)
+        return (saved_budget(resumed) if resumed else None) or Budget(minutes=20.0)
