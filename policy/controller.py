@@ -97,7 +97,9 @@ class Controller:
         if not self._plan_due(now):
             return None
         frames = {name: self._frames(name) for name in now.values}
-        self._open = PlanRequest(step=self.step, frames=frames, noise=now.noise, goal=self.goal, seed=self.seed)
+        self._open = PlanRequest(
+            step=self.step, frames=frames, noise=now.noise, goal=self.goal, seed=self.seed, current=self.plan
+        )
         return self._open
 
     def _now(self) -> Sensed:

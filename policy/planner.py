@@ -36,7 +36,8 @@ class PlannerConfig:
     futures, rollout_steps: Monte-Carlo futures that their gradient is averaged over, 0 for none, and the network
     passes of each. passes: network passes, the rows of the scheduling matrix that are done; fewer than all leave the
     far future noisy, None does all. rehearse: candidates become what following them would lead to, where the policy
-    carries fitted dynamics. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units:
+    carries fitted dynamics. keep: the rest of the plan that is being followed competes with the candidates.
+    kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units:
     the largest distance between a candidate and its rehearsal, or without one the largest disagreement of planned
     positions and velocities from one frame to the next; and the distance between the plan's end and the goal.
     support_tolerance: how far a plan may leave visited places, None if it need not ask. hold_distance: nearer to the
@@ -60,6 +61,7 @@ class PlannerConfig:
     rollout_steps: int = 2
     passes: int | None = 3
     rehearse: bool = True
+    keep: bool = True
     kinematic_tolerance: float | None = None
     end_tolerance: float | None = None
     support_tolerance: float | None = None
@@ -97,7 +99,7 @@ class PlanRequest:
     step: control step it is made at. frames: observation stream -> [history frames, *shape], newest last; a stream that
     is missing is left out. noise: stream -> standard error of its frames in its own units. goal: [*goal shape] or
     None. seed: of the session; the same request gives the same plan. obstacles: to stay out of, in the goal stream, or
-    without one in the first observation.
+    without one in the first observation. current: the plan that is being followed, if it may be kept.
     """
 
     step: int
@@ -106,6 +108,7 @@ class PlanRequest:
     goal: Array | None
     seed: int
     obstacles: Obstacles | None = None
+    current: Plan | None = None
 
 
 class Planner:
@@ -147,7 +150,8 @@ class Planner:
         return self._chosen(request, state, passes)
 
     def _chosen(self, request: PlanRequest, state: PlanState, passes: int) -> Plan:
-        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes)
+        current = request.current if self.config.keep else None
+        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes, current)
 
     def _search(self, request: PlanRequest, config: SearchConfig) -> tuple[PlanState, int]:
         """The best rows that a search finds, and the network passes it took."""

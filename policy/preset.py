@@ -8,6 +8,7 @@ from forcing.policy.levels import LevelMix
 from forcing.policy.noise import NoiseSchedule
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.schedules import Schedule
+from forcing.policy.search import SearchConfig
 from forcing.policy.tokens import TokenLayout
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.weights import Weight
@@ -66,8 +67,15 @@ class Preset:
 def _maze2d(maze: str, horizon: int) -> Preset:
     """For dreams of a Maze2D recording (`forcing data dream`). Tuned on episodes from seed 5000 on
     (docs/experiments.md)."""
-    planner = PlannerConfig(kinematic_tolerance=0.2, end_tolerance=0.4, support_tolerance=0.1, hold_distance=0.3)
-    tracker = TrackerConfig(lookahead_steps=14)
+    planner = PlannerConfig(
+        search=SearchConfig(budget=12),
+        replan_steps=16,
+        kinematic_tolerance=0.2,
+        end_tolerance=0.45,
+        support_tolerance=0.025,
+        hold_distance=0.3,
+    )
+    tracker = TrackerConfig(kind="feedback")
     return Preset(name=f"maze2d-{maze}", layout=TokenLayout(horizon=horizon), planner=planner, tracker=tracker)
 
 

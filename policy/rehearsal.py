@@ -76,16 +76,25 @@ def rehearse(
     planned = np.concatenate([streams[name].reshape(count, frames, -1) for name in names], axis=-1)
     knots, times = np.concatenate([first, planned], axis=1), np.concatenate([[0], steps])
     pushes = streams[action.name].reshape(count, frames, -1)
-    state, states, actions = first[:, 0], np.empty_like(planned), np.zeros_like(pushes)
-    for frame in range(frames):
-        begin, end = int(times[frame]), int(times[frame + 1])
-        for step in range(begin, end):
-            share = (step - begin) / (end - begin)
-            target = (1 - share) * knots[:, frame] + share * knots[:, frame + 1]
-            push = np.clip(feedback.action(state, target, pushes[:, frame]), feedback.low, feedback.high)
-            actions[:, frame] += push / (end - begin)
-            state = feedback.dynamics.step(state, push)
-        states[:, frame] = state
+    # Everything that does not depend on the state is worked out for all steps at once: the loop is what plans wait for.
+    ticks = np.arange(times[-1])
+    frame = np.searchsorted(times, ticks, side="right") - 1
+    share = ((ticks - times[frame]) / (times[frame + 1] - times[frame]))[:, None, None]
+    by_time = knots.swapaxes(0, 1)
+    target = (1 - share) * by_time[frame] + share * by_time[frame + 1]
+    wanted = pushes.swapaxes(0, 1)[frame] + target @ feedback.gain.T
+    dynamics, size = feedback.dynamics, planned.shape[-1]
+    drift, push_in = np.eye(size) + dynamics.weights[:size], dynamics.weights[size:-1]
+    state, driven, pushed = first[:, 0], np.empty_like(target), np.empty_like(wanted)
+    for tick in ticks:
+        push = np.maximum(wanted[tick] - state @ feedback.gain.T, feedback.low)
+        np.minimum(push, feedback.high, out=push)
+        state = np.minimum(np.maximum(state, dynamics.low), dynamics.high) @ drift
+        state += push @ push_in
+        state += dynamics.weights[-1]
+        driven[tick], pushed[tick] = state, push
+    states = driven[times[1:] - 1].swapaxes(0, 1)
+    actions = (np.add.reduceat(pushed, times[:-1], axis=0) / np.diff(times)[:, None, None]).swapaxes(0, 1)
     result: dict[str, Array] = {action.name: actions.reshape(count, frames, *action.shape)}
     for name, where in feedback.dynamics.streams.items():
         result[name] = states[..., where].reshape(streams[name].shape)

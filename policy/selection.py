@@ -65,11 +65,22 @@ class Selector:
             self._outside = support.distance(most)
 
     def choose(
-        self, made_at_step: int, goal: Array | None, obstacles: Obstacles | None, state: PlanState, passes: int
+        self,
+        made_at_step: int,
+        goal: Array | None,
+        obstacles: Obstacles | None,
+        state: PlanState,
+        passes: int,
+        current: Plan | None = None,
     ) -> Plan:
-        """The plan of the cheapest candidate."""
+        """The plan of the cheapest candidate; the rest of the `current` plan, if that is not dearer."""
         sampled = self.decode(state)
         candidates, costs = self.judge(sampled, goal, obstacles)
+        rest = None if current is None else self._rest(current, made_at_step, sampled.start)
+        if current is not None and rest is not None:
+            kept, cost = self.judge(rest, goal, obstacles)
+            if cost[0] <= costs.min():
+                return self._kept(current, made_at_step, kept, float(cost[0]), candidates, costs, passes)
         chosen = int(np.argmin(costs))
         horizon, frames = int(sampled.horizons[chosen]), int(sampled.used[chosen].sum())
         history = self.tokenizer.layout.history
@@ -85,6 +96,54 @@ class Selector:
             candidates=candidates.path(self.name),
             costs=costs,
             chosen=chosen,
+            passes=passes,
+        )
+
+    def _rest(self, current: Plan, step: int, start: Mapping[str, Array]) -> Candidates | None:
+        """What is left of a plan at this step, from where the robot is; None if it is over.
+
+        start: observation stream -> [C, *shape] alike in all rows.
+        """
+        layout = self.tokenizer.layout
+        over = (step - current.made_at_step) // layout.stride  # a part of a frame is the rehearsal's to make up for
+        frames = len(current.steps) - over
+        if frames < 1:
+            return None
+        return Candidates(
+            horizons=np.array([-(-frames // layout.frames)]),
+            steps=np.arange(1, frames + 1) * layout.stride,
+            used=np.ones((1, frames), dtype=np.bool_),
+            start={name: values[:1] for name, values in start.items()},
+            streams={name: values[None, over:] for name, values in current.streams.items()},
+        )
+
+    def _kept(
+        self,
+        current: Plan,
+        step: int,
+        rest: Candidates,
+        cost: float,
+        candidates: Candidates,
+        costs: NDArray[np.float64],
+        passes: int,
+    ) -> Plan:
+        """The rest of the current plan as the plan made at this step; listed behind the candidates it was not dearer
+        than."""
+        frames = len(rest.steps)
+        paths = candidates.path(self.name)
+        longest = max(frames, paths.shape[1])
+        listed = np.full((len(paths) + 1, longest, paths.shape[2]), np.nan)
+        listed[:-1, : paths.shape[1]], listed[-1, :frames] = paths, rest.path(self.name)[0]
+        return Plan(
+            made_at_step=step,
+            start={name: values[0] for name, values in rest.start.items()},
+            steps=rest.steps,
+            streams={name: values[0] for name, values in rest.streams.items()},
+            level=current.level[-frames:],
+            spread={name: values[-frames:] for name, values in current.spread.items()},
+            candidates=listed,
+            costs=np.append(costs, cost),
+            chosen=len(costs),
             passes=passes,
         )
 
@@ -109,34 +168,57 @@ class Selector:
         """[C] what the last guess of each row costs as a plan; see `judge`."""
         return self.judge(self.decode(state), goal, obstacles)[1]
 
+    def _held(self, sampled: Candidates) -> Candidates:
+        """The candidates with another token each, in which a robot that follows them holds their end."""
+        layout, spec = self.tokenizer.layout, self.tokenizer.spec
+        own = sampled.used.sum(axis=1)
+        index = np.arange(sampled.used.shape[1] + layout.frames)
+        over = index >= own[:, None]
+        streams = {}
+        for stream in spec.streams:
+            if stream.name not in sampled.streams:
+                continue
+            values = sampled.streams[stream.name]
+            kept = np.minimum(index, own[:, None] - 1).reshape(*over.shape, *(1,) * len(stream.shape))
+            streams[stream.name] = np.take_along_axis(values, kept, axis=1)
+            if stream.role == "action" or (spec.goal is not None and stream.rate_of == spec.goal):
+                streams[stream.name][over] = 0.0
+        return replace(
+            sampled,
+            steps=(index + 1) * layout.stride,
+            used=index < own[:, None] + layout.frames,
+            streams=streams,
+        )
+
     def judge(
         self, sampled: Candidates, goal: Array | None, obstacles: Obstacles | None
     ) -> tuple[Candidates, NDArray[np.float64]]:
         """The candidates as they would be driven, and [C] what each costs: steps to arrive, plus the longest horizon's
         steps for each tolerance by which it is infeasible; inside an obstacle that much besides."""
-        candidates = sampled
+        candidates = judged = sampled
         wrong = []
         if self._feedback is not None:
-            action = self.tokenizer.spec.action
-            driven = rehearse(self._feedback, sampled.start, sampled.steps, sampled.streams, action)
-            candidates = replace(sampled, streams=driven)
+            held = self._held(sampled)
+            driven = rehearse(self._feedback, held.start, held.steps, held.streams, self.tokenizer.spec.action)
+            judged = replace(held, streams=driven)
+            frames = len(sampled.steps)
+            candidates = replace(sampled, streams={name: values[:, :frames] for name, values in driven.items()})
             strayed = np.linalg.norm(candidates.path(self.name) - sampled.path(self.name), axis=-1)
             wrong.append(np.nanmax(strayed, axis=1) / self.kinematic_tolerance)
         else:
             residual = kinematic_residual(self.tokenizer, sampled.start, sampled.streams)
             if residual is not None:
                 wrong.append(np.where(sampled.used, residual, 0).max(axis=1) / self.kinematic_tolerance)
-        path = candidates.path(self.name)
-        cost = candidates.steps[sampled.used.sum(axis=1) - 1].astype(np.float64)
+        path, last = judged.path(self.name), judged.used.sum(axis=1) - 1
+        cost = candidates.steps[candidates.used.sum(axis=1) - 1].astype(np.float64)
         if goal is not None:
             away = np.linalg.norm(path - np.asarray(goal, dtype=np.float64).reshape(-1), axis=-1)
-            ends = np.take_along_axis(away, sampled.used.sum(axis=1)[:, None] - 1, axis=1)[:, 0]
-            wrong.append(ends / self.end_tolerance)
-            cost = _arrival(away, candidates.steps, self.end_tolerance) + 1e-3 * cost
+            wrong.append(np.take_along_axis(away, last[:, None], axis=1)[:, 0] / self.end_tolerance)
+            cost = _arrival(away, judged.steps, self.end_tolerance) + 1e-3 * cost
         if self._support is not None:
-            places = candidates.streams[self.name].reshape(*sampled.used.shape, -1)
+            places = judged.streams[self.name].reshape(*judged.used.shape, -1)
             outside = self._outside[self._support.cells(places)]
-            wrong.append(np.where(sampled.used, outside, 0).max(axis=1) / self._support_tolerance)
+            wrong.append(np.where(judged.used, outside, 0).max(axis=1) / self._support_tolerance)
         penalty = float(self.tokenizer.layout.horizon * self.tokenizer.layout.token_steps)
         if obstacles is not None:
             inside = obstacle_depth(obstacles, path)
