@@ -26,6 +26,7 @@ from forcing.policy.types import Array, Plan, TrajectorySpec
 
 LAYOUT = TokenLayout(token_steps=8, stride=4, history=1, horizon=5)
 HERE, GOAL, TOP_SPEED = np.array([1.0, -2.0]), np.array([2.8, 0.4]), 1.0
+SLOW, FAST = 0.8, 1.2
 HEADING = np.array([0.6, 0.8])
 CONFIG = PlannerConfig(samples=2, kinematic_tolerance=0.3, end_tolerance=0.4)
 POSITION, VELOCITY, ACTION = slice(0, 4), slice(4, 8), slice(8, 12)
@@ -37,8 +38,8 @@ class LineWorld:
     jump: what is missing at the end is jumped over in the last frame.
     """
 
-    def __init__(self, normaliser: Normaliser, *, jump: bool = False) -> None:
-        self.jump = jump
+    def __init__(self, normaliser: Normaliser, *, jump: bool = False, top_speed: float = TOP_SPEED) -> None:
+        self.jump, self.top_speed = jump, top_speed
         self.mean = {name: torch.tensor(value) for name, value in normaliser.mean.items()}
         self.std = {name: torch.tensor(value) for name, value in normaliser.std.items()}
 
@@ -49,7 +50,7 @@ class LineWorld:
             here = x[row, 0, 2:4] * self.std["position"] + self.mean["position"]
             goal = x[row, length - 1, 2:4] * self.std["position"] + self.mean["position"]
             velocity = (goal - here) / (plan * 0.8)
-            velocity = velocity * min(1.0, TOP_SPEED / float(velocity.norm()))
+            velocity = velocity * min(1.0, self.top_speed / float(velocity.norm()))
             times = 0.4 * torch.arange(1, 2 * plan + 1)[:, None]
             places = here + times * velocity
             if self.jump:
@@ -74,10 +75,16 @@ def _planner(tokens: Tokenizer, denoise: Denoise, config: PlannerConfig | None =
 
 
 def _request(
-    *, seed: int = 0, step: int = 0, goal: Array | None = GOAL, noise: dict[str, float] | None = None, at: Array = HERE
+    *,
+    seed: int = 0,
+    step: int = 0,
+    goal: Array | None = GOAL,
+    noise: dict[str, float] | None = None,
+    at: Array = HERE,
+    current: Plan | None = None,
 ) -> PlanRequest:
     frames = {"position": np.stack([at, at]), "velocity": np.zeros((2, 2))}
-    return PlanRequest(step=step, frames=frames, noise=noise or {}, goal=goal, seed=seed)
+    return PlanRequest(step=step, frames=frames, noise=noise or {}, goal=goal, seed=seed, current=current)
 
 
 def test_the_plan_is_the_line_to_the_goal_in_the_shortest_time_that_is_enough(
@@ -468,3 +475,53 @@ def test_search_and_guidance_work_together_within_the_budget(tokens: Tokenizer) 
 def test_a_planner_with_a_search_in_it_survives_json() -> None:
     for config in (PlannerConfig(), PlannerConfig(search=SearchConfig(budget=7, eta=0.5))):
         assert from_json(PlannerConfig, json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.fixture
+def fast(tokens: Tokenizer, normaliser: Normaliser) -> Plan:
+    return _planner(tokens, LineWorld(normaliser, top_speed=FAST)).plan(_request())
+
+
+def test_the_rest_of_the_current_plan_is_kept_while_nothing_cheaper_is_found(
+    tokens: Tokenizer, normaliser: Normaliser, fast: Plan
+) -> None:
+    at = fast.streams["position"][1]
+    plan = _planner(tokens, LineWorld(normaliser, top_speed=SLOW)).plan(_request(step=8, at=at, current=fast))
+    assert plan.made_at_step == 8
+    assert plan.steps.tolist() == (fast.steps[2:] - 8).tolist()
+    for name, values in plan.streams.items():
+        np.testing.assert_array_equal(values, fast.streams[name][2:])
+        np.testing.assert_array_equal(plan.spread[name], fast.spread[name][2:])
+    np.testing.assert_array_equal(plan.level, fast.level[2:])
+    np.testing.assert_allclose(plan.start["position"], at, atol=1e-5)
+    # It stands behind the candidates, and is no dearer than any of them.
+    assert plan.chosen == len(plan.costs) - 1 == len(plan.candidates) - 1
+    assert plan.costs[-1] <= plan.costs.min()
+    np.testing.assert_array_equal(plan.candidates[-1, : len(plan.steps)], plan.streams["position"])
+    assert np.isnan(plan.candidates[-1, len(plan.steps) :]).all()
+
+
+def test_a_cheaper_plan_takes_the_place_of_the_current_one(
+    tokens: Tokenizer, normaliser: Normaliser, fast: Plan
+) -> None:
+    slow = _planner(tokens, LineWorld(normaliser, top_speed=SLOW)).plan(_request())
+    plan = _planner(tokens, LineWorld(normaliser, top_speed=FAST)).plan(
+        _request(step=8, current=slow)
+    )  # it has not moved
+    np.testing.assert_allclose(plan.streams["position"], fast.streams["position"], atol=1e-5)
+
+
+@pytest.mark.parametrize("why", ["not asked to", "over", "leads elsewhere"])
+def test_the_current_plan_is_not_kept(tokens: Tokenizer, normaliser: Normaliser, fast: Plan, why: str) -> None:
+    config, step, current = CONFIG, 8, fast
+    if why == "not asked to":
+        config = replace(CONFIG, keep=False)
+    elif why == "over":
+        step = int(fast.steps[-1])
+    else:
+        away = {**fast.streams, "position": HERE - (fast.streams["position"] - HERE)}
+        current = replace(fast, streams=away)
+    plan = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), config).plan(_request(step=step, current=current))
+    anew = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), config).plan(_request(step=step))
+    np.testing.assert_array_equal(plan.streams["position"], anew.streams["position"])
+    assert plan.chosen < len(anew.costs)

@@ -1,0 +1,56 @@
+"""Which plan wins, between plans of a point mass whose way to rest is known."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from forcing.policy.dynamics import LinearDynamics
+from forcing.policy.rehearsal import Feedback
+from forcing.policy.selection import Candidates, Selector
+from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
+from forcing.policy.types import TrajectorySpec
+
+HERE, HEADING = np.array([1.0, -2.0]), np.array([0.6, 0.8])
+
+
+def test_a_plan_that_rushes_through_its_goal_arrives_when_it_has_come_back(
+    spec: TrajectorySpec, normaliser: Normaliser
+) -> None:
+    """Two plans with the same last place, one at rest there and one at speed: the robot that holds their end overshoots
+    by what the second still has."""
+    tokens = Tokenizer(spec, TokenLayout(token_steps=8, stride=1, history=1, horizon=5), normaliser)
+    weights = np.zeros((7, 4))
+    weights[2:4, :2], weights[4:6, :2] = 0.1 * np.eye(2), 0.005 * np.eye(2)
+    weights[4:6, 2:] = 0.1 * np.eye(2)
+    slices = {"position": slice(0, 2), "velocity": slice(2, 4)}
+    dynamics = LinearDynamics(streams=slices, weights=weights, low=np.full(4, -np.inf), high=np.full(4, np.inf))
+    selector = Selector(
+        tokens, kinematic_tolerance=9.0, end_tolerance=0.1, feedback=Feedback(dynamics, normaliser, spec.action)
+    )
+    times = 0.1 * np.arange(1, 17)[:, None]
+
+    def driven(push: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """[16, 1] one action a step from rest: position, velocity, action along the heading."""
+        velocity = np.cumsum(0.1 * push, axis=0)
+        return np.cumsum(0.1 * (velocity - 0.1 * push) + 0.005 * push, axis=0), velocity, push
+
+    resting = driven(np.where(times <= 0.8, 1.0, -1.0))
+    rushing = driven(np.full((16, 1), 0.5))  # as far, and 0.8 m/s at the end
+    assert resting[0][-1] == pytest.approx(rushing[0][-1])
+    goal = HERE + resting[0][-1] * HEADING
+    streams = {
+        name: np.stack([offset + plan[index] * HEADING for plan in (resting, rushing)])
+        for index, (name, offset) in enumerate([("position", HERE), ("velocity", 0.0), ("action", 0.0)])
+    }
+    sampled = Candidates(
+        horizons=np.array([2, 2]),
+        steps=np.arange(1, 17),
+        used=np.ones((2, 16), dtype=np.bool_),
+        start={"position": np.stack([HERE] * 2), "velocity": np.zeros((2, 2))},
+        streams=streams,
+    )
+    candidates, costs = selector.judge(sampled, goal, None)
+    assert candidates.path("position").shape == (2, 16, 2)
+    near = 1 + int(np.argmax(np.abs(resting[0] - resting[0][-1]) <= 0.1))
+    assert costs[0] == pytest.approx(near, abs=1.1)
+    assert costs[1] > 17
