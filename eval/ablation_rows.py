@@ -43,7 +43,7 @@ def _levels(**shares: float) -> tuple[str, ...]:
 
 
 def _schedule(kind: str) -> tuple[str, ...]:
-    return (f"planner.schedule.kind={kind}", "planner.passes=none")
+    return (f"planner.schedule.kind={kind}", "planner.passes=none", "planner.search=none")
 
 
 VARIANTS = (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from forcing.policy.names import UnknownName, did_you_mean
 
+NO_SEARCH = "planner.search=none"
 TO_THE_END = "planner.passes=none"
 # Tuned with MCG off on maze2d-umaze-multi, seed 5000 on: 0, 3, 10, 30, 100 score 125, 164, 169, 165, 140.
 GUIDANCE_SCALE = 10.0
@@ -29,10 +30,10 @@ class Row:
 
 
 def _schedule(kind: str, steps: int = 3, uncertainty: float = 1.0) -> tuple[str, ...]:
-    """A scheduling matrix, all of it."""
+    """A scheduling matrix, all of it, and nothing searched: what a schedule is worth by itself."""
     prefix = "planner.schedule"
     matrix = (f"{prefix}.kind={kind}", f"{prefix}.sampling_steps={steps}", f"{prefix}.uncertainty_scale={uncertainty}")
-    return (*matrix, TO_THE_END)
+    return (*matrix, TO_THE_END, NO_SEARCH)
 
 
 PYRAMID = _schedule("pyramid", uncertainty=0.5)
@@ -75,7 +76,7 @@ def _schedules() -> list[Row]:
 
 def _samples() -> list[Row]:
     return [
-        Row(name=f"samples a horizon: {count}", group="samples", settings=(f"planner.samples={count}",))
+        Row(name=f"samples a horizon: {count}", group="samples", settings=(f"planner.samples={count}", NO_SEARCH))
         for count in (1, 2, 4, 8)
     ]
 
@@ -93,7 +94,7 @@ def _guidance() -> list[Row]:
         Row(
             name=f"goal clamped, guided to {word}, scale {scale:g}",
             group="guidance",
-            settings=(f"planner.{name}_scale={scale}",),
+            settings=(f"planner.{name}_scale={scale}", NO_SEARCH),
         )
         for name, word in (("sooner", "arrive sooner"), ("smooth", "be smooth"))
         for scale in (0.1, 1.0)
@@ -116,7 +117,7 @@ def _searches() -> list[Row]:
     for budget in BUDGETS:
         searched = ("planner.samples=1", f"planner.search.budget={budget}")
         samples, passes = max(1, budget // 3), min(3, budget)
-        sampled = (f"planner.samples={samples}", f"planner.passes={passes}")
+        sampled = (f"planner.samples={samples}", f"planner.passes={passes}", NO_SEARCH)
         rows.append(Row(name=f"search, {budget} passes", group="search", settings=searched, passes=budget))
         rows.append(Row(name=f"sampling, {budget} passes", group="search", settings=sampled, passes=budget))
     return rows
