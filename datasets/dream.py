@@ -1,7 +1,8 @@
 """Demonstrations at the limit of speed, dreamed from a recording alone.
 
-The recording's own transitions give one-step dynamics, its visited places say where one may go; model-predictive
-control on both drives from goal to goal as fast as it can. Nothing but the recording is asked: no simulator, no map.
+The recording's own transitions give one-step dynamics, its visited places and some room beside them say where one may
+go (`drivable`); model-predictive control on both drives from goal to goal as fast as it can. Nothing but the recording
+is asked: no simulator, no map.
 """
 
 from collections.abc import Callable, Mapping
@@ -69,7 +70,7 @@ def dream(
             raise ValueError(
                 f"{dreamer.given_up} of {dreamer.given_up + len(episodes)} dreamed goals were not reached within "
                 f"{config.longest} steps; the action hardly moves {recorded.spec.goal!r}, or the visited places are "
-                "too narrow to drive in: record more of them"
+                "too narrow to drive in: record more of them, or give more room beside them (room_steps)"
             )
         report(min(done, config.steps))
     return _trajectories(recorded, episodes, {"dreamed_from": dict(recorded.provenance), **_plain(config, seed)})

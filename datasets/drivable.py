@@ -14,18 +14,19 @@ from forcing.policy.support import Support, fastest_step, visited_cells
 from forcing.policy.types import Trajectories
 
 CELL_STEPS = 0.5  # side of a cell, in fastest recorded steps
-CONTACT, NOTICED = 3.0, 0.01
+CONTACT, NOTICED = 3.0, 0.01  # see `touched_places`
 
 
 def drivable_places(recorded: Trajectories, dynamics: LinearDynamics, room_steps: float) -> Support:
-    """The visited cells from which every recorded step went as the dynamics say, and the unvisited ones nearer to one
-    of them than `room_steps` times the fastest recorded step, unless something was touched as near.
+    """The cells visited or passed over from which every recorded step went as the dynamics say, and the others no
+    further from one of them than `room_steps` times the fastest recorded step, unless something was touched as near.
 
-    Recorded robots keep to the middle of their way; where none touched anything there is room beside it, and the
-    fastest way leads through that. Raises ValueError as `visited_cells` does, and if room_steps is negative.
+    A cell's side is `CELL_STEPS` of the fastest recorded steps; distances are between middles of cells. Recorded robots
+    keep to the middle of their way; where none touched anything there is room beside it, and the fastest way leads
+    through that. Raises ValueError as `visited_cells` does, and if room_steps is negative or not a number.
     """
     if not room_steps >= 0:
-        raise ValueError(f"room must be at least 0 steps, got {room_steps}")
+        raise ValueError(f"room_steps must be at least 0, got {room_steps}")
     step = fastest_step(recorded)
     support = visited_cells(recorded, cell=CELL_STEPS * step)
     visited = support.visited | _occupied(support, _halfway(recorded))  # a step may pass over a cell

@@ -1,6 +1,6 @@
 """Reaching a goal over places that a recording has visited: distances along them, and the cost of getting there.
 
-Knows no simulator and no map.
+Knows no simulator and no map; a cell counts as visited if the support it is given says so (see `drivable_places`).
 """
 
 import numpy as np

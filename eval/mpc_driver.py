@@ -1,7 +1,8 @@
 """Model-predictive control on what a recording shows, without any learned plan: a yardstick for planners.
 
 One-step dynamics are fitted to the recording, and at every step sampled action sequences are judged by the way that is
-left over places that the recording visited. It knows nothing that a policy trained on the same recording does not.
+left over the places that a dream from this recording may visit. It knows nothing that a policy trained on such a dream
+does not.
 """
 
 import time

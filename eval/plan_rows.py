@@ -134,6 +134,7 @@ ROWS = (
     *_worlds(),
     *_schedules(),
     *_samples(),
+    Row(name="the plan that is followed does not compete", group="kept", settings=("planner.keep=false",)),
     *_steps(),
     *_searches(),
     *_guidance(),

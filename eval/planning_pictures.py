@@ -3,7 +3,7 @@
 For maintainers: `scripts/pictures --policy runs/maze2d-medium --recording data/medium.zarr --dream dream.zarr`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,7 @@ def make_pictures(
     """
     torch.set_num_threads(1)
     chosen, planner = find_task(task), load_policy(policy)
+    planner = planner.using(planner=replace(planner.preset.planner, search=None))  # a tree would not fit a picture
     draw_plan_of_episode(chosen, planner, seed, out / "planning-plan.png")
     draw_schedules(planner, out / "planning-levels.png")
     recordings = {"recorded": read_recording(recording), "dreamed": read_recording(dream)}

@@ -85,7 +85,10 @@ def shown_episodes(lengths: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
 
 
 class _Cells:
-    """What a recording visited, and which of these cells a dream stays out of."""
+    """What a recording visited, and in which of these cells something was touched.
+
+    As large as the fastest recorded step, for the eye; a dream goes by cells half as wide, and some room beside them.
+    """
 
     def __init__(self, recording: Trajectories) -> None:
         support = visited_cells(recording)

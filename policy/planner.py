@@ -1,6 +1,7 @@
-"""From what was observed and a goal to a plan: candidates over several horizons, the shortest feasible one wins.
+"""From what was observed and a goal to a plan: candidates over several horizons, the first to arrive of those feasible.
 
-Knows no simulator and no map; all it has is the denoiser's idea of what trajectories look like.
+Knows no simulator and no map; candidates come from the denoiser's idea of what trajectories look like alone, and are
+judged by `selection`.
 """
 
 import math
@@ -36,18 +37,18 @@ class PlannerConfig:
     futures, rollout_steps: Monte-Carlo futures that their gradient is averaged over, 0 for none, and the network
     passes of each. passes: network passes, the rows of the scheduling matrix that are done; fewer than all leave the
     far future noisy, None does all. rehearse: candidates become what following them would lead to, where the policy
-    carries fitted dynamics. keep: the rest of the plan that is being followed competes with the candidates.
-    kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units:
-    the largest distance between a candidate and its rehearsal, or without one the largest disagreement of planned
+    carries fitted dynamics. keep: the rest of the plan that is being followed competes with the candidates, and wins
+    if it is not dearer. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units: the
+    largest distance between a candidate and its rehearsal, or without one the largest disagreement of planned
     positions and velocities from one frame to the next; and the distance between the plan's end and the goal.
     support_tolerance: how far a plan may leave visited places, None if it need not ask. hold_distance: nearer to the
-    goal than this, a plan that ends there is kept. kinematic_tolerance, end_tolerance and hold_distance are a fifth of
-    the goal stream's standard deviation if None. replan_steps: control steps after which a plan is made anew.
-    replan_error: distance from the planned position at which that is done at once, None for never. search: a tree
-    search in place of independent samples, which then number its roots. history_frames: observed frames that the
-    planner is shown, the newest alone by default. stabilisation: level, at least 0 and below 1, at which planned
-    tokens are declared to the network once they are clean and others are not yet (see `sampler.stabilised`); not with
-    a search.
+    goal than this, a plan that ends there is followed without making another. kinematic_tolerance, end_tolerance and
+    hold_distance are a fifth of the goal stream's standard deviation if None. replan_steps: control steps after which a
+    plan is made anew. replan_error: distance from the planned position at which that is done at once, None for never.
+    search: a tree search in place of independent samples, which then number its roots. history_frames: observed frames
+    that the planner is shown, the newest alone by default. stabilisation: level, at least 0 and below 1, at which
+    planned tokens are declared to the network once they are clean and others are not yet (see `sampler.stabilised`);
+    not with a search.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.5))
@@ -61,7 +62,7 @@ class PlannerConfig:
     rollout_steps: int = 2
     passes: int | None = 3
     rehearse: bool = True
-    keep: bool = True
+    keep: bool = False
     kinematic_tolerance: float | None = None
     end_tolerance: float | None = None
     support_tolerance: float | None = None

@@ -69,6 +69,7 @@ def _maze2d(maze: str, horizon: int) -> Preset:
     (docs/experiments.md)."""
     planner = PlannerConfig(
         search=SearchConfig(budget=12),
+        keep=True,
         replan_steps=16,
         kinematic_tolerance=0.2,
         end_tolerance=0.45,

@@ -1,4 +1,5 @@
-"""Which of the sampled candidates becomes the plan: the one that arrives first among those that can be driven.
+"""Which of the sampled candidates becomes the plan: the one that arrives first among those that can be driven, or the
+rest of the plan that is being followed, if it is not dearer.
 
 Knows no network and no map: feasible is what agrees with itself, ends at the goal, stays out of obstacles and, where
 the policy carries them, follows the fitted dynamics and keeps to visited places.
@@ -73,10 +74,14 @@ class Selector:
         passes: int,
         current: Plan | None = None,
     ) -> Plan:
-        """The plan of the cheapest candidate; the rest of the `current` plan, if that is not dearer."""
+        """The plan of the cheapest candidate; the rest of the `current` plan, if that is not dearer.
+
+        goal: [*goal shape] in physical units. state: with x0_hat, one candidate a row. passes: network passes it took.
+        The rest is listed among the plan's candidates only if it wins, as the last.
+        """
         sampled = self.decode(state)
         candidates, costs = self.judge(sampled, goal, obstacles)
-        rest = None if current is None else self._rest(current, made_at_step, sampled.start)
+        rest = None if current is None or goal is None else self._rest(current, made_at_step, sampled.start)
         if current is not None and rest is not None:
             kept, cost = self.judge(rest, goal, obstacles)
             if cost[0] <= costs.min():
@@ -100,10 +105,13 @@ class Selector:
         )
 
     def _rest(self, current: Plan, step: int, start: Mapping[str, Array]) -> Candidates | None:
-        """What is left of a plan at this step, from where the robot is; None if it is over.
+        """What is left of a plan at this step, as one candidate from where the robot is; None if it is over.
 
-        start: observation stream -> [C, *shape] alike in all rows.
+        start: observation stream -> [C, *shape]; rows are alike where it was observed exactly, else guesses, of which
+        the first row's is taken.
         """
+        if self._feedback is None and not rates_of_goal(self.tokenizer):
+            return None  # nothing would tell that the robot has strayed from it
         layout = self.tokenizer.layout
         over = (step - current.made_at_step) // layout.stride  # a part of a frame is the rehearsal's to make up for
         frames = len(current.steps) - over
@@ -148,7 +156,7 @@ class Selector:
         )
 
     def decode(self, state: PlanState) -> Candidates:
-        """What the last guess of the clean tokens means."""
+        """The candidates that the last guess of the clean tokens, `state.x0_hat`, means: one a row."""
         assert state.x0_hat is not None
         layout = self.tokenizer.layout
         horizons = state.lengths.numpy() - layout.history - 1
@@ -194,7 +202,11 @@ class Selector:
         self, sampled: Candidates, goal: Array | None, obstacles: Obstacles | None
     ) -> tuple[Candidates, NDArray[np.float64]]:
         """The candidates as they would be driven, and [C] what each costs: steps to arrive, plus the longest horizon's
-        steps for each tolerance by which it is infeasible; inside an obstacle that much besides."""
+        steps for each tolerance by which it is infeasible; inside an obstacle that much besides.
+
+        goal: [*goal shape]. Where candidates are rehearsed, their end is held for a token more, and all rules but that
+        of the rehearsal itself look at that too.
+        """
         candidates = judged = sampled
         wrong = []
         if self._feedback is not None:
@@ -237,6 +249,12 @@ def _arrival(away: NDArray[np.float64], steps: NDArray[np.int64], near: float) -
     return np.asarray(steps[np.minimum(last_far + 1, last)], dtype=np.float64)
 
 
+def rates_of_goal(tokenizer: Tokenizer) -> list[str]:
+    """The streams that are the goal stream's rate."""
+    spec = tokenizer.spec
+    return [stream.name for stream in spec.streams if stream.rate_of == spec.goal and spec.goal is not None]
+
+
 def kinematic_residual(
     tokenizer: Tokenizer, start: Mapping[str, Array], decoded: Mapping[str, Array]
 ) -> NDArray[np.float64] | None:
@@ -245,8 +263,7 @@ def kinematic_residual(
     The trapezoid rule on the goal stream and the stream that is its rate. start: stream -> [B, *shape] the frame before
     the first. None if no stream is the goal's rate.
     """
-    spec = tokenizer.spec
-    rates = [stream.name for stream in spec.streams if stream.rate_of == spec.goal and spec.goal is not None]
+    spec, rates = tokenizer.spec, rates_of_goal(tokenizer)
     if not rates:
         return None
     position, velocity = (

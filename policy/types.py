@@ -193,7 +193,11 @@ class Plan:
     *shape]; an action frame is the mean action since the frame before. level: [F, S] noise level still on each frame
     and stream, in the spec's order of streams. spread: stream name -> [F, *shape] standard deviation between the
     samples of this horizon. candidates: every candidate in the goal stream, [C, F_max, size], NaN past its own
-    horizon; costs: [C] what they were ranked by; chosen: index of this plan among them.
+    horizon; costs: [C] what they were ranked by; chosen: index of this plan among them. passes: network passes that
+    were taken for them.
+
+    The rest of an earlier plan that is kept is a plan too, made when it was kept: its level and spread are those of the
+    earlier one, it stands last among the candidates, and its first token may be less than a whole one.
     """
 
     made_at_step: int

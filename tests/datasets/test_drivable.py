@@ -77,5 +77,5 @@ def test_there_is_no_room_where_something_was_touched_as_near() -> None:
 
 
 def test_room_is_not_negative() -> None:
-    with pytest.raises(ValueError, match="room must be at least 0 steps, got -1"):
+    with pytest.raises(ValueError, match="room_steps must be at least 0, got -1"):
         drivable_places(corridor(), MOVES, -1.0)

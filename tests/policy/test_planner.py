@@ -29,6 +29,7 @@ HERE, GOAL, TOP_SPEED = np.array([1.0, -2.0]), np.array([2.8, 0.4]), 1.0
 SLOW, FAST = 0.8, 1.2
 HEADING = np.array([0.6, 0.8])
 CONFIG = PlannerConfig(samples=2, kinematic_tolerance=0.3, end_tolerance=0.4)
+KEEPING = replace(CONFIG, keep=True)
 POSITION, VELOCITY, ACTION = slice(0, 4), slice(4, 8), slice(8, 12)
 
 
@@ -486,7 +487,7 @@ def test_the_rest_of_the_current_plan_is_kept_while_nothing_cheaper_is_found(
     tokens: Tokenizer, normaliser: Normaliser, fast: Plan
 ) -> None:
     at = fast.streams["position"][1]
-    plan = _planner(tokens, LineWorld(normaliser, top_speed=SLOW)).plan(_request(step=8, at=at, current=fast))
+    plan = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), KEEPING).plan(_request(step=8, at=at, current=fast))
     assert plan.made_at_step == 8
     assert plan.steps.tolist() == (fast.steps[2:] - 8).tolist()
     for name, values in plan.streams.items():
@@ -505,23 +506,27 @@ def test_a_cheaper_plan_takes_the_place_of_the_current_one(
     tokens: Tokenizer, normaliser: Normaliser, fast: Plan
 ) -> None:
     slow = _planner(tokens, LineWorld(normaliser, top_speed=SLOW)).plan(_request())
-    plan = _planner(tokens, LineWorld(normaliser, top_speed=FAST)).plan(
-        _request(step=8, current=slow)
-    )  # it has not moved
+    # It has not moved.
+    plan = _planner(tokens, LineWorld(normaliser, top_speed=FAST), KEEPING).plan(_request(step=8, current=slow))
     np.testing.assert_allclose(plan.streams["position"], fast.streams["position"], atol=1e-5)
 
 
-@pytest.mark.parametrize("why", ["not asked to", "over", "leads elsewhere"])
+@pytest.mark.parametrize("why", ["not asked to", "over", "leads elsewhere", "the robot strayed", "no goal"])
 def test_the_current_plan_is_not_kept(tokens: Tokenizer, normaliser: Normaliser, fast: Plan, why: str) -> None:
-    config, step, current = CONFIG, 8, fast
+    config, step, current = KEEPING, 8, fast
+    goal: Array | None = GOAL
     if why == "not asked to":
-        config = replace(CONFIG, keep=False)
+        config = CONFIG
     elif why == "over":
         step = int(fast.steps[-1])
-    else:
+    elif why == "no goal":
+        goal = None
+    elif why == "leads elsewhere":
         away = {**fast.streams, "position": HERE - (fast.streams["position"] - HERE)}
         current = replace(fast, streams=away)
-    plan = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), config).plan(_request(step=step, current=current))
-    anew = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), config).plan(_request(step=step))
+    plan = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), config).plan(
+        _request(step=step, goal=goal, current=current)
+    )
+    anew = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), config).plan(_request(step=step, goal=goal))
     np.testing.assert_array_equal(plan.streams["position"], anew.streams["position"])
     assert plan.chosen < len(anew.costs)

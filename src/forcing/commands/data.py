@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
-from forcing.commands.shared import one_thread
+from forcing.commands.shared import one_thread, wrong_usage
 from forcing.usage import at_least, command
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def dream(
 ) -> None:
     """Turn a recording into demonstrations as fast as the robot can go, from the recording alone.
 
-    One-step dynamics are fitted to the recording, the places it visited are where one may go, and goals are driven to
-    on both at full speed. For low-dimensional recordings with a goal stream; refuses, with the reason, where the
-    fitted dynamics predict badly.
+    One-step dynamics are fitted to the recording, the places it visited and some room beside them are where one may
+    go, and goals are driven to on both at full speed. For low-dimensional recordings with a goal stream; refuses,
+    with the reason, where the fitted dynamics predict badly.
 
     Args:
         source: the recording.
@@ -93,7 +93,8 @@ def dream(
     from forcing.progress import progress_bar
 
     one_thread()
-    config = DreamConfig(steps=at_least(1, steps=steps), room_steps=room_steps)
+    with wrong_usage():
+        config = DreamConfig(steps=at_least(1, steps=steps), room_steps=room_steps)
     recorded = read_recording(source, control_hz=control_hz)
     with progress_bar() as progress:
         bar = progress.add_task(f"dreaming from {Path(source).name}", total=steps)
