@@ -91,7 +91,7 @@ def _ogbench(name: str, horizon: int) -> Preset:
         passes=None,
         kinematic_tolerance=0.5,
         end_tolerance=0.5,
-        support_tolerance=0.5,
+        support_tolerance=0.1,
         hold_distance=0.5,
         replan_error=1.0,
     )
