@@ -21,6 +21,7 @@ import torch
 import forcing.cli as cli
 from forcing.policy import policy as policy_module
 from forcing.policy.checkpoint import load_policy_file, load_training_state
+from forcing.policy.policy import Policy
 
 FORCING = Path(sys.executable).with_name("forcing")
 # D4RL's reference returns on umaze: a score of 0 and of 100.
@@ -79,6 +80,10 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         (
             "eval maze2d-umaze-multi --set tracker.kind=pid",
             "tracker.kind must be one of pursuit, pd, feedback, actions, got 'pid'",
+        ),
+        (
+            "serve --policy maze2d-umaze --set layout.horizon=3",
+            "begin with planner. or tracker., got 'layout.horizon=3'",
         ),
         ("eval maze2d-umaze-multi --set layout.horizon=3", "begin with planner. or tracker., got 'layout.horizon=3'"),
         ("eval maze2d-umaze-multi --policy straight --set tracker.kind=pd", "set changes a policy in this process"),
@@ -142,6 +147,15 @@ def test_an_unknown_policy_is_answered_by_the_nearest(here: Path, monkeypatch: p
     for command in ("eval maze2d-umaze-multi --workers 1 --policy", "serve --policy"):
         answer = call(f"{command} maze2d-umase")
         _assert_one_line(answer, 2, "unknown policy 'maze2d-umase'; did you mean 'maze2d-umaze'?")
+
+
+def test_every_served_policy_is_changed_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Policy] = []
+    monkeypatch.setattr("forcing.server.serve.run_server", lambda policies, *_, **__: served.extend(policies))
+    answer = call("serve --policy maze2d-umaze maze2d-medium --set planner.search=none --set tracker.kind=pd")
+    assert answer.code == 0
+    assert [policy.name for policy in served] == ["maze2d-umaze", "maze2d-medium"]
+    assert {(policy.preset.planner.search, policy.preset.tracker.kind) for policy in served} == {(None, "pd")}
 
 
 def test_findings_of_a_check_are_its_output_and_errors_among_them_its_exit_code() -> None:

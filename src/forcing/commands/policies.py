@@ -31,7 +31,13 @@ def demo(task: str = "maze2d-large-multi", episodes: int = 4, seed: int = 0, out
     )
 
 
-def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, allow_remote: bool = False) -> None:
+def serve(
+    policy: tuple[str, ...],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allow_remote: bool = False,
+    set_: Settings = (),
+) -> None:
     """Answer controllers over HTTP until Ctrl-C or SIGTERM.
 
     Args:
@@ -39,14 +45,20 @@ def serve(policy: tuple[str, ...], host: str = "127.0.0.1", port: int = 8000, al
         host: address to listen on.
         port: 0 takes a free one.
         allow_remote: listen on other addresses than loopback; anybody who reaches them can drive.
+        set_: a setting of every served policy's planner or tracker, such as planner.search=none for plans that take a
+            quarter of the time; several --set may follow.
     """
+    from forcing.eval.adjust import Adjusted
     from forcing.policy.policy import load_policy
     from forcing.server.serve import run_server
 
     one_thread()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    loaded = [load_policy(name) for name in policy]
+    with wrong_usage():
+        served = [Adjusted(set_)(entry) for entry in loaded]
     run_server(
-        [load_policy(name) for name in policy],
+        served,
         host,
         port,
         allow_remote=allow_remote,
