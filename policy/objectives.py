@@ -140,7 +140,7 @@ def smooth(tokenizer: Tokenizer, stream: str) -> Objective:
     the history is where the plan starts: its value counts, it gets no gradient.
     """
     spec, unit = tokenizer.spec, _unit(tokenizer, stream)
-    rate = next((other.name for other in spec.streams if other.rate_of == stream), None)
+    rate = spec.rate(stream)
     dt_s = tokenizer.layout.stride / spec.control_hz
 
     def objective(tokens: Tensor, lengths: Tensor) -> Tensor:

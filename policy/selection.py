@@ -110,7 +110,7 @@ class Selector:
         start: observation stream -> [C, *shape]; rows are alike where it was observed exactly, else guesses, of which
         the first row's is taken.
         """
-        if self._feedback is None and not rates_of_goal(self.tokenizer):
+        if self._feedback is None and self.tokenizer.spec.rate(self.tokenizer.spec.goal) is None:
             return None  # nothing would tell that the robot has strayed from it
         layout = self.tokenizer.layout
         over = (step - current.made_at_step) // layout.stride  # a part of a frame is the rehearsal's to make up for
@@ -189,7 +189,7 @@ class Selector:
             values = sampled.streams[stream.name]
             kept = np.minimum(index, own[:, None] - 1).reshape(*over.shape, *(1,) * len(stream.shape))
             streams[stream.name] = np.take_along_axis(values, kept, axis=1)
-            if stream.role == "action" or (spec.goal is not None and stream.rate_of == spec.goal):
+            if stream.role == "action" or stream.name == spec.rate(spec.goal):
                 streams[stream.name][over] = 0.0
         return replace(
             sampled,
@@ -249,12 +249,6 @@ def _arrival(away: NDArray[np.float64], steps: NDArray[np.int64], near: float) -
     return np.asarray(steps[np.minimum(last_far + 1, last)], dtype=np.float64)
 
 
-def rates_of_goal(tokenizer: Tokenizer) -> list[str]:
-    """The streams that are the goal stream's rate."""
-    spec = tokenizer.spec
-    return [stream.name for stream in spec.streams if stream.rate_of == spec.goal and spec.goal is not None]
-
-
 def kinematic_residual(
     tokenizer: Tokenizer, start: Mapping[str, Array], decoded: Mapping[str, Array]
 ) -> NDArray[np.float64] | None:
@@ -263,12 +257,10 @@ def kinematic_residual(
     The trapezoid rule on the goal stream and the stream that is its rate. start: stream -> [B, *shape] the frame before
     the first. None if no stream is the goal's rate.
     """
-    spec, rates = tokenizer.spec, rates_of_goal(tokenizer)
-    if not rates:
+    spec, rate = tokenizer.spec, tokenizer.spec.rate(tokenizer.spec.goal)
+    if spec.goal is None or rate is None:
         return None
-    position, velocity = (
-        np.concatenate([start[name][:, None], decoded[name]], axis=1) for name in (spec.goal or "", rates[0])
-    )
+    position, velocity = (np.concatenate([start[name][:, None], decoded[name]], axis=1) for name in (spec.goal, rate))
     position, velocity = (values.reshape(*values.shape[:2], -1) for values in (position, velocity))
     dt_s = tokenizer.layout.stride / spec.control_hz
     expected = position[:, :-1] + dt_s * 0.5 * (velocity[:, :-1] + velocity[:, 1:])

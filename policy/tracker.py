@@ -54,7 +54,7 @@ class Tracker:
             raise ValueError("a feedback tracker needs dynamics, and this policy carries none; use kind 'pursuit'")
         self.action = spec.action
         self.position = spec.goal
-        self.velocity = next((s.name for s in spec.streams if s.rate_of == spec.goal and spec.goal), None)
+        self.velocity = spec.rate(spec.goal)
         if config.kind in ("pursuit", "pd"):
             if self.position is None:
                 raise ValueError(f"a {config.kind} tracker needs a goal stream to follow; use kind 'actions'")

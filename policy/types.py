@@ -83,6 +83,10 @@ class TrajectorySpec:
             if stream.rate_of is not None and stream.rate_of not in names:
                 raise ValueError(f"stream {stream.name!r}: rate_of must name a stream {names}, got {stream.rate_of!r}")
 
+    def rate(self, name: str | None) -> str | None:
+        """The stream that is the rate of the stream `name`, such as its velocity; None if none is."""
+        return next((stream.name for stream in self.streams if name is not None and stream.rate_of == name), None)
+
     def of_role(self, role: Role) -> tuple[StreamSpec, ...]:
         return tuple(stream for stream in self.streams if stream.role == role)
 
