@@ -21,6 +21,7 @@ from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 from forcing.policy.world import World, fit_world
 
 REACHED_STEPS = 2.0  # of the fastest recorded steps: as near to a goal counts as there
+ROUNDS = 2  # of sampling a control step; measured in docs/experiments.md, "Room for dreams, again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class DreamConfig:
     stay_steps: int = 48
     longest: int = 1000
     robots: int = 128
-    controller: MpcConfig = field(default_factory=lambda: MpcConfig(rounds=2))
+    controller: MpcConfig = field(default_factory=lambda: MpcConfig(rounds=ROUNDS))
 
     def __post_init__(self) -> None:
         for name in ("steps", "stay_steps", "longest", "robots"):

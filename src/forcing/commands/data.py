@@ -68,6 +68,7 @@ def dream(
     out: Path,
     steps: int = 300_000,
     room_steps: float = 2.0,
+    sequences: int = 64,
     seed: int = 0,
     control_hz: float | None = None,
 ) -> None:
@@ -83,18 +84,21 @@ def dream(
         steps: control steps to dream.
         room_steps: how far, in fastest recorded steps, the dream may leave visited places where nothing was touched; 0
             keeps to them.
+        sequences: action sequences tried at each control step and in each round; more drive faster and dream slower.
         seed: of everything random; the same seed gives the same dream.
         control_hz: steps a second, where the recording does not say.
     """
-    from forcing.datasets.dream import DreamConfig
+    from forcing.datasets.dream import ROUNDS, DreamConfig
     from forcing.datasets.dream import dream as dream_from
     from forcing.datasets.recording import read_recording
     from forcing.datasets.store import write_store
+    from forcing.policy.mpc import MpcConfig
     from forcing.progress import progress_bar
 
     one_thread()
     with wrong_usage():
-        config = DreamConfig(steps=at_least(1, steps=steps), room_steps=room_steps)
+        controller = MpcConfig(sequences=sequences, rounds=ROUNDS)
+        config = DreamConfig(steps=at_least(1, steps=steps), room_steps=room_steps, controller=controller)
     recorded = read_recording(source, control_hz=control_hz)
     with progress_bar() as progress:
         bar = progress.add_task(f"dreaming from {Path(source).name}", total=steps)
