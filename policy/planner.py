@@ -6,7 +6,7 @@ judged by `selection`.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from forcing.policy.guidance import Guidance
 from forcing.policy.objectives import Objective, Obstacles, avoid, reach, smooth, sooner, weighted_sum
+from forcing.policy.refinement import RefineConfig, refine
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.sampler import Model, PlanState, denoise_step, stabilised
 from forcing.policy.schedules import Schedule
-from forcing.policy.search import SearchConfig, search
+from forcing.policy.search import Cost, SearchConfig, search
 from forcing.policy.selection import Selector
 from forcing.policy.support import Support
 from forcing.policy.tokens import Tokenizer
@@ -37,15 +38,16 @@ class PlannerConfig:
     futures, rollout_steps: Monte-Carlo futures that their gradient is averaged over, 0 for none, and the network
     passes of each. passes: network passes, the rows of the scheduling matrix that are done; fewer than all leave the
     far future noisy, None does all. rehearse: candidates become what following them would lead to, where the policy
-    carries fitted dynamics. keep: the rest of the plan that is being followed competes with the candidates, and wins
-    if it is not dearer. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units: the
-    largest distance between a candidate and its rehearsal, or without one the largest disagreement of planned
+    carries fitted dynamics. keep: the rest of the plan that is being followed is a candidate too, and wins if it is
+    not dearer than any other. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units:
+    the largest distance between a candidate and its rehearsal, or without one the largest disagreement of planned
     positions and velocities from one frame to the next; and the distance between the plan's end and the goal.
     support_tolerance: how far a plan may leave visited places, None if it need not ask. hold_distance: nearer to the
     goal than this, a plan that ends there is followed without making another. kinematic_tolerance, end_tolerance and
     hold_distance are a fifth of the goal stream's standard deviation if None. replan_steps: control steps after which a
     plan is made anew. replan_error: distance from the planned position at which that is done at once, None for never.
-    search: a tree search in place of independent samples, which then number its roots. history_frames: observed frames
+    search: a tree search in place of independent samples, which then number its roots. refine: rounds in which the
+    best of the candidates are varied and judged again, None for none. history_frames: observed frames
     that the planner is shown, the newest alone by default. stabilisation: level, at least 0 and below 1, at which
     planned tokens are declared to the network once they are clean and others are not yet (see `sampler.stabilised`);
     not with a search.
@@ -71,6 +73,7 @@ class PlannerConfig:
     replan_steps: int = 32
     history_frames: int = 1
     search: SearchConfig | None = None
+    refine: RefineConfig | None = None
     stabilisation: float = 0.0
 
     def __post_init__(self) -> None:
@@ -141,32 +144,53 @@ class Planner:
 
     def plan(self, request: PlanRequest) -> Plan:
         """The chosen plan. Raises FloatingPointError if the model's guess is not finite."""
-        if self.config.search is not None:
-            return self._chosen(request, *self._search(request, self.config.search))
+        config = self.config
+        state, passes = self._sampled(request) if config.search is None else self._searched(request, config.search)
+        state = self._with_rest(state, request)
+        if config.refine is not None:
+            planned, cost, guide = self._planned(state), self._cost(request), self._guide(request)
+            state, more = refine(self.model, state, planned, cost, config.refine, guide)
+            passes += more
+        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes)
+
+    def _sampled(self, request: PlanRequest) -> tuple[PlanState, int]:
+        """Independent samples, and the network passes they took."""
         guide, previous, passes = self._guide(request), None, 0
         for state in self.sampling(request):
             if previous is not None:
                 passes += 1 + (0 if guide is None else guide.passes(previous, state.levels < previous.levels))
             previous = state
-        return self._chosen(request, state, passes)
+        return state, passes
 
-    def _chosen(self, request: PlanRequest, state: PlanState, passes: int) -> Plan:
-        current = request.current if self.config.keep else None
-        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes, current)
-
-    def _search(self, request: PlanRequest, config: SearchConfig) -> tuple[PlanState, int]:
+    def _searched(self, request: PlanRequest, config: SearchConfig) -> tuple[PlanState, int]:
         """The best rows that a search finds, and the network passes it took."""
-        roots = self._start(request)
-        found = search(
-            self.model,
-            roots,
-            self._depth(roots),
-            self._levels_at,
-            lambda state: self.selector.costs(_finite(state), request.goal, request.obstacles),
-            config,
-            self._guide(request),
-        )
+        roots, guide = self._start(request), self._guide(request)
+        found = search(self.model, roots, self._depth(roots), self._levels_at, self._cost(request), config, guide)
         return found.state, found.passes
+
+    def _cost(self, request: PlanRequest) -> Cost:
+        return lambda state: self.selector.costs(_finite(state), request.goal, request.obstacles)
+
+    def _with_rest(self, state: PlanState, request: PlanRequest) -> PlanState:
+        """The candidates behind the rest of the plan that is being followed, where it is to compete."""
+        current, goal = request.current, request.goal
+        if not self.config.keep or current is None or goal is None:
+            return state
+        rest = self.selector.rest(current, request.step)
+        if rest is None:
+            return state
+        assert state.x0_hat is not None
+        (streams, level), layout, start = rest, self.tokenizer.layout, self._start(request)
+        row = start.rows(torch.nonzero(self._horizons(start) == len(level))[0])
+        end = layout.history + len(level)
+        x0_hat, levels = state.x0_hat[:1].clone(), row.levels.clone()
+        for name, values in streams.items():
+            x0_hat[0, layout.history : end, self.tokenizer.slices[name]] = self.tokenizer.encode_frames(name, values)
+        x0_hat[0, end, self._goal_slice] = self._goal_token(goal)
+        levels[0, layout.history : end] = torch.from_numpy(level)
+        noised = self.model.schedule.add_noise(x0_hat, levels[..., self.model.features], row.tokens)
+        tokens = torch.where(self._planned(row)[..., None], noised, row.tokens)
+        return replace(row, tokens=tokens, levels=levels, x0_hat=x0_hat, generator=state.generator).joined(state)
 
     def horizons(self, request: PlanRequest) -> NDArray[np.int64]:
         """[C] plan tokens of each candidate."""
@@ -187,9 +211,12 @@ class Planner:
         """[B, L, S] levels that the network is told, None for the state's own."""
         if self.config.stabilisation == 0:
             return None
-        history, index = self.tokenizer.layout.history, torch.arange(state.tokens.shape[1])
-        planned = (index >= history) & (index < state.lengths[:, None] - 1)
-        return stabilised(state.levels, planned[..., None], self.config.stabilisation)
+        return stabilised(state.levels, self._planned(state)[..., None], self.config.stabilisation)
+
+    def _planned(self, state: PlanState) -> Tensor:
+        """Bool [B, L]: tokens of the plan, neither history nor goal."""
+        index = torch.arange(state.tokens.shape[1])
+        return (index >= self.tokenizer.layout.history) & (index < state.lengths[:, None] - 1)
 
     def _start(self, request: PlanRequest) -> PlanState:
         """History and goal at their levels, everything else pure noise."""

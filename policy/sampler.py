@@ -41,6 +41,25 @@ class PlanState:
     generator: torch.Generator
     x0_hat: Tensor | None = None
 
+    def rows(self, index: Tensor) -> "PlanState":
+        """Some of the rows, in the order of `index`, int64 [N]; the generator is shared."""
+        x0_hat = None if self.x0_hat is None else self.x0_hat[index]
+        return replace(
+            self, tokens=self.tokens[index], levels=self.levels[index], lengths=self.lengths[index], x0_hat=x0_hat
+        )
+
+    def joined(self, other: "PlanState") -> "PlanState":
+        """These rows and then the other's, both after a step; the generator is this state's."""
+        assert self.x0_hat is not None
+        assert other.x0_hat is not None
+        return replace(
+            self,
+            tokens=torch.cat([self.tokens, other.tokens]),
+            levels=torch.cat([self.levels, other.levels]),
+            lengths=torch.cat([self.lengths, other.lengths]),
+            x0_hat=torch.cat([self.x0_hat, other.x0_hat]),
+        )
+
 
 Guide = Callable[[Model, PlanState, Tensor], Tensor]
 """(model, state, moving [B, L, S]) -> gradient of a log return with respect to the tokens, [B, L, D]."""

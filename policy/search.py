@@ -96,7 +96,7 @@ class _Nodes:
     cost: NDArray[np.float64]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> "_Nodes":
-        return _Nodes(_rows(self.state, torch.from_numpy(rows)), self.cost[rows])
+        return _Nodes(self.state.rows(torch.from_numpy(rows)), self.cost[rows])
 
 
 class _Tree:
@@ -125,7 +125,7 @@ class _Tree:
             self.open.append(_best(_Nodes(state, cost), self.width))
         else:
             before = self.open[row]
-            both = _Nodes(_joined(before.state, state), np.concatenate([before.cost, cost]))
+            both = _Nodes(before.state.joined(state), np.concatenate([before.cost, cost]))
             self.open[row] = _best(both, self.width)
         return True
 
@@ -143,7 +143,7 @@ class _Tree:
         parents = torch.from_numpy(np.repeat(np.arange(taken), counts[:taken])[: self.width])
         if taken == 0:
             return False
-        children = _children(self.model, _rows(nodes.state, parents), following[parents], self.config.eta)
+        children = _children(self.model, nodes.state.rows(parents), following[parents], self.config.eta)
         if not self.evaluate(row, children):
             return False
         if row > 1:
@@ -186,22 +186,3 @@ def _children(model: Model, parents: PlanState, following: Tensor, eta: float) -
 
 def _best(nodes: _Nodes, count: int) -> _Nodes:
     return nodes[np.argsort(nodes.cost, kind="stable")[:count]]
-
-
-def _rows(state: PlanState, rows: Tensor) -> PlanState:
-    x0_hat = None if state.x0_hat is None else state.x0_hat[rows]
-    return replace(
-        state, tokens=state.tokens[rows], levels=state.levels[rows], lengths=state.lengths[rows], x0_hat=x0_hat
-    )
-
-
-def _joined(first: PlanState, second: PlanState) -> PlanState:
-    assert first.x0_hat is not None
-    assert second.x0_hat is not None
-    return replace(
-        first,
-        tokens=torch.cat([first.tokens, second.tokens]),
-        levels=torch.cat([first.levels, second.levels]),
-        lengths=torch.cat([first.lengths, second.lengths]),
-        x0_hat=torch.cat([first.x0_hat, second.x0_hat]),
-    )

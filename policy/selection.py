@@ -1,5 +1,4 @@
-"""Which of the sampled candidates becomes the plan: the one that arrives first among those that can be driven, or the
-rest of the plan that is being followed, if it is not dearer.
+"""Which of the sampled candidates becomes the plan: the one that arrives first among those that can be driven.
 
 Knows no network and no map: feasible is what agrees with itself, ends at the goal, stays out of obstacles and, where
 the policy carries them, follows the fitted dynamics and keeps to visited places.
@@ -66,26 +65,14 @@ class Selector:
             self._outside = support.distance(most)
 
     def choose(
-        self,
-        made_at_step: int,
-        goal: Array | None,
-        obstacles: Obstacles | None,
-        state: PlanState,
-        passes: int,
-        current: Plan | None = None,
+        self, made_at_step: int, goal: Array | None, obstacles: Obstacles | None, state: PlanState, passes: int
     ) -> Plan:
-        """The plan of the cheapest candidate; the rest of the `current` plan, if that is not dearer.
+        """The plan of the cheapest candidate, the first of those as cheap.
 
         goal: [*goal shape] in physical units. state: with x0_hat, one candidate a row. passes: network passes it took.
-        The rest is listed among the plan's candidates only if it wins, as the last.
         """
         sampled = self.decode(state)
         candidates, costs = self.judge(sampled, goal, obstacles)
-        rest = None if current is None or goal is None else self._rest(current, made_at_step, sampled.start)
-        if current is not None and rest is not None:
-            kept, cost = self.judge(rest, goal, obstacles)
-            if cost[0] <= costs.min():
-                return self._kept(current, made_at_step, kept, float(cost[0]), candidates, costs, passes)
         chosen = int(np.argmin(costs))
         horizon, frames = int(sampled.horizons[chosen]), int(sampled.used[chosen].sum())
         history = self.tokenizer.layout.history
@@ -104,56 +91,31 @@ class Selector:
             passes=passes,
         )
 
-    def _rest(self, current: Plan, step: int, start: Mapping[str, Array]) -> Candidates | None:
-        """What is left of a plan at this step, as one candidate from where the robot is; None if it is over.
+    def rest(self, current: Plan, step: int) -> tuple[dict[str, Array], Array] | None:
+        """What is left of a plan at this step, its end held until its last token is whole.
 
-        start: observation stream -> [C, *shape]; rows are alike where it was observed exactly, else guesses, of which
-        the first row's is taken.
+        Stream -> [T * frames, *shape], and [T, S] the noise level still on each token's first frame. None if it is
+        over, or if nothing would tell that the robot has strayed from it.
         """
         if self._feedback is None and self.tokenizer.spec.rate(self.tokenizer.spec.goal) is None:
-            return None  # nothing would tell that the robot has strayed from it
+            return None
         layout = self.tokenizer.layout
         over = (step - current.made_at_step) // layout.stride  # a part of a frame is the rehearsal's to make up for
-        frames = len(current.steps) - over
-        if frames < 1:
+        left = len(current.steps) - over
+        if left < 1:
             return None
-        return Candidates(
-            horizons=np.array([-(-frames // layout.frames)]),
-            steps=np.arange(1, frames + 1) * layout.stride,
-            used=np.ones((1, frames), dtype=np.bool_),
-            start={name: values[:1] for name, values in start.items()},
-            streams={name: values[None, over:] for name, values in current.streams.items()},
+        tokens = -(-left // layout.frames)
+        held = self._held(
+            Candidates(
+                horizons=np.array([tokens]),
+                steps=np.arange(1, left + 1) * layout.stride,
+                used=np.ones((1, left), dtype=np.bool_),
+                start={},
+                streams={name: values[None, over:] for name, values in current.streams.items()},
+            )
         )
-
-    def _kept(
-        self,
-        current: Plan,
-        step: int,
-        rest: Candidates,
-        cost: float,
-        candidates: Candidates,
-        costs: NDArray[np.float64],
-        passes: int,
-    ) -> Plan:
-        """The rest of the current plan as the plan made at this step; listed behind the candidates it was not dearer
-        than."""
-        frames = len(rest.steps)
-        paths = candidates.path(self.name)
-        longest = max(frames, paths.shape[1])
-        listed = np.full((len(paths) + 1, longest, paths.shape[2]), np.nan)
-        listed[:-1, : paths.shape[1]], listed[-1, :frames] = paths, rest.path(self.name)[0]
-        return Plan(
-            made_at_step=step,
-            start={name: values[0] for name, values in rest.start.items()},
-            steps=rest.steps,
-            streams={name: values[0] for name, values in rest.streams.items()},
-            level=current.level[-frames:],
-            spread={name: values[-frames:] for name, values in current.spread.items()},
-            candidates=listed,
-            costs=np.append(costs, cost),
-            chosen=len(costs),
-            passes=passes,
-        )
+        streams = {name: values[0, : tokens * layout.frames] for name, values in held.streams.items()}
+        return streams, current.level[over :: layout.frames]
 
     def decode(self, state: PlanState) -> Candidates:
         """The candidates that the last guess of the clean tokens, `state.x0_hat`, means: one a row."""
