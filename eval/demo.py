@@ -52,7 +52,7 @@ def _draw(task: Task, policy: Policy, episodes: list[Episode], seed: int, out: P
     draw_run(task, episodes[:12], out / "episodes.png")
     # Drawn in slow motion: one token a pass, more steps each, and all of them to the end.
     slow = Schedule(kind="pyramid", sampling_steps=6, uncertainty_scale=1.0)
-    patient = policy.using(planner=replace(policy.preset.planner, schedule=slow, passes=None, search=None))
+    patient = policy.using(planner=replace(policy.preset.planner.sampling_alone(), schedule=slow, passes=None))
     animate_denoising(patient, first_request(task, patient, seed), task, out / "denoising.gif")
     return {
         "pictures": out / "episode-000.png",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from forcing.policy.planner import PlanRequest
+from forcing.policy.planner import PlannerConfig, PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.sampler import PlanState
 from forcing.policy.tokens import Tokenizer
@@ -31,14 +31,21 @@ class Pass:
     guess: NDArray[np.float64] | None
 
 
+def refuse_improved(config: PlannerConfig) -> None:
+    """Raises ValueError if plans are not samples as they come."""
+    if config != config.sampling_alone():
+        raise ValueError(
+            "planner.search, refine and polish must be None to show how a plan was sampled; see sampling_alone"
+        )
+
+
 def denoising_passes(policy: Policy, request: PlanRequest) -> list[Pass]:
     """The plan that `policy.plan(request)` chooses: pure noise first, then its state after each pass that changed it.
 
-    Raises ValueError if the policy has no goal stream, if that is not a position in the plane, or if plans are
-    searched for: then no sample is the plan.
+    Raises ValueError if the policy has no goal stream, if that is not a position in the plane, or if samples are
+    improved on: then none of them is the plan.
     """
-    if policy.preset.planner.search is not None:
-        raise ValueError("planner.search must be None to show a plan being sampled; a search has no one sample to show")
+    refuse_improved(policy.preset.planner)
     name = policy.spec.goal
     if name is None or policy.spec[name].shape != (2,):
         shape = None if name is None else policy.spec[name].shape

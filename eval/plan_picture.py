@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from forcing.eval.denoising import refuse_improved
 from forcing.eval.figures import (
     CAPTION_IN,
     EDGE_IN,
@@ -85,21 +86,21 @@ class Anatomy:
 def dissect(policy: Policy, request: PlanRequest) -> Anatomy:
     """The plan that the policy makes for a request, with what it was chosen from.
 
-    Raises ValueError if plans are searched for: then no sample is the plan.
+    Raises ValueError if samples are improved on: then none of them is the plan.
     """
     planner = policy.planner
-    if planner.config.search is not None:
-        raise ValueError("planner.search must be None to draw how a plan was sampled; a search has no one sample")
+    refuse_improved(planner.config)
     with torch.no_grad():
         plan = planner.plan(request)
         *_, state = planner.sampling(request)
     sampled, layout = planner.selector.decode(state), planner.tokenizer.layout
+    steps = sampled.last_steps()
     positions = sampled.streams["position"][plan.chosen, : len(plan.steps)]
     return Anatomy(
         plan=plan,
         sampled=np.concatenate([sampled.start["position"][plan.chosen][None], positions]),
-        sound=plan.costs <= 1.01 * sampled.horizons * layout.token_steps,
-        horizons=sampled.horizons,
+        sound=plan.costs <= 1.01 * steps,
+        horizons=steps // layout.token_steps,
         ends=np.flatnonzero(plan.steps % layout.token_steps == 0) + 1,
     )
 

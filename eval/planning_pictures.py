@@ -3,7 +3,7 @@
 For maintainers: `scripts/pictures --policy runs/maze2d-medium --recording data/medium.zarr --dream dream.zarr`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,8 @@ def make_pictures(
 ) -> None:
     """Draws planning-dream.png, planning-plan.png and planning-levels.png.
 
-    Raises ValueError if the policy searches for plans, NoWorld if the recording does not show where actions lead.
+    Plans are drawn as they are sampled, before anything improves on them. Raises NoWorld if the recording does not show
+    where actions lead.
 
     Args:
         policy: shipped policy or folder.
@@ -72,7 +73,7 @@ def make_pictures(
     """
     torch.set_num_threads(1)
     chosen, planner = find_task(task), load_policy(policy)
-    planner = planner.using(planner=replace(planner.preset.planner, search=None))  # a tree would not fit a picture
+    planner = planner.using(planner=planner.preset.planner.sampling_alone())
     draw_plan_of_episode(chosen, planner, seed, out / "planning-plan.png")
     draw_schedules(planner, out / "planning-levels.png")
     recordings = {"recorded": read_recording(recording), "dreamed": read_recording(dream)}

@@ -32,7 +32,7 @@ from forcing.eval.figures import (
     save_png,
 )
 from forcing.eval.maze_axes import INK, POSITION, draw_maze, panel_aspect
-from forcing.policy.support import visited_cells
+from forcing.policy.support import fastest_step, visited_cells
 from forcing.policy.types import Trajectories
 from forcing.policy.world import fit_world
 
@@ -73,9 +73,9 @@ def draw_recordings(floor: FloorPlan, recordings: Mapping[str, Trajectories], pa
 
 def speeds_of(recording: Trajectories) -> NDArray[np.float64]:
     """[sum(lengths)] m/s that the position moved by in each control step."""
-    moved = np.linalg.norm(np.diff(recording.streams[POSITION].astype(np.float64), axis=0), axis=1)
-    between = recording.starts("observation")[1:] - 1  # from one episode's end to the next one's start
-    return np.delete(moved, between) * recording.spec.control_hz
+    positions, before = recording.streams[POSITION].astype(np.float64), recording.before_steps()
+    moved = np.linalg.norm(positions[before + 1] - positions[before], axis=1)
+    return np.asarray(moved * recording.spec.control_hz)
 
 
 def shown_episodes(lengths: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
@@ -91,7 +91,7 @@ class _Cells:
     """
 
     def __init__(self, recording: Trajectories) -> None:
-        support = visited_cells(recording)
+        support = visited_cells(recording, cell=fastest_step(recording))
         self.kind: NDArray[np.float64] = np.where(support.visited, 1.0, np.nan)
         self.kind.reshape(-1)[support.cells(touched_places(recording, fit_world(recording).dynamics))] = 2.0
         x, y = support.origin

@@ -201,8 +201,7 @@ def _transitions(
     """State before, action, state after, of at most `MOST_ROWS` recorded steps, drawn uniformly."""
     steps = int(trajectories.lengths.sum())
     chosen = np.sort(rng.choice(steps, size=min(steps, MOST_ROWS), replace=False))
-    episode = np.searchsorted(trajectories.starts("action"), chosen, side="right") - 1
-    row = chosen + episode  # each earlier episode has one observation more than actions
+    row = trajectories.before_steps()[chosen]
     states = states_of(trajectories)
     action = trajectories.spec.action
     actions = trajectories.streams[action.name].reshape(-1, action.size)[chosen].astype(np.float64)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from forcing.policy.guidance import Guidance
 from forcing.policy.objectives import Objective, Obstacles, avoid, reach, smooth, sooner, weighted_sum
+from forcing.policy.polishing import PolishConfig
 from forcing.policy.refinement import RefineConfig, refine
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.sampler import Model, PlanState, denoise_step, stabilised
@@ -47,7 +48,8 @@ class PlannerConfig:
     hold_distance are a fifth of the goal stream's standard deviation if None. replan_steps: control steps after which a
     plan is made anew. replan_error: distance from the planned position at which that is done at once, None for never.
     search: a tree search in place of independent samples, which then number its roots. refine: rounds in which the
-    best of the candidates are varied and judged again, None for none. history_frames: observed frames
+    best of the candidates are varied and judged again, None for none. polish: what is done to the best of them on the
+    fitted dynamics then, where there are any, None for nothing. history_frames: observed frames
     that the planner is shown, the newest alone by default. stabilisation: level, at least 0 and below 1, at which
     planned tokens are declared to the network once they are clean and others are not yet (see `sampler.stabilised`);
     not with a search.
@@ -74,6 +76,7 @@ class PlannerConfig:
     history_frames: int = 1
     search: SearchConfig | None = None
     refine: RefineConfig | None = None
+    polish: PolishConfig | None = None
     stabilisation: float = 0.0
 
     def __post_init__(self) -> None:
@@ -94,6 +97,10 @@ class PlannerConfig:
             raise ValueError(f"stabilisation must be 0 with a search, got {self.stabilisation}; leave one of them out")
         if self.goal_by not in ("clamp", "guidance"):
             raise ValueError(f"goal_by must be 'clamp' or 'guidance', got {self.goal_by!r}")
+
+    def sampling_alone(self) -> "PlannerConfig":
+        """The same without what improves on samples: the plan is one of them, rehearsed."""
+        return replace(self, search=None, refine=None, polish=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +147,7 @@ class Planner:
             feedback=feedback if config.rehearse else None,
             support=support if config.support_tolerance is not None else None,
             support_tolerance=config.support_tolerance or math.inf,
+            polish=config.polish,
         )
 
     def plan(self, request: PlanRequest) -> Plan:
@@ -151,7 +159,8 @@ class Planner:
             planned, cost, guide = self._planned(state), self._cost(request), self._guide(request)
             state, more = refine(self.model, state, planned, cost, config.refine, guide)
             passes += more
-        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes)
+        rng = np.random.default_rng((request.seed % 2**63, request.step))
+        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes, rng)
 
     def _sampled(self, request: PlanRequest) -> tuple[PlanState, int]:
         """Independent samples, and the network passes they took."""

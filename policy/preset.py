@@ -7,8 +7,9 @@ from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.levels import LevelMix
 from forcing.policy.noise import NoiseSchedule
 from forcing.policy.planner import PlannerConfig
+from forcing.policy.polishing import PolishConfig
+from forcing.policy.refinement import RefineConfig
 from forcing.policy.schedules import Schedule
-from forcing.policy.search import SearchConfig
 from forcing.policy.tokens import TokenLayout
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.weights import Weight
@@ -68,13 +69,15 @@ def _maze2d(maze: str, horizon: int) -> Preset:
     """For dreams of a Maze2D recording (`forcing data dream`). Tuned on episodes from seed 5000 on
     (docs/experiments.md)."""
     planner = PlannerConfig(
-        search=SearchConfig(budget=12),
+        refine=RefineConfig(),
+        polish=PolishConfig(),
         keep=True,
         replan_steps=16,
         kinematic_tolerance=0.2,
         end_tolerance=0.45,
-        support_tolerance=0.025,
+        support_tolerance=0.005,
         hold_distance=0.3,
+        replan_error=0.05,
     )
     tracker = TrackerConfig(kind="feedback")
     return Preset(name=f"maze2d-{maze}", layout=TokenLayout(horizon=horizon), planner=planner, tracker=tracker)

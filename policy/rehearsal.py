@@ -5,6 +5,7 @@ the dynamics and the limits of the action, it becomes a trajectory that can be d
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,17 +59,26 @@ def lqr_gain(
     return gain
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """streams: stream -> [C, F, *shape] at the frames of the plans; an action frame is the mean since the frame before.
+    states: [C, T, n] after every control step up to the last frame."""
+
+    streams: dict[str, Array]
+    states: NDArray[np.float64]
+
+
 def rehearse(
     feedback: Feedback,
     start: Mapping[str, Array],
     steps: NDArray[np.int64],
     streams: Mapping[str, Array],
     action: StreamSpec,
-) -> dict[str, Array]:
-    """The trajectories that following the plans leads through, in the shape of the plans.
+) -> Rehearsal:
+    """The trajectories that following the plans leads through.
 
     start: observation stream -> [C, *shape] before the first frame. steps: [F] control steps to each frame, rising.
-    streams: [C, F, *shape]; action frames are means since the frame before, and come back so.
+    streams: [C, F, *shape]; action frames are means since the frame before.
     """
     names = list(feedback.dynamics.streams)
     count, frames = len(start[names[0]]), len(steps)
@@ -98,4 +108,4 @@ def rehearse(
     result: dict[str, Array] = {action.name: actions.reshape(count, frames, *action.shape)}
     for name, where in feedback.dynamics.streams.items():
         result[name] = states[..., where].reshape(streams[name].shape)
-    return result
+    return Rehearsal(result, driven.swapaxes(0, 1))

@@ -5,39 +5,24 @@ the policy carries them, follows the fitted dynamics and keeps to visited places
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.policy.candidates import Candidates
 from forcing.policy.objectives import Obstacles
-from forcing.policy.rehearsal import Feedback, rehearse
+from forcing.policy.polishing import PolishConfig, Polisher
+from forcing.policy.rehearsal import Feedback, Rehearsal, rehearse
 from forcing.policy.sampler import PlanState
 from forcing.policy.support import Support
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Array, Plan
 
+# A rule broken by the share e of its tolerance costs as its square until e is 1 / SOFT: rehearsals of the same plan differ by a
+# little, and must not be worlds apart where a plan leads along the edge of a rule.
+SOFT = 4.0
 FARTHEST_OUTSIDE = 1.0  # standard deviations of the goal stream: beyond, outside is outside
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """Plans to choose from, in physical units.
-
-    horizons: [C] tokens. steps: [F] control steps to each frame of the longest. used: [C, F] frames within a plan's own
-    horizon. start: observation stream -> [C, *shape] before the first frame. streams: [C, F, *shape].
-    """
-
-    horizons: NDArray[np.int64]
-    steps: NDArray[np.int64]
-    used: NDArray[np.bool_]
-    start: Mapping[str, Array]
-    streams: Mapping[str, Array]
-
-    def path(self, name: str) -> NDArray[np.float64]:
-        """[C, F, size] of one stream, NaN past a plan's own horizon."""
-        values = self.streams[name].reshape(*self.used.shape, -1)
-        return np.where(self.used[..., None], values, np.nan)
 
 
 class Selector:
@@ -52,38 +37,54 @@ class Selector:
         feedback: Feedback | None = None,
         support: Support | None = None,
         support_tolerance: float = np.inf,
+        polish: PolishConfig | None = None,
     ) -> None:
         """Tolerances in the goal stream's units. feedback: to rehearse candidates with, None not to. support: visited
-        places that a plan must not leave by more than `support_tolerance`, None where they are not known."""
+        places that a plan must not leave by more than `support_tolerance`, None where they are not known. polish: how
+        rehearsed candidates that lead to a goal are polished, None not to."""
         self.tokenizer, self._feedback, self._support = tokenizer, feedback, support
         self.kinematic_tolerance, self.end_tolerance = kinematic_tolerance, end_tolerance
         self._support_tolerance = support_tolerance
         spec = tokenizer.spec
         self.name = spec.goal or spec.of_role("observation")[0].name
+        self._polisher = None
+        if polish is not None and feedback is not None and spec.goal is not None:
+            self._polisher = Polisher(tokenizer, polish)
         if support is not None:
             most = FARTHEST_OUTSIDE * float(np.mean(tokenizer.normaliser.std[self.name]))
             self._outside = support.distance(most)
 
     def choose(
-        self, made_at_step: int, goal: Array | None, obstacles: Obstacles | None, state: PlanState, passes: int
+        self,
+        made_at_step: int,
+        goal: Array | None,
+        obstacles: Obstacles | None,
+        state: PlanState,
+        passes: int,
+        rng: np.random.Generator,
     ) -> Plan:
-        """The plan of the cheapest candidate, the first of those as cheap.
+        """The plan of the cheapest candidate, the first of those as cheap; polished, where that makes it cheaper.
 
         goal: [*goal shape] in physical units. state: with x0_hat, one candidate a row. passes: network passes it took.
+        What polishing found is listed behind the candidates.
         """
         sampled = self.decode(state)
         candidates, costs = self.judge(sampled, goal, obstacles)
-        chosen = int(np.argmin(costs))
-        horizon, frames = int(sampled.horizons[chosen]), int(sampled.used[chosen].sum())
-        history = self.tokenizer.layout.history
-        siblings = np.flatnonzero(sampled.horizons == horizon)
-        level = state.levels[chosen, history : history + horizon]
+        row = chosen = int(np.argmin(costs))
+        if self._polisher is not None and goal is not None:
+            found = self._polisher.polish(candidates, costs, lambda some: self.judge(some, goal, obstacles), rng)
+            if found is not None:
+                row, chosen = found.row, len(costs)
+                candidates, costs = candidates.joined(found.candidate), np.append(costs, found.cost)
+        layout, own = self.tokenizer.layout, sampled.used.sum(axis=1)
+        frames, siblings = int(own[row]), np.flatnonzero(own == own[row])
+        level = state.levels[row, layout.history : layout.history + frames // layout.frames]
         return Plan(
             made_at_step=made_at_step,
-            start={key: values[chosen] for key, values in sampled.start.items()},
+            start={key: values[row] for key, values in sampled.start.items()},
             steps=sampled.steps[:frames],
             streams={key: values[chosen, :frames] for key, values in candidates.streams.items()},
-            level=level.repeat_interleave(self.tokenizer.layout.frames, dim=0).numpy(),
+            level=level.repeat_interleave(layout.frames, dim=0).numpy(),
             spread={key: values[siblings, :frames].std(axis=0) for key, values in sampled.streams.items()},
             candidates=candidates.path(self.name),
             costs=costs,
@@ -92,7 +93,7 @@ class Selector:
         )
 
     def rest(self, current: Plan, step: int) -> tuple[dict[str, Array], Array] | None:
-        """What is left of a plan at this step, its end held until its last token is whole.
+        """What is left of a plan at this step, its end held until its last token is whole, as it would be driven.
 
         Stream -> [T * frames, *shape], and [T, S] the noise level still on each token's first frame. None if it is
         over, or if nothing would tell that the robot has strayed from it.
@@ -104,18 +105,19 @@ class Selector:
         left = len(current.steps) - over
         if left < 1:
             return None
-        tokens = -(-left // layout.frames)
+        frames = -(-left // layout.frames) * layout.frames
+        observed = [stream.name for stream in self.tokenizer.spec.of_role("observation")]
+        before = current.start if over == 0 else {name: current.streams[name][over - 1] for name in observed}
         held = self._held(
             Candidates(
-                horizons=np.array([tokens]),
                 steps=np.arange(1, left + 1) * layout.stride,
                 used=np.ones((1, left), dtype=np.bool_),
-                start={},
+                start={name: values[None] for name, values in before.items()},
                 streams={name: values[None, over:] for name, values in current.streams.items()},
             )
         )
-        streams = {name: values[0, : tokens * layout.frames] for name, values in held.streams.items()}
-        return streams, current.level[over :: layout.frames]
+        streams = held.streams if self._feedback is None else self._rehearse(self._feedback, held).streams
+        return {name: values[0, :frames] for name, values in streams.items()}, current.level[over :: layout.frames]
 
     def decode(self, state: PlanState) -> Candidates:
         """The candidates that the last guess of the clean tokens, `state.x0_hat`, means: one a row."""
@@ -127,7 +129,6 @@ class Selector:
         frames = (state.x0_hat.shape[1] - layout.history - 1) * layout.frames
         steps = np.arange(1, frames + 1) * layout.stride
         return Candidates(
-            horizons=horizons,
             steps=steps,
             used=steps[None, :] <= horizons[:, None] * layout.token_steps,
             start={stream.name: past[stream.name][:, -1] for stream in self.tokenizer.spec.of_role("observation")},
@@ -137,6 +138,9 @@ class Selector:
     def costs(self, state: PlanState, goal: Array | None, obstacles: Obstacles | None) -> NDArray[np.float64]:
         """[C] what the last guess of each row costs as a plan; see `judge`."""
         return self.judge(self.decode(state), goal, obstacles)[1]
+
+    def _rehearse(self, feedback: Feedback, planned: Candidates) -> Rehearsal:
+        return rehearse(feedback, planned.start, planned.steps, planned.streams, self.tokenizer.spec.action)
 
     def _held(self, sampled: Candidates) -> Candidates:
         """The candidates with another token each, in which a robot that follows them holds their end."""
@@ -166,39 +170,42 @@ class Selector:
         """The candidates as they would be driven, and [C] what each costs: steps to arrive, plus the longest horizon's
         steps for each tolerance by which it is infeasible; inside an obstacle that much besides.
 
-        goal: [*goal shape]. Where candidates are rehearsed, their end is held for a token more, and all rules but that
-        of the rehearsal itself look at that too.
+        goal: [*goal shape]. Where candidates are rehearsed, they are looked at after every control step instead of in
+        their frames alone, their end is held for a token more, and all rules but that of the rehearsal itself look at
+        that too.
         """
-        candidates = judged = sampled
         wrong = []
         if self._feedback is not None:
             held = self._held(sampled)
-            driven = rehearse(self._feedback, held.start, held.steps, held.streams, self.tokenizer.spec.action)
-            judged = replace(held, streams=driven)
+            driven = self._rehearse(self._feedback, held)
             frames = len(sampled.steps)
-            candidates = replace(sampled, streams={name: values[:, :frames] for name, values in driven.items()})
+            candidates = replace(sampled, streams={name: values[:, :frames] for name, values in driven.streams.items()})
             strayed = np.linalg.norm(candidates.path(self.name) - sampled.path(self.name), axis=-1)
             wrong.append(np.nanmax(strayed, axis=1) / self.kinematic_tolerance)
+            path, steps = driven.states[..., self._feedback.dynamics.streams[self.name]], np.arange(held.steps[-1]) + 1
+            path = np.where((steps <= held.last_steps()[:, None])[..., None], path, np.nan)
         else:
+            candidates, path, steps = sampled, sampled.path(self.name), sampled.steps
             residual = kinematic_residual(self.tokenizer, sampled.start, sampled.streams)
             if residual is not None:
                 wrong.append(np.where(sampled.used, residual, 0).max(axis=1) / self.kinematic_tolerance)
-        path, last = judged.path(self.name), judged.used.sum(axis=1) - 1
-        cost = candidates.steps[candidates.used.sum(axis=1) - 1].astype(np.float64)
+        cost = candidates.last_steps().astype(np.float64)
+        there = ~np.isnan(path[..., 0])
         if goal is not None:
             away = np.linalg.norm(path - np.asarray(goal, dtype=np.float64).reshape(-1), axis=-1)
+            last = there.sum(axis=1) - 1
             wrong.append(np.take_along_axis(away, last[:, None], axis=1)[:, 0] / self.end_tolerance)
-            cost = _arrival(away, judged.steps, self.end_tolerance) + 1e-3 * cost
+            cost = _arrival(away, steps, self.end_tolerance) + 1e-3 * cost
         if self._support is not None:
-            places = judged.streams[self.name].reshape(*judged.used.shape, -1)
-            outside = self._outside[self._support.cells(places)]
-            wrong.append(np.where(judged.used, outside, 0).max(axis=1) / self._support_tolerance)
+            outside = self._support.between(self._outside, np.where(there[..., None], path, self._support.origin))
+            wrong.append(np.where(there, outside, 0).max(axis=1) / self._support_tolerance)
         penalty = float(self.tokenizer.layout.horizon * self.tokenizer.layout.token_steps)
         if obstacles is not None:
             inside = obstacle_depth(obstacles, path)
             cost = cost + penalty * np.where(inside > 0, 1 + inside, 0)  # more than any plan that stays out
         for excess in wrong:
-            cost = cost + penalty * np.maximum(0, excess - 1)
+            over = np.maximum(0, excess - 1)
+            cost = cost + penalty * over * np.minimum(1, SOFT * over)
         return candidates, cost
 
 

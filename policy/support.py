@@ -3,13 +3,14 @@
 Plain numpy. Not a map: a cell that nobody visited may be a wall or only unvisited.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forcing.policy.types import Trajectories
 
+CELL_STEPS = 0.5  # side of a cell, in fastest recorded steps
 MOST_CELLS = 20_000_000
 MARGIN_CELLS = 8  # empty cells around the visited ones, so that a place just outside still has its distance
 
@@ -30,6 +31,12 @@ class Support:
         index = np.floor((positions - self.origin) / self.cell).astype(np.int64)
         index = np.clip(index, 0, np.array(self.visited.shape) - 1)
         return np.asarray(index @ self._strides, dtype=np.int64)
+
+    def holding(self, positions: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """[X, ...] bool, whether a cell holds one of the positions [K, d]."""
+        held = np.zeros(self.visited.size, dtype=np.bool_)
+        held[self.cells(positions)] = True
+        return held.reshape(self.visited.shape)
 
     def centres(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
         """[..., d] middle of each cell, from flat indices [...]."""
@@ -53,6 +60,19 @@ class Support:
                 result[padded[window]] = length
         return result.reshape(-1)
 
+    def between(self, values: NDArray[np.float32], positions: NDArray[np.floating]) -> NDArray[np.float64]:
+        """[...] values [cells] of the cells, linear between their middles, at positions [..., d]; at the edge of the
+        grid where a position lies beyond."""
+        last = np.array(self.visited.shape) - 1
+        place = np.clip((positions - self.origin) / self.cell - 0.5, 0, last)
+        low = np.minimum(place.astype(np.int64), np.maximum(last - 1, 0))
+        share = place - low
+        result = np.zeros(positions.shape[:-1])
+        for corner in np.ndindex(*(2,) * len(last)):
+            weight = np.where(np.array(corner) == 1, share, 1 - share).prod(axis=-1)
+            result += weight * values[np.minimum(low + corner, last) @ self._strides]
+        return result
+
     @property
     def _strides(self) -> NDArray[np.int64]:
         sizes = self.visited.shape
@@ -60,33 +80,37 @@ class Support:
 
 
 def visited_cells(trajectories: Trajectories, cell: float | None = None) -> Support:
-    """The cells that the goal stream was in at least once.
+    """The cells that the goal stream was in or passed over at least once.
 
-    cell: their side; what the fastest recorded steps (the 99.9 % quantile) cover if None, so that nothing moves across
-    an unvisited cell unnoticed. Raises ValueError if the recording has no goal stream of at most 3 numbers, if it
-    never moves, or if the grid would be too large.
+    cell: their side; `CELL_STEPS` of the fastest recorded steps if None. The middle of each step counts as visited too,
+    so no step passes over one of those cells unnoticed. Raises ValueError if the recording has no goal stream of at
+    most 3 numbers, if it never moves, or if the grid would be too large.
     """
     goal = trajectories.spec.goal
     if goal is None or trajectories.spec[goal].size > 3:
         size = "none" if goal is None else f"{trajectories.spec[goal].size} numbers in {goal!r}"
         raise ValueError(f"visited cells need a goal stream of at most 3 numbers, the recording has {size}")
-    positions = trajectories.streams[goal].reshape(-1, trajectories.spec[goal].size).astype(np.float64)
-    side = cell or fastest_step(trajectories)
+    positions, before = _positions(trajectories, goal), trajectories.before_steps()
+    side = cell or CELL_STEPS * fastest_step(trajectories)
     if not side > 0:
         raise ValueError(f"cell must be positive, got {side}; does the recording move at all?")
     low = positions.min(axis=0) - MARGIN_CELLS * side
     shape = np.ceil((positions.max(axis=0) - low) / side).astype(int) + MARGIN_CELLS + 1
     if np.prod(shape, dtype=float) > MOST_CELLS:
         raise ValueError(f"cell {side:g} gives {np.prod(shape, dtype=float):.0f} cells, at most {MOST_CELLS} fit")
-    visited = np.zeros(shape, dtype=np.bool_)
-    visited[tuple(np.floor((positions - low) / side).astype(int).T)] = True
-    return Support(origin=low, cell=float(side), visited=visited)
+    empty = Support(origin=low, cell=float(side), visited=np.zeros(shape, dtype=np.bool_))
+    halfway = (positions[before] + positions[before + 1]) / 2
+    return replace(empty, visited=empty.holding(positions) | empty.holding(halfway))
 
 
 def fastest_step(trajectories: Trajectories) -> float:
     """The 99.9 % quantile of how far the goal stream moves in one step of an episode, in its units."""
-    goal = trajectories.spec.goal
-    assert goal is not None
-    positions = trajectories.streams[goal].reshape(-1, trajectories.spec[goal].size).astype(np.float64)
-    moved = np.delete(np.linalg.norm(np.diff(positions, axis=0), axis=1), trajectories.starts("observation")[1:] - 1)
-    return float(np.quantile(moved, 0.999))
+    assert trajectories.spec.goal is not None
+    positions, before = _positions(trajectories, trajectories.spec.goal), trajectories.before_steps()
+    return float(np.quantile(np.linalg.norm(positions[before + 1] - positions[before], axis=1), 0.999))
+
+
+def _positions(trajectories: Trajectories, goal: str) -> NDArray[np.float64]:
+    """[rows, d] of the goal stream."""
+    values = trajectories.streams[goal]
+    return np.asarray(values.reshape(len(values), -1), dtype=np.float64)

@@ -149,6 +149,11 @@ class Trajectories:
         extra = 1 if role == "observation" else 0
         return np.concatenate([[0], np.cumsum(self.lengths + extra)[:-1]]).astype(np.int64)
 
+    def before_steps(self) -> NDArray[np.int64]:
+        """[sum(lengths)] row of the observation that each step began with; the next row is where it ended."""
+        rows = np.arange(int(self.lengths.sum()) + len(self.lengths))
+        return np.delete(rows, self.starts("observation") + self.lengths)
+
     def episode(self, index: int) -> dict[str, Array]:
         """One episode's streams: observations [L + 1, *shape], the others [L, *shape]."""
         length = int(self.lengths[index])

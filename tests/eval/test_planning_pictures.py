@@ -19,7 +19,9 @@ from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.network import build_denoiser
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.policy import FILE_NAME, Policy
+from forcing.policy.polishing import PolishConfig
 from forcing.policy.preset import Preset
+from forcing.policy.refinement import RefineConfig
 from forcing.policy.search import SearchConfig
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import Plan, StreamSpec, Trajectories, TrajectorySpec
@@ -173,9 +175,11 @@ def test_the_roughest_joint_is_the_one_after_which_the_sample_is_furthest_off() 
     assert Anatomy(**one, ends=np.array([8])).roughest == 8  # type: ignore[arg-type]
 
 
-def test_a_plan_that_was_searched_for_is_refused(recorded: Trajectories) -> None:
-    policy = Policy("tiny", file_of(recorded, PlannerConfig(samples=1, search=SearchConfig(budget=2))))
-    with pytest.raises(ValueError, match=r"planner\.search must be None"):
+@pytest.mark.parametrize("part", ["search", "refine", "polish"])
+def test_a_plan_that_is_no_sample_as_it_came_is_refused(recorded: Trajectories, part: str) -> None:
+    improved = {"search": SearchConfig(budget=2), "refine": RefineConfig(), "polish": PolishConfig()}[part]
+    policy = Policy("tiny", file_of(recorded, PlannerConfig(samples=1, **{part: improved})))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"planner\.search, refine and polish must be None"):
         dissect(policy, first_request(TASK, policy, seed=3))
 
 

@@ -68,7 +68,7 @@ def test_an_error_of_a_twentieth_of_the_spread_is_worth_half_the_range_of_the_ac
 def test_a_plan_that_the_dynamics_made_comes_back_as_it_is() -> None:
     feedback, rng = Feedback(integrator(), NORMALISER, ACTION), np.random.default_rng(0)
     start, plan = follow(feedback.dynamics, rng.normal(size=4), rng.uniform(-0.5, 0.5, (12, 2)))
-    driven = rehearse(feedback, start, np.arange(1, 13), plan, ACTION)
+    driven = rehearse(feedback, start, np.arange(1, 13), plan, ACTION).streams
     assert set(driven) == set(plan)
     for name, expected in plan.items():
         np.testing.assert_allclose(driven[name], expected, atol=1e-12)
@@ -80,7 +80,7 @@ def test_frames_further_apart_are_driven_nearly_as_planned() -> None:
     start, plan = follow(feedback.dynamics, np.zeros(4), held)
     steps = np.arange(4, 21, 4)
     frames = {name: values[:, steps - 1] for name, values in plan.items()}
-    driven = rehearse(feedback, start, steps, frames, ACTION)
+    driven = rehearse(feedback, start, steps, frames, ACTION).streams
     # Between frames the way is taken for straight, which it is up to a v²-sized share of the frame's own length.
     assert np.abs(driven["position"] - frames["position"]).max() < 0.02
     assert driven["action"].shape == (1, 5, 2)
@@ -91,7 +91,7 @@ def test_an_impossible_plan_becomes_one_that_can_be_driven() -> None:
     rng = np.random.default_rng(0)
     start = {"position": np.zeros((3, 2)), "velocity": np.zeros((3, 2))}
     wild = {name: 10 * rng.normal(size=(3, 20, 2)) for name in ("position", "velocity", "action")}
-    driven = rehearse(feedback, start, np.arange(1, 21), wild, ACTION)
+    driven = rehearse(feedback, start, np.arange(1, 21), wild, ACTION).streams
     assert (np.abs(driven["action"]) <= np.array([1.0, 0.5]) + 1e-12).all()
     for candidate in range(3):
         _, alone = follow(feedback.dynamics, np.zeros(4), driven["action"][candidate])
@@ -103,7 +103,7 @@ def test_a_jump_in_a_plan_is_caught_up_with() -> None:
     feedback = Feedback(integrator(), NORMALISER, ACTION)
     _, plan = follow(feedback.dynamics, np.array([0.1, -0.1, 0.0, 0.0]), np.zeros((60, 2)))
     start = {"position": np.zeros((1, 2)), "velocity": np.zeros((1, 2))}
-    driven = rehearse(feedback, start, np.arange(1, 61), plan, ACTION)
+    driven = rehearse(feedback, start, np.arange(1, 61), plan, ACTION).streams
     gap = np.linalg.norm(driven["position"] - plan["position"], axis=-1)[0]
     assert gap[0] > 0.1
     assert gap[-1] < 0.05 * gap[0]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from forcing.policy.candidates import Candidates
 from forcing.policy.dynamics import LinearDynamics
 from forcing.policy.rehearsal import Feedback
-from forcing.policy.selection import Candidates, Selector
+from forcing.policy.selection import Selector
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import TrajectorySpec
 
@@ -43,7 +44,6 @@ def test_a_plan_that_rushes_through_its_goal_arrives_when_it_has_come_back(
         for index, (name, offset) in enumerate([("position", HERE), ("velocity", 0.0), ("action", 0.0)])
     }
     sampled = Candidates(
-        horizons=np.array([2, 2]),
         steps=np.arange(1, 17),
         used=np.ones((2, 16), dtype=np.bool_),
         start={"position": np.stack([HERE] * 2), "velocity": np.zeros((2, 2))},

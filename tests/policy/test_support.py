@@ -35,19 +35,32 @@ def drawn(picture: str, cell: float = 0.5) -> Support:
     )
 
 
-def test_the_cells_of_every_row_are_visited_and_no_others() -> None:
-    support = visited_cells(recording([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], [[4.0, 0.0], [4.0, 1.0]]), cell=1.0)
+def test_the_cells_of_every_row_and_of_the_middle_of_every_step_are_visited_and_no_others() -> None:
+    support = visited_cells(recording([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], [[4.0, 0.0], [4.0, 2.0]]), cell=1.0)
     middles = support.centres(np.flatnonzero(support.visited))
-    # The lowest position is a corner of its cell.
-    assert sorted(map(tuple, middles.tolist())) == [(0.5, 0.5), (1.5, 0.5), (1.5, 1.5), (4.5, 0.5), (4.5, 1.5)]
+    # The lowest position is a corner of its cell. From (4, 0) to (4, 2) a cell is passed over; from one episode's end
+    # to the next one's start there is no way.
+    there = [(0.5, 0.5), (1.5, 0.5), (1.5, 1.5), (4.5, 0.5), (4.5, 1.5), (4.5, 2.5)]
+    assert sorted(map(tuple, middles.tolist())) == there
 
 
-def test_a_cell_is_as_long_as_a_fast_step_and_resets_are_no_steps() -> None:
+def test_between_the_middles_of_cells_values_are_linear_and_beyond_the_grid_they_stay() -> None:
+    support, rng = drawn("#.#. ..#. #..."), np.random.default_rng(0)
+    values = rng.normal(size=(3, 4)).astype(np.float32)
+    places = rng.uniform([-1.5, 1.0], [1.0, 4.5], size=(500, 2))
+    index = (places - support.origin) / support.cell - 0.5
+    expected = ndimage.map_coordinates(values.astype(np.float64), index.T, order=1, mode="nearest")
+    np.testing.assert_allclose(support.between(values.reshape(-1), places), expected, atol=1e-9)
+    middles = support.centres(np.arange(12))
+    np.testing.assert_allclose(support.between(values.reshape(-1), middles), values.reshape(-1), atol=1e-6)
+
+
+def test_a_cell_is_half_as_long_as_a_fast_step_and_resets_are_no_steps() -> None:
     slow = [[0.01 * step, 0.0] for step in range(100)]
     far = [[50.0 + 0.02 * step, 0.0] for step in range(100)]
     recorded = recording(slow, far)
     assert fastest_step(recorded) == pytest.approx(0.02)
-    assert visited_cells(recorded).cell == pytest.approx(0.02)
+    assert visited_cells(recorded).cell == pytest.approx(0.01)
 
 
 def test_cells_and_middles_are_inverse_and_what_is_beyond_the_grid_counts_as_its_border() -> None:
