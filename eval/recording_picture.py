@@ -32,7 +32,7 @@ from forcing.eval.figures import (
     save_png,
 )
 from forcing.eval.maze_axes import INK, POSITION, draw_maze, panel_aspect
-from forcing.policy.support import fastest_step, visited_cells
+from forcing.policy.support import visited_cells
 from forcing.policy.types import Trajectories
 from forcing.policy.world import fit_world
 
@@ -91,7 +91,7 @@ class _Cells:
     """
 
     def __init__(self, recording: Trajectories) -> None:
-        support = visited_cells(recording, cell=fastest_step(recording))
+        support = visited_cells(recording, cell_steps=1.0)
         self.kind: NDArray[np.float64] = np.where(support.visited, 1.0, np.nan)
         self.kind.reshape(-1)[support.cells(touched_places(recording, fit_world(recording).dynamics))] = 2.0
         x, y = support.origin

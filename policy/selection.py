@@ -19,8 +19,8 @@ from forcing.policy.support import Support
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Array, Plan
 
-# A rule broken by the share e of its tolerance costs as its square until e is 1 / SOFT: rehearsals of the same plan differ by a
-# little, and must not be worlds apart where a plan leads along the edge of a rule.
+# A rule broken by the share e of its tolerance costs as its square until e is 1 / SOFT: rehearsals of the same plan
+# differ by a little, and must not be worlds apart where a plan leads along the edge of a rule.
 SOFT = 4.0
 FARTHEST_OUTSIDE = 1.0  # standard deviations of the goal stream: beyond, outside is outside
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from forcing.policy.types import Trajectories
 
-CELL_STEPS = 0.5  # side of a cell, in fastest recorded steps
 MOST_CELLS = 20_000_000
 MARGIN_CELLS = 8  # empty cells around the visited ones, so that a place just outside still has its distance
 
@@ -79,19 +78,18 @@ class Support:
         return np.array([int(np.prod(sizes[axis + 1 :], dtype=int)) for axis in range(len(sizes))], dtype=np.int64)
 
 
-def visited_cells(trajectories: Trajectories, cell: float | None = None) -> Support:
+def visited_cells(trajectories: Trajectories, cell_steps: float = 0.5) -> Support:
     """The cells that the goal stream was in or passed over at least once.
 
-    cell: their side; `CELL_STEPS` of the fastest recorded steps if None. The middle of each step counts as visited too,
-    so no step passes over one of those cells unnoticed. Raises ValueError if the recording has no goal stream of at
-    most 3 numbers, if it never moves, or if the grid would be too large.
+    cell_steps: their side, in fastest recorded steps. The middle of each step counts as visited too. Raises ValueError
+    if the recording has no goal stream of at most 3 numbers, if it never moves, or if the grid would be too large.
     """
     goal = trajectories.spec.goal
     if goal is None or trajectories.spec[goal].size > 3:
         size = "none" if goal is None else f"{trajectories.spec[goal].size} numbers in {goal!r}"
         raise ValueError(f"visited cells need a goal stream of at most 3 numbers, the recording has {size}")
     positions, before = _positions(trajectories, goal), trajectories.before_steps()
-    side = cell or CELL_STEPS * fastest_step(trajectories)
+    side = cell_steps * fastest_step(trajectories)
     if not side > 0:
         raise ValueError(f"cell must be positive, got {side}; does the recording move at all?")
     low = positions.min(axis=0) - MARGIN_CELLS * side

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from forcing.policy.dynamics import LinearDynamics, fit_dynamics, predict_recorded, state_slices
 from forcing.policy.rehearsal import Feedback
-from forcing.policy.support import Support, fastest_step, visited_cells
+from forcing.policy.support import Support, visited_cells
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Trajectories, TrajectorySpec
 
@@ -64,7 +64,7 @@ def fit_world(trajectories: Trajectories) -> World:
         raise NoWorld(f"action {action.name!r} has no finite limits")
     rng = np.random.default_rng(0)
     try:
-        support = visited_cells(trajectories, cell=CELL_STEPS * fastest_step(trajectories))
+        support = visited_cells(trajectories, CELL_STEPS)
         dynamics = fit_dynamics(trajectories, rng)
         refusal = predict_recorded(dynamics, trajectories, rng, steps=PREDICTED_STEPS).refusal()
     except ValueError as error:

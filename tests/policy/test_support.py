@@ -36,7 +36,8 @@ def drawn(picture: str, cell: float = 0.5) -> Support:
 
 
 def test_the_cells_of_every_row_and_of_the_middle_of_every_step_are_visited_and_no_others() -> None:
-    support = visited_cells(recording([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], [[4.0, 0.0], [4.0, 2.0]]), cell=1.0)
+    recorded = recording([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], [[4.0, 0.0], [4.0, 2.0]])
+    support = visited_cells(recorded, cell_steps=1 / fastest_step(recorded))
     middles = support.centres(np.flatnonzero(support.visited))
     # The lowest position is a corner of its cell. From (4, 0) to (4, 2) a cell is passed over; from one episode's end
     # to the next one's start there is no way.
@@ -87,9 +88,9 @@ def test_distance_is_that_of_scipys_distance_transform_up_to_the_most(dimensions
         (recording([[0.0] * 4, [1.0] * 4]), "at most 3 numbers, the recording has 4 numbers in 'position'"),
         (recording([[0.0], [1.0]], goal=None), "at most 3 numbers, the recording has none"),
         (recording([[1.0, 1.0], [1.0, 1.0]]), "cell must be positive, got 0.0; does the recording move at all"),
-        (recording([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]), "cell 0.001 gives .* cells, at most 20000000 fit"),
+        (recording([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]), "cell 0.00173205 gives .* cells, at most 20000000 fit"),
     ],
 )
 def test_what_has_no_grid_is_refused_with_the_reason(recorded: Trajectories, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        visited_cells(recorded, cell=1e-3 if "20000000" in message else None)
+        visited_cells(recorded, cell_steps=1e-3 if "20000000" in message else 0.5)
