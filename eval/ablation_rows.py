@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from forcing.eval.plan_rows import ALONE
 from forcing.policy.config import override
 from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.preset import Preset
@@ -25,11 +26,12 @@ class Variant:
     weights_of: str | None = None
 
     def settings(self, preset: Preset) -> tuple[str, ...]:
-        """All changes to a recipe, as `forcing train --set` takes them."""
+        """All changes to a recipe, as `forcing train --set` takes them. Plans are samples as they come: what improves
+        on them would hide how good a network is."""
         layout, halved = preset.layout, tuple[str, ...]()
         if self.halved_tokens:
             halved = (f"layout.token_steps={layout.token_steps // 2}", f"layout.horizon={2 * layout.horizon}")
-        return (*halved, *self.trained, *self.planned)
+        return (*halved, *self.trained, *ALONE, *self.planned)
 
     def changed(self, preset: Preset) -> Preset:
         """The recipe with all changes. Raises ValueError if they do not fit it."""
@@ -43,7 +45,7 @@ def _levels(**shares: float) -> tuple[str, ...]:
 
 
 def _schedule(kind: str) -> tuple[str, ...]:
-    return (f"planner.schedule.kind={kind}", "planner.passes=none", "planner.search=none")
+    return (f"planner.schedule.kind={kind}", "planner.passes=none")
 
 
 VARIANTS = (

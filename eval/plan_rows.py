@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from forcing.policy.names import UnknownName, did_you_mean
 
-NO_SEARCH = "planner.search=none"
+# Plans are samples as they come: what rows on sampling compare.
+ALONE = ("planner.search=none", "planner.refine=none", "planner.polish=none")
 TO_THE_END = "planner.passes=none"
 # Tuned with MCG off on maze2d-umaze-multi, seed 5000 on: 0, 3, 10, 30, 100 score 125, 164, 169, 165, 140.
 GUIDANCE_SCALE = 10.0
@@ -30,10 +31,10 @@ class Row:
 
 
 def _schedule(kind: str, steps: int = 3, uncertainty: float = 1.0) -> tuple[str, ...]:
-    """A scheduling matrix, all of it, and nothing searched: what a schedule is worth by itself."""
+    """A scheduling matrix, all of it, and nothing improved: what a schedule is worth by itself."""
     prefix = "planner.schedule"
     matrix = (f"{prefix}.kind={kind}", f"{prefix}.sampling_steps={steps}", f"{prefix}.uncertainty_scale={uncertainty}")
-    return (*matrix, TO_THE_END, NO_SEARCH)
+    return (*matrix, TO_THE_END, *ALONE)
 
 
 PYRAMID = _schedule("pyramid", uncertainty=0.5)
@@ -76,7 +77,7 @@ def _schedules() -> list[Row]:
 
 def _samples() -> list[Row]:
     return [
-        Row(name=f"samples a horizon: {count}", group="samples", settings=(f"planner.samples={count}", NO_SEARCH))
+        Row(name=f"samples a horizon: {count}", group="samples", settings=(f"planner.samples={count}", *ALONE))
         for count in (1, 2, 4, 8)
     ]
 
@@ -94,7 +95,7 @@ def _guidance() -> list[Row]:
         Row(
             name=f"goal clamped, guided to {word}, scale {scale:g}",
             group="guidance",
-            settings=(f"planner.{name}_scale={scale}", NO_SEARCH),
+            settings=(f"planner.{name}_scale={scale}", *ALONE),
         )
         for name, word in (("sooner", "arrive sooner"), ("smooth", "be smooth"))
         for scale in (0.1, 1.0)
@@ -111,15 +112,46 @@ def _guided(name: str, futures: int, scale: float = GUIDANCE_SCALE) -> Row:
     return Row(name=f"{name}, 1 sample", group="guidance", settings=settings)
 
 
+def _improved() -> list[Row]:
+    """What is done with samples before one becomes the plan, and how much of it."""
+    no_refining, no_polish = "planner.refine=none", "planner.polish=none"
+    settings: dict[str, tuple[str, ...]] = {
+        "samples as they come": ALONE,
+        "refined, not polished": (no_polish,),
+        "polished, not refined": (no_refining,),
+        "searched in place of both, 12 passes": (
+            "planner.samples=4",
+            "planner.search.budget=12",
+            no_refining,
+            no_polish,
+        ),
+        "refined in 20 rounds": ("planner.refine.rounds=20",),
+        "polished in 64 rounds": ("planner.polish.rounds=64",),
+        "the plan that is followed does not compete": ("planner.keep=false",),
+    }
+    return [
+        Row(name=name, group="improved", settings=changes, needs_world="polish" in name)
+        for name, changes in settings.items()
+    ]
+
+
 def _searches() -> list[Row]:
-    """A search with one root a horizon, beside sampling that spends as many row-passes: three passes a sample."""
+    """A search with one root a horizon, beside sampling that spends as many row-passes, three passes a sample, and
+    beside refining one sample a horizon with the passes that are left."""
     rows = []
     for budget in BUDGETS:
-        searched = ("planner.samples=1", f"planner.search.budget={budget}")
         samples, passes = max(1, budget // 3), min(3, budget)
-        sampled = (f"planner.samples={samples}", f"planner.passes={passes}", NO_SEARCH)
-        rows.append(Row(name=f"search, {budget} passes", group="search", settings=searched, passes=budget))
-        rows.append(Row(name=f"sampling, {budget} passes", group="search", settings=sampled, passes=budget))
+        ways = {
+            "search": ("planner.samples=1", *ALONE[1:], f"planner.search.budget={budget}"),
+            "sampling": (f"planner.samples={samples}", f"planner.passes={passes}", *ALONE),
+        }
+        if budget > passes:
+            rounds = f"planner.refine.rounds={budget - passes}"
+            ways["refining"] = ("planner.samples=1", "planner.search=none", rounds, "planner.polish=none")
+        rows += [
+            Row(name=f"{way}, {budget} passes", group="search", settings=settings, passes=budget)
+            for way, settings in ways.items()
+        ]
     return rows
 
 
@@ -130,11 +162,11 @@ def _yardsticks() -> list[Row]:
 
 ROWS = (
     Row(name="as shipped", group="shipped"),
+    *_improved(),
     *_trackers(),
     *_worlds(),
     *_schedules(),
     *_samples(),
-    Row(name="the plan that is followed does not compete", group="kept", settings=("planner.keep=false",)),
     *_steps(),
     *_searches(),
     *_guidance(),

@@ -1,4 +1,4 @@
-"""The tables of what each part of planning is worth, and of search against sampling."""
+"""The tables of what each part of planning is worth, and of ways to spend network passes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from forcing.eval.result_files import NOTHING, markdown_table, missing, number, 
 
 COMMAND = "forcing bench plan --task maze2d-medium-multi --report docs/results/bench-plan.json"
 SEARCH = "search"
-PICTURE = "![Scores of search and sampling by network passes](pictures/search.png)"
+PICTURE = "![Scores of search, sampling and refining by network passes](pictures/search.png)"
 
 
 def planning_table(results: Path) -> list[str]:
@@ -22,7 +22,7 @@ def planning_table(results: Path) -> list[str]:
 
 
 def search_table(results: Path) -> list[str]:
-    """Markdown: scores against network passes, searched and sampled, for each task."""
+    """Markdown: scores against network passes, searched, sampled and refined, for each task."""
     lines: list[str] = []
     for path in sorted(results.glob("bench-plan*.json")):
         curves = search_curves(read_entries(path))
@@ -39,7 +39,7 @@ def search_table(results: Path) -> list[str]:
 
 
 def search_curves(entries: Sequence[Report]) -> dict[str, dict[int, Report]]:
-    """`search` and `sampling`, those that were measured: passes that could be spent -> entry."""
+    """`search`, `sampling` and `refining`, those that were measured: passes that could be spent -> entry."""
     curves: dict[str, dict[int, Report]] = {}
     for entry in entries:
         if entry["group"] == SEARCH:

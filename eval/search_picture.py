@@ -1,4 +1,4 @@
-"""The curves of search against sampling, by network passes, as a picture."""
+"""The curves of search, sampling and refining, by network passes, as a picture."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +23,8 @@ from forcing.eval.published import PUBLISHED
 from forcing.eval.report import Report
 from forcing.eval.result_files import read_entries
 
-COLORS = {"search": "#c2410c", "sampling": "#1d4ed8"}
-ASIDE = {"search": 0.96, "sampling": 1.04}  # so that error bars stand beside each other
+COLORS = {"search": "#c2410c", "sampling": "#1d4ed8", "refining": "#15803d"}
+ASIDE = {"search": 0.94, "sampling": 1.0, "refining": 1.06}  # so that error bars stand beside each other
 PLOT_IN, LEFT_IN, BELOW_IN = 2.4, 0.5, 0.95
 
 
@@ -37,7 +37,7 @@ def draw_search(results: Path, path: Path) -> bool:
         return False
     panel = CAPTION_IN + PLOT_IN + BELOW_IN
     figure = new_figure(HEADING_IN + len(found) * panel)
-    add_heading(figure, "Search against sampling", "by network passes that each horizon may take")
+    add_heading(figure, "Search, sampling and refining", "by network passes that each horizon may take")
     width = (WIDTH_IN - 2 * EDGE_IN - GAP_IN) / 2 - LEFT_IN
     for index, curves in enumerate(found):
         bottom = (len(found) - 1 - index) * panel + BELOW_IN

@@ -69,12 +69,13 @@ def _maze2d(maze: str, horizon: int) -> Preset:
     """For dreams of a Maze2D recording (`forcing data dream`). Tuned on episodes from seed 5000 on
     (docs/experiments.md)."""
     planner = PlannerConfig(
-        refine=RefineConfig(),
-        polish=PolishConfig(),
+        samples=2,
+        refine=RefineConfig(rounds=5),
+        polish=PolishConfig(rounds=16),
         keep=True,
         replan_steps=16,
         kinematic_tolerance=0.2,
-        end_tolerance=0.45,
+        end_tolerance=0.48,
         support_tolerance=0.005,
         hold_distance=0.3,
         replan_error=0.05,

@@ -104,10 +104,10 @@ def test_the_planning_bench_keeps_settings_episodes_plans_and_cost_of_each_row(p
     for row in (shipped, single, straight):
         assert [episode["seed"] for episode in row["episodes_detail"]] == [1]
     assert (single["settings"], single["budget"]) == (["planner.samples=1"], 3)
-    assert (shipped["planner"]["samples"], single["planner"]["samples"]) == (4, 1)
+    assert (shipped["planner"]["samples"], single["planner"]["samples"]) == (2, 1)
     # Umaze plans have up to 6 tokens.
-    assert (shipped["rows_a_pass"], single["rows_a_pass"]) == (24, 6)
-    assert shipped["passes"] == 12  # the budget of its search
+    assert (shipped["rows_a_pass"], single["rows_a_pass"]) == (12, 6)
+    assert shipped["passes"] == 8  # three to sample, five to refine
     assert shipped["plan_metrics"]["first"]["plans"] == 1
     assert len(shipped["plan_metrics"]["detail"]) == 1
 
@@ -170,6 +170,8 @@ def test_rows_of_the_search_curve_spend_at_most_their_budget() -> None:
             budgets.add(row.passes)
             planner = Adjusted(row.settings)(policy).preset.planner
             spent = planner.search.budget if planner.search else planner.samples * (planner.passes or 0)
+            spent += planner.refine.rounds if planner.refine else 0
+            assert planner.polish is None
             assert row.passes - 2 <= spent <= row.passes
     assert budgets == {1, 4, 16, 64, 256}
 
