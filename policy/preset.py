@@ -77,7 +77,7 @@ def _maze2d(maze: str, horizon: int) -> Preset:
         kinematic_tolerance=0.2,
         end_tolerance=0.48,
         support_tolerance=0.005,
-        hold_distance=0.3,
+        hold_distance=0.48,
         replan_error=0.05,
     )
     tracker = TrackerConfig(kind="feedback")
