@@ -97,7 +97,8 @@ def _data(provenance: Mapping[str, Any], path: str) -> str:
     if "dreamed_from" in provenance:
         settings = provenance["dream"]
         return (
-            f"dreamed (`forcing data dream --steps {settings['steps']} --seed {settings['seed']}`) "
+            f"dreamed (`forcing data dream --steps {settings['steps']} --sequences {settings['controller']['sequences']} "
+            f"--seed {settings['seed']}`) "
             f"from: {_data(provenance['dreamed_from'], path)}"
         )
     return str(provenance.get("description", path))
