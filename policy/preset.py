@@ -1,6 +1,6 @@
 """Everything that decides how a policy is built, trained and used, apart from the data; presets are named instances."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from forcing.policy.denoiser import DenoiserConfig
@@ -9,7 +9,6 @@ from forcing.policy.noise import NoiseSchedule
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.polishing import PolishConfig
 from forcing.policy.refinement import RefineConfig
-from forcing.policy.schedules import Schedule
 from forcing.policy.tokens import TokenLayout
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.weights import Weight
@@ -65,14 +64,15 @@ class Preset:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 
+# For policies that carry dynamics and visited places: few samples, and the best of them improved.
+_IMPROVING = PlannerConfig(samples=2, refine=RefineConfig(rounds=5), polish=PolishConfig(rounds=16), keep=True)
+
+
 def _maze2d(maze: str, horizon: int) -> Preset:
     """For dreams of a Maze2D recording (`forcing data dream`). Tuned on episodes from seed 5000 on
     (docs/experiments.md)."""
-    planner = PlannerConfig(
-        samples=2,
-        refine=RefineConfig(rounds=5),
-        polish=PolishConfig(rounds=16),
-        keep=True,
+    planner = replace(
+        _IMPROVING,
         replan_steps=16,
         kinematic_tolerance=0.2,
         end_tolerance=0.48,
@@ -87,12 +87,10 @@ def _maze2d(maze: str, horizon: int) -> Preset:
 def _ogbench(name: str, horizon: int) -> Preset:
     """For dreams of an OGBench point maze recording, whose robot moves by 0.2 m a step at most and has no inertia.
 
-    Its ways are several times as long as Maze2D's: guessed in a few passes, the far part of a plan is a mean of ways
-    and cuts walls (docs/experiments.md), so the pyramid is finer here and gone through to its end.
+    Tuned on episodes from seed 5000 on (docs/experiments.md).
     """
-    planner = PlannerConfig(
-        schedule=Schedule(sampling_steps=10, uncertainty_scale=0.5),
-        passes=None,
+    planner = replace(
+        _IMPROVING,
         kinematic_tolerance=0.5,
         end_tolerance=0.5,
         support_tolerance=0.1,
