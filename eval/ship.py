@@ -96,9 +96,9 @@ def _data(provenance: Mapping[str, Any], path: str) -> str:
     """What the training data is, in the recorder's words where it left some."""
     if "dreamed_from" in provenance:
         settings = provenance["dream"]
+        size = f"--steps {settings['steps']} --sequences {settings['controller']['sequences']}"
         return (
-            f"dreamed (`forcing data dream --steps {settings['steps']} --sequences {settings['controller']['sequences']} "
-            f"--seed {settings['seed']}`) "
+            f"dreamed (`forcing data dream {size} --seed {settings['seed']}`) "
             f"from: {_data(provenance['dreamed_from'], path)}"
         )
     return str(provenance.get("description", path))

@@ -47,12 +47,12 @@ class PlannerConfig:
     goal than this, a plan that ends there is followed without making another. kinematic_tolerance, end_tolerance and
     hold_distance are a fifth of the goal stream's standard deviation if None. replan_steps: control steps after which a
     plan is made anew. replan_error: distance from the planned position at which that is done at once, None for never.
-    search: a tree search in place of independent samples, which then number its roots. refine: rounds in which the
-    best of the candidates are varied and judged again, None for none. polish: what is done to the best of them on the
-    fitted dynamics then, where there are any, None for nothing. history_frames: observed frames
-    that the planner is shown, the newest alone by default. stabilisation: level, at least 0 and below 1, at which
-    planned tokens are declared to the network once they are clean and others are not yet (see `sampler.stabilised`);
-    not with a search.
+    attempts: at most as many times candidates are sampled, and improved on, while none of them keeps all rules.
+    search: a tree search in place of independent samples, which then number its roots. refine: rounds in which the best
+    of the candidates are varied and judged again, None for none. polish: what is done to the best of them on the fitted
+    dynamics then, where there are any, None for nothing. history_frames: observed frames that the planner is shown, the
+    newest alone by default. stabilisation: level, at least 0 and below 1, at which planned tokens are declared to the
+    network once they are clean and others are not yet (see `sampler.stabilised`); not with a search.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(sampling_steps=3, uncertainty_scale=0.5))
@@ -74,13 +74,14 @@ class PlannerConfig:
     replan_error: float | None = None
     replan_steps: int = 32
     history_frames: int = 1
+    attempts: int = 1
     search: SearchConfig | None = None
     refine: RefineConfig | None = None
     polish: PolishConfig | None = None
     stabilisation: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("samples", "replan_steps", "history_frames", "passes", "rollout_steps"):
+        for name in ("samples", "replan_steps", "history_frames", "passes", "rollout_steps", "attempts"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -100,7 +101,7 @@ class PlannerConfig:
 
     def sampling_alone(self) -> "PlannerConfig":
         """The same without what improves on samples: the plan is one of them, rehearsed."""
-        return replace(self, search=None, refine=None, polish=None)
+        return replace(self, attempts=1, search=None, refine=None, polish=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,29 +153,43 @@ class Planner:
 
     def plan(self, request: PlanRequest) -> Plan:
         """The chosen plan. Raises FloatingPointError if the model's guess is not finite."""
-        config = self.config
-        state, passes = self._sampled(request) if config.search is None else self._searched(request, config.search)
+        state, passes = self._improved(request, 0)
+        cost = self._cost(request)
+        for attempt in range(1, self.config.attempts):
+            if cost(state).min() <= self.selector.most_steps:
+                break
+            other, more = self._improved(request, attempt)
+            passes += more
+            state = min(state, other, key=lambda some: float(cost(some).min()))
+        rng = np.random.default_rng((request.seed % 2**63, request.step))
+        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes, rng)
+
+    def _improved(self, request: PlanRequest, attempt: int) -> tuple[PlanState, int]:
+        """Candidates sampled or searched for, and refined if they are to be; the network passes that took."""
+        config, roots = self.config, self._start(request, attempt)
+        state, passes = self._sampled(request, roots) if config.search is None else self._searched(request, roots)
         state = self._with_rest(state, request)
         if config.refine is not None:
             planned, cost, guide = self._planned(state), self._cost(request), self._guide(request)
             state, more = refine(self.model, state, planned, cost, config.refine, guide)
             passes += more
-        rng = np.random.default_rng((request.seed % 2**63, request.step))
-        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes, rng)
+        return state, passes
 
-    def _sampled(self, request: PlanRequest) -> tuple[PlanState, int]:
+    def _sampled(self, request: PlanRequest, roots: PlanState) -> tuple[PlanState, int]:
         """Independent samples, and the network passes they took."""
         guide, previous, passes = self._guide(request), None, 0
-        for state in self.sampling(request):
+        for state in self._sampling(request, roots):
             if previous is not None:
                 passes += 1 + (0 if guide is None else guide.passes(previous, state.levels < previous.levels))
             previous = state
         return state, passes
 
-    def _searched(self, request: PlanRequest, config: SearchConfig) -> tuple[PlanState, int]:
+    def _searched(self, request: PlanRequest, roots: PlanState) -> tuple[PlanState, int]:
         """The best rows that a search finds, and the network passes it took."""
-        roots, guide = self._start(request), self._guide(request)
-        found = search(self.model, roots, self._depth(roots), self._levels_at, self._cost(request), config, guide)
+        config, depth = self.config.search, self._depth(roots)
+        assert config is not None
+        cost, guide = self._cost(request), self._guide(request)
+        found = search(self.model, roots, depth, self._levels_at, cost, config, guide)
         return found.state, found.passes
 
     def _cost(self, request: PlanRequest) -> Cost:
@@ -210,7 +225,10 @@ class Planner:
 
     def sampling(self, request: PlanRequest) -> Iterator[PlanState]:
         """The candidates from pure noise to the plan, a state after each network pass; rows as in `horizons`."""
-        state, guide = self._start(request), self._guide(request)
+        return self._sampling(request, self._start(request))
+
+    def _sampling(self, request: PlanRequest, state: PlanState) -> Iterator[PlanState]:
+        guide = self._guide(request)
         yield state
         for row in range(1, self._depth(state) + 1):
             state = denoise_step(self.model, state, self._levels_at(state, row), guide, self._declared(state))
@@ -227,10 +245,10 @@ class Planner:
         index = torch.arange(state.tokens.shape[1])
         return (index >= self.tokenizer.layout.history) & (index < state.lengths[:, None] - 1)
 
-    def _start(self, request: PlanRequest) -> PlanState:
-        """History and goal at their levels, everything else pure noise."""
+    def _start(self, request: PlanRequest, attempt: int = 0) -> PlanState:
+        """History and goal at their levels, everything else pure noise, another one in each attempt."""
         layout, tokenizer = self.tokenizer.layout, self.tokenizer
-        generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step) % 2**63)
+        generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step + attempt * 7919**4) % 2**63)
         horizons = torch.from_numpy(self.horizons(request))
         batch, length = len(horizons), layout.history + int(horizons.max()) + 1
         tokens = torch.randn(batch, length, tokenizer.width, generator=generator)

@@ -47,6 +47,8 @@ class Selector:
         self._support_tolerance = support_tolerance
         spec = tokenizer.spec
         self.name = spec.goal or spec.of_role("observation")[0].name
+        # No plan is longer; what costs more breaks a rule.
+        self.most_steps = float(tokenizer.layout.horizon * tokenizer.layout.token_steps)
         self._polisher = None
         if polish is not None and feedback is not None and spec.goal is not None:
             self._polisher = Polisher(tokenizer, polish)
@@ -199,7 +201,7 @@ class Selector:
         if self._support is not None:
             outside = self._support.between(self._outside, np.where(there[..., None], path, self._support.origin))
             wrong.append(np.where(there, outside, 0).max(axis=1) / self._support_tolerance)
-        penalty = float(self.tokenizer.layout.horizon * self.tokenizer.layout.token_steps)
+        penalty = self.most_steps
         if obstacles is not None:
             inside = obstacle_depth(obstacles, path)
             cost = cost + penalty * np.where(inside > 0, 1 + inside, 0)  # more than any plan that stays out

@@ -474,6 +474,20 @@ def test_search_and_guidance_work_together_within_the_budget(tokens: Tokenizer) 
     assert 6 <= plan.passes <= 11
 
 
+def test_candidates_are_sampled_again_while_none_keeps_the_rules_and_only_then(
+    tokens: Tokenizer, normaliser: Normaliser
+) -> None:
+    # White noise never does; the line does at once.
+    once, often = PlannerConfig(samples=2), PlannerConfig(samples=2, attempts=4)
+    first, best = (_planner(tokens, _white, config).plan(_request()) for config in (once, often))
+    assert (first.passes, best.passes) == (3, 12)
+    assert best.costs.min() < first.costs.min()
+    assert len(best.costs) == len(first.costs)
+    line = _planner(tokens, LineWorld(normaliser), replace(CONFIG, attempts=4)).plan(_request())
+    assert line.passes == 3
+    assert line.costs.min() < 40
+
+
 def test_a_planner_with_a_search_and_a_refinement_in_it_survives_json() -> None:
     for config in (PlannerConfig(), PlannerConfig(search=SearchConfig(budget=7, eta=0.5), refine=RefineConfig())):
         assert from_json(PlannerConfig, json.loads(json.dumps(asdict(config)))) == config
