@@ -8,6 +8,8 @@ from forcing.policy.names import UnknownName, did_you_mean
 # Plans are samples as they come: what rows on sampling compare.
 ALONE = ("planner.search=none", "planner.refine=none", "planner.polish=none")
 TO_THE_END = "planner.passes=none"
+# Gains tuned on maze2d-large-single, seed 5000 on: with 10 and 1 PD lags by 10 cm at full speed and touches corners.
+PD = ("tracker.kind=pd", "tracker.position_gain=40", "tracker.velocity_gain=3")
 # Tuned with MCG off on maze2d-umaze-multi, seed 5000 on: 0, 3, 10, 30, 100 score 125, 164, 169, 165, 140.
 GUIDANCE_SCALE = 10.0
 BUDGETS = (1, 4, 16, 64, 256)
@@ -49,7 +51,12 @@ def _trackers() -> list[Row]:
         "actions": "diffused actions",
     }
     return [
-        Row(name=name, group="tracker", settings=(f"tracker.kind={kind}",), needs_world=kind == "feedback")
+        Row(
+            name=name,
+            group="tracker",
+            settings=PD if kind == "pd" else (f"tracker.kind={kind}",),
+            needs_world=kind == "feedback",
+        )
         for kind, name in names.items()
     ]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forcing.eval.plan_rows import PD
 from forcing.eval.published import PUBLISHED
 from forcing.eval.report import Report, mean_interval, over_seeds, plus_minus
 from forcing.eval.result_files import NOTHING, markdown_table, missing, number, read_report
@@ -32,7 +33,7 @@ YARDSTICKS = (
 )
 OURS = (
     Row(name="**forcing**, as shipped", suffix="", options=""),
-    Row(name="forcing, PD on the timed plan", suffix="-pd", options="--set tracker.kind=pd"),
+    Row(name="forcing, PD on the timed plan", suffix="-pd", options=" ".join(f"--set {setting}" for setting in PD)),
     Row(name="forcing, diffused actions", suffix="-actions", options="--set tracker.kind=actions"),
     Row(name="forcing, without the grid of visited places", suffix="-nogrid", options=WITHOUT_GRID),
 )
