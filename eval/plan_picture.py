@@ -59,7 +59,7 @@ class Anatomy:
     """A plan and what it came from; positions in m.
 
     plan: as `Policy.plan` returns it. sampled: [F + 1, 2] the chosen candidate as the network left it, from its start
-    on. sound: [C] whether a candidate costs no more than the steps it has; what breaks a rule costs more. horizons: [C]
+    on. sound: [C] whether a candidate keeps all rules, or nearly. horizons: [C]
     plan tokens. ends: [T] index in `sampled` at which each of the plan's tokens ends.
     """
 
@@ -99,7 +99,7 @@ def dissect(policy: Policy, request: PlanRequest) -> Anatomy:
     return Anatomy(
         plan=plan,
         sampled=np.concatenate([sampled.start["position"][plan.chosen][None], positions]),
-        sound=plan.costs <= 1.01 * steps,
+        sound=planner.selector.judge(sampled, request.goal, request.obstacles).sound,
         horizons=steps // layout.token_steps,
         ends=np.flatnonzero(plan.steps % layout.token_steps == 0) + 1,
     )

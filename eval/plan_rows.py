@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from forcing.policy.names import UnknownName, did_you_mean
 
 # Plans are samples as they come: what rows on sampling compare.
-ALONE = ("planner.search=none", "planner.refine=none", "planner.polish=none")
+ALONE = ("planner.attempts=1", "planner.search=none", "planner.refine=none", "planner.polish=none")
 TO_THE_END = "planner.passes=none"
 # Gains tuned on maze2d-large-single, seed 5000 on: with 10 and 1 PD lags by 10 cm at full speed and touches corners.
 PD = ("tracker.kind=pd", "tracker.position_gain=40", "tracker.velocity_gain=3")
@@ -64,7 +64,7 @@ def _trackers() -> list[Row]:
 def _worlds() -> list[Row]:
     off, grid = "planner.rehearse=false", "planner.support_tolerance=none"
     return [
-        Row(name="plans not rehearsed", group="world", settings=(off,), needs_world=True),
+        Row(name="plans neither rehearsed nor polished", group="world", settings=(off,), needs_world=True),
         Row(name="without the grid of visited places", group="world", settings=(grid,), needs_world=True),
     ]
 
@@ -148,13 +148,13 @@ def _searches() -> list[Row]:
     rows = []
     for budget in BUDGETS:
         samples, passes = max(1, budget // 3), min(3, budget)
-        ways = {
-            "search": ("planner.samples=1", *ALONE[1:], f"planner.search.budget={budget}"),
-            "sampling": (f"planner.samples={samples}", f"planner.passes={passes}", *ALONE),
+        ways: dict[str, tuple[str, ...]] = {
+            "search": (*ALONE, "planner.samples=1", f"planner.search.budget={budget}"),
+            "sampling": (*ALONE, f"planner.samples={samples}", f"planner.passes={passes}"),
         }
         if budget > passes:
             rounds = f"planner.refine.rounds={budget - passes}"
-            ways["refining"] = ("planner.samples=1", "planner.search=none", rounds, "planner.polish=none")
+            ways["refining"] = (*ALONE, "planner.samples=1", f"planner.passes={passes}", rounds)
         rows += [
             Row(name=f"{way}, {budget} passes", group="search", settings=settings, passes=budget)
             for way, settings in ways.items()

@@ -63,3 +63,13 @@ class Candidates:
             used=self.used[:, index] & (np.arange(frames) < len(self.steps)),
             streams={name: values[:, index] for name, values in self.streams.items()},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """candidates: as they would be driven. costs: [C] what they are ranked by, lower is better. sound: [C] bool, those
+    that keep all rules, or nearly."""
+
+    candidates: Candidates
+    costs: NDArray[np.float64]
+    sound: NDArray[np.bool_]

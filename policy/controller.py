@@ -6,7 +6,7 @@ Splits a control step into its slow and its quick part, so that a server can pla
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import numpy as np
@@ -125,9 +125,11 @@ class Controller:
         """Follows `plan` from now on. Raises ValueError if it does not answer the last request."""
         if self._open is None or self._open.step != plan.made_at_step:
             raise ValueError(f"plan must answer the last request, it was made at step {plan.made_at_step}")
+        self._fresh = plan.made_at_step == self.step
+        if self.plan is None:
+            plan = replace(plan, made_at_step=self.step)  # the robot held its place until now
         self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan, self.policy.feedback)
         self.plan, self._planned_goal, self._open = plan, self._open.goal, None
-        self._fresh = plan.made_at_step == self.step
 
     def decide(self) -> Decision:
         """The action for the observation just given; the episode moves on one step.
@@ -180,7 +182,8 @@ class Controller:
         error, goal = self.policy.preset.planner.replan_error, self.policy.spec.goal
         if error is None or goal is None or self._tracker is None:
             return False
-        return self._tracker.strayed(np.asarray(now.values[goal]), self.step) > error
+        believable = error + 3 * now.noise.get(goal, 0.0)  # a sensor's own error is no reason for another plan
+        return self._tracker.strayed(np.asarray(now.values[goal]), self.step) > believable
 
 
 def _checked(value: Array, name: str, label: str, policy: Policy) -> Array:

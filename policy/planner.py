@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from forcing.policy.candidates import Candidates, Judged
 from forcing.policy.guidance import Guidance
 from forcing.policy.objectives import Objective, Obstacles, avoid, reach, smooth, sooner, weighted_sum
-from forcing.policy.polishing import PolishConfig
+from forcing.policy.polishing import PolishConfig, Polisher
 from forcing.policy.refinement import RefineConfig, refine
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.sampler import Model, PlanState, denoise_step, stabilised
@@ -26,6 +27,8 @@ from forcing.policy.selection import Selector
 from forcing.policy.support import Support
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Array, Plan
+
+ANOTHER = 7919**4  # between the seeds of attempts at one plan: far beyond any number of steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,17 @@ class PlanRequest:
     current: Plan | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """state: candidates, one a row. judged: they. samples: of the model, before any was improved. passes: of the
+    network."""
+
+    state: PlanState
+    judged: Judged
+    samples: Candidates
+    passes: int
+
+
 class Planner:
     """Samples candidate plans with a model and picks one."""
 
@@ -148,32 +162,41 @@ class Planner:
             feedback=feedback if config.rehearse else None,
             support=support if config.support_tolerance is not None else None,
             support_tolerance=config.support_tolerance or math.inf,
-            polish=config.polish,
         )
+        self._polisher = None
+        if config.polish is not None and feedback is not None and config.rehearse and tokenizer.spec.goal is not None:
+            self._polisher = Polisher(tokenizer, config.polish)
 
     def plan(self, request: PlanRequest) -> Plan:
         """The chosen plan. Raises FloatingPointError if the model's guess is not finite."""
-        state, passes = self._improved(request, 0)
-        cost = self._cost(request)
+        made = self._attempt(request, 0)
+        passes = made.passes
         for attempt in range(1, self.config.attempts):
-            if cost(state).min() <= self.selector.most_steps:
+            if made.judged.sound.any():
                 break
-            other, more = self._improved(request, attempt)
-            passes += more
-            state = min(state, other, key=lambda some: float(cost(some).min()))
-        rng = np.random.default_rng((request.seed % 2**63, request.step))
-        return self.selector.choose(request.step, request.goal, request.obstacles, _finite(state), passes, rng)
+            other = self._attempt(request, attempt)
+            passes += other.passes
+            made = min(made, other, key=lambda one: float(one.judged.costs.min()))
+        polished = None
+        if self._polisher is not None and request.goal is not None:
+            rng = np.random.default_rng((request.seed % 2**63, request.step))
+            polished = self._polisher.polish(made.judged, lambda some: self._judge(some, request), rng)
+        return self.selector.choose(request.step, made.judged, made.state, made.samples, passes, polished)
 
-    def _improved(self, request: PlanRequest, attempt: int) -> tuple[PlanState, int]:
-        """Candidates sampled or searched for, and refined if they are to be; the network passes that took."""
+    def _attempt(self, request: PlanRequest, attempt: int) -> "_Attempt":
+        """Candidates sampled or searched for, and refined if they are to be."""
         config, roots = self.config, self._start(request, attempt)
         state, passes = self._sampled(request, roots) if config.search is None else self._searched(request, roots)
-        state = self._with_rest(state, request)
+        samples = self.selector.decode(_finite(state))
+        state = self._with_rest(state, request, roots)
         if config.refine is not None:
             planned, cost, guide = self._planned(state), self._cost(request), self._guide(request)
             state, more = refine(self.model, state, planned, cost, config.refine, guide)
             passes += more
-        return state, passes
+        return _Attempt(state, self._judge(self.selector.decode(_finite(state)), request), samples, passes)
+
+    def _judge(self, candidates: Candidates, request: PlanRequest) -> Judged:
+        return self.selector.judge(candidates, request.goal, request.obstacles)
 
     def _sampled(self, request: PlanRequest, roots: PlanState) -> tuple[PlanState, int]:
         """Independent samples, and the network passes they took."""
@@ -193,10 +216,11 @@ class Planner:
         return found.state, found.passes
 
     def _cost(self, request: PlanRequest) -> Cost:
-        return lambda state: self.selector.costs(_finite(state), request.goal, request.obstacles)
+        return lambda state: self._judge(self.selector.decode(_finite(state)), request).costs
 
-    def _with_rest(self, state: PlanState, request: PlanRequest) -> PlanState:
-        """The candidates behind the rest of the plan that is being followed, where it is to compete."""
+    def _with_rest(self, state: PlanState, request: PlanRequest, roots: PlanState) -> PlanState:
+        """The candidates behind the rest of the plan that is being followed, where it is to compete. roots: pure noise
+        with history and goal, of every horizon."""
         current, goal = request.current, request.goal
         if not self.config.keep or current is None or goal is None:
             return state
@@ -204,8 +228,8 @@ class Planner:
         if rest is None:
             return state
         assert state.x0_hat is not None
-        (streams, level), layout, start = rest, self.tokenizer.layout, self._start(request)
-        row = start.rows(torch.nonzero(self._horizons(start) == len(level))[0])
+        (streams, level), layout = rest, self.tokenizer.layout
+        row = roots.rows(torch.nonzero(self._horizons(roots) == len(level))[0])
         end = layout.history + len(level)
         x0_hat, levels = state.x0_hat[:1].clone(), row.levels.clone()
         for name, values in streams.items():
@@ -248,7 +272,7 @@ class Planner:
     def _start(self, request: PlanRequest, attempt: int = 0) -> PlanState:
         """History and goal at their levels, everything else pure noise, another one in each attempt."""
         layout, tokenizer = self.tokenizer.layout, self.tokenizer
-        generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step + attempt * 7919**4) % 2**63)
+        generator = torch.Generator().manual_seed((request.seed * 1_000_003 + request.step + attempt * ANOTHER) % 2**63)
         horizons = torch.from_numpy(self.horizons(request))
         batch, length = len(horizons), layout.history + int(horizons.max()) + 1
         tokens = torch.randn(batch, length, tokenizer.width, generator=generator)

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.policy.candidates import Candidates
+from forcing.policy.candidates import Candidates, Judged
 from forcing.policy.tokens import Tokenizer
 
-Judge = Callable[[Candidates], tuple[Candidates, NDArray[np.float64]]]
-"""Candidates -> what driving them leads through, and [C] what each costs."""
+Judge = Callable[[Candidates], Judged]
 
 # A variant's place is uniform over its plan, its other sizes are log-uniform: how long a stretch it changes and how far
 # it skips, in frames; how far it bends, in standard deviations of the goal stream.
@@ -56,22 +55,18 @@ class Polisher:
         self._std = np.asarray(tokenizer.normaliser.std[spec.goal])
         self._frame_s = tokenizer.layout.stride / spec.control_hz
 
-    def polish(
-        self, candidates: Candidates, costs: NDArray[np.float64], judge: Judge, rng: np.random.Generator
-    ) -> Polished | None:
-        """The best that was found; None if nothing is cheaper than the cheapest candidate.
-
-        candidates: as they would be driven, with what they cost, [C]."""
-        frames = candidates.used.shape[1]
-        origin = np.argsort(costs, kind="stable")[: self.config.survivors]
-        best, prices = candidates.rows(origin).shortened(), costs[origin]
+    def polish(self, judged: Judged, judge: Judge, rng: np.random.Generator) -> Polished | None:
+        """The best that was found among variants of the cheapest candidates; None if nothing is cheaper than those."""
+        frames = judged.candidates.used.shape[1]
+        origin = np.argsort(judged.costs, kind="stable")[: self.config.survivors]
+        best, prices = judged.candidates.rows(origin).shortened(), judged.costs[origin]
         for _ in range(self.config.rounds):
             parents = np.arange(self.config.variants) % len(origin)
-            driven, found = judge(self.vary(best.rows(parents), rng))
-            origin, prices = np.concatenate([origin, origin[parents]]), np.concatenate([prices, found])
+            found = judge(self.vary(best.rows(parents), rng))
+            origin, prices = np.concatenate([origin, origin[parents]]), np.concatenate([prices, found.costs])
             order = np.argsort(prices, kind="stable")[: self.config.survivors]
-            best, origin, prices = best.joined(driven).rows(order), origin[order], prices[order]
-        if prices[0] >= costs.min():
+            best, origin, prices = best.joined(found.candidates).rows(order), origin[order], prices[order]
+        if prices[0] >= judged.costs.min():
             return None
         return Polished(best.rows(np.array([0])).lengthened(frames), float(prices[0]), int(origin[0]))
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.policy.candidates import Candidates
+from forcing.policy.candidates import Candidates, Judged
 from forcing.policy.objectives import Obstacles
-from forcing.policy.polishing import PolishConfig, Polisher
+from forcing.policy.polishing import Polished
 from forcing.policy.rehearsal import Feedback, Rehearsal, rehearse
 from forcing.policy.sampler import PlanState
 from forcing.policy.support import Support
@@ -37,21 +37,14 @@ class Selector:
         feedback: Feedback | None = None,
         support: Support | None = None,
         support_tolerance: float = np.inf,
-        polish: PolishConfig | None = None,
     ) -> None:
         """Tolerances in the goal stream's units. feedback: to rehearse candidates with, None not to. support: visited
-        places that a plan must not leave by more than `support_tolerance`, None where they are not known. polish: how
-        rehearsed candidates that lead to a goal are polished, None not to."""
+        places that a plan must not leave by more than `support_tolerance`, None where they are not known."""
         self.tokenizer, self._feedback, self._support = tokenizer, feedback, support
         self.kinematic_tolerance, self.end_tolerance = kinematic_tolerance, end_tolerance
         self._support_tolerance = support_tolerance
         spec = tokenizer.spec
         self.name = spec.goal or spec.of_role("observation")[0].name
-        # No plan is longer; what costs more breaks a rule.
-        self.most_steps = float(tokenizer.layout.horizon * tokenizer.layout.token_steps)
-        self._polisher = None
-        if polish is not None and feedback is not None and spec.goal is not None:
-            self._polisher = Polisher(tokenizer, polish)
         if support is not None:
             most = FARTHEST_OUTSIDE * float(np.mean(tokenizer.normaliser.std[self.name]))
             self._outside = support.distance(most)
@@ -59,35 +52,33 @@ class Selector:
     def choose(
         self,
         made_at_step: int,
-        goal: Array | None,
-        obstacles: Obstacles | None,
+        judged: Judged,
         state: PlanState,
+        samples: Candidates,
         passes: int,
-        rng: np.random.Generator,
+        polished: Polished | None = None,
     ) -> Plan:
-        """The plan of the cheapest candidate, the first of those as cheap; polished, where that makes it cheaper.
+        """The plan of the cheapest candidate, the first of those as cheap, or the polished one, if there is one.
 
-        goal: [*goal shape] in physical units. state: with x0_hat, one candidate a row. passes: network passes it took.
-        What polishing found is listed behind the candidates.
+        state: that the judged candidates are decoded from, row by row. samples: of the model before any were improved,
+        for the spread. passes: network passes it took. A polished plan is listed behind the candidates.
         """
-        sampled = self.decode(state)
-        candidates, costs = self.judge(sampled, goal, obstacles)
+        candidates, costs = judged.candidates, judged.costs
         row = chosen = int(np.argmin(costs))
-        if self._polisher is not None and goal is not None:
-            found = self._polisher.polish(candidates, costs, lambda some: self.judge(some, goal, obstacles), rng)
-            if found is not None:
-                row, chosen = found.row, len(costs)
-                candidates, costs = candidates.joined(found.candidate), np.append(costs, found.cost)
-        layout, own = self.tokenizer.layout, sampled.used.sum(axis=1)
-        frames, siblings = int(own[row]), np.flatnonzero(own == own[row])
+        if polished is not None:
+            row, chosen = polished.row, len(costs)
+            candidates, costs = candidates.joined(polished.candidate), np.append(costs, polished.cost)
+        layout = self.tokenizer.layout
+        frames = int(candidates.used[row].sum())
+        siblings = np.flatnonzero(samples.used.sum(axis=1) == frames)
         level = state.levels[row, layout.history : layout.history + frames // layout.frames]
         return Plan(
             made_at_step=made_at_step,
-            start={key: values[row] for key, values in sampled.start.items()},
-            steps=sampled.steps[:frames],
+            start={key: values[row] for key, values in candidates.start.items()},
+            steps=candidates.steps[:frames],
             streams={key: values[chosen, :frames] for key, values in candidates.streams.items()},
             level=level.repeat_interleave(layout.frames, dim=0).numpy(),
-            spread={key: values[siblings, :frames].std(axis=0) for key, values in sampled.streams.items()},
+            spread={key: values[siblings, :frames].std(axis=0) for key, values in samples.streams.items()},
             candidates=candidates.path(self.name),
             costs=costs,
             chosen=chosen,
@@ -137,10 +128,6 @@ class Selector:
             streams=self.tokenizer.decode(state.x0_hat[:, layout.history : -1]),
         )
 
-    def costs(self, state: PlanState, goal: Array | None, obstacles: Obstacles | None) -> NDArray[np.float64]:
-        """[C] what the last guess of each row costs as a plan; see `judge`."""
-        return self.judge(self.decode(state), goal, obstacles)[1]
-
     def _rehearse(self, feedback: Feedback, planned: Candidates) -> Rehearsal:
         return rehearse(feedback, planned.start, planned.steps, planned.streams, self.tokenizer.spec.action)
 
@@ -166,11 +153,10 @@ class Selector:
             streams=streams,
         )
 
-    def judge(
-        self, sampled: Candidates, goal: Array | None, obstacles: Obstacles | None
-    ) -> tuple[Candidates, NDArray[np.float64]]:
-        """The candidates as they would be driven, and [C] what each costs: steps to arrive, plus the longest horizon's
-        steps for each tolerance by which it is infeasible; inside an obstacle that much besides.
+    def judge(self, sampled: Candidates, goal: Array | None, obstacles: Obstacles | None) -> Judged:
+        """The candidates as they would be driven. They cost the steps to arrive, plus the longest horizon's steps for
+        each tolerance by which a rule is broken, less up to a quarter of a tolerance (`SOFT`); inside an obstacle that
+        much besides.
 
         goal: [*goal shape]. Where candidates are rehearsed, they are looked at after every control step instead of in
         their frames alone, their end is held for a token more, and all rules but that of the rehearsal itself look at
@@ -201,14 +187,17 @@ class Selector:
         if self._support is not None:
             outside = self._support.between(self._outside, np.where(there[..., None], path, self._support.origin))
             wrong.append(np.where(there, outside, 0).max(axis=1) / self._support_tolerance)
-        penalty = self.most_steps
+        penalty = float(self.tokenizer.layout.horizon * self.tokenizer.layout.token_steps)
+        sound = np.ones(len(path), dtype=np.bool_)
         if obstacles is not None:
             inside = obstacle_depth(obstacles, path)
             cost = cost + penalty * np.where(inside > 0, 1 + inside, 0)  # more than any plan that stays out
+            sound &= inside <= 0
         for excess in wrong:
             over = np.maximum(0, excess - 1)
             cost = cost + penalty * over * np.minimum(1, SOFT * over)
-        return candidates, cost
+            sound &= over <= 1 / SOFT
+        return Judged(candidates, cost, sound)
 
 
 def _arrival(away: NDArray[np.float64], steps: NDArray[np.int64], near: float) -> NDArray[np.float64]:

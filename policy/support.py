@@ -44,20 +44,11 @@ class Support:
 
     def distance(self, most: float) -> NDArray[np.float32]:
         """[cells] how far each cell lies from the nearest visited one, 0 inside, at most `most`, in the goal
-        stream's units; exact up to a cell."""
-        reach = int(np.ceil(most / self.cell))
-        offsets = np.indices((2 * reach + 1,) * self.visited.ndim).reshape(self.visited.ndim, -1).T - reach
-        lengths = self.cell * np.linalg.norm(offsets, axis=1)
-        order = np.argsort(lengths)[::-1]
-        result = np.full(self.visited.shape, most, dtype=np.float32)
-        padded = np.pad(self.visited, reach)
-        for offset, length in zip(offsets[order], lengths[order], strict=True):
-            if length < most:
-                window = tuple(
-                    slice(reach + o, reach + o + size) for o, size in zip(offset, self.visited.shape, strict=True)
-                )
-                result[padded[window]] = length
-        return result.reshape(-1)
+        stream's units; between middles of cells."""
+        from scipy import ndimage  # training needs no scipy, and this module
+
+        away = self.cell * ndimage.distance_transform_edt(~self.visited)
+        return np.asarray(np.minimum(away, most), dtype=np.float32).reshape(-1)
 
     def between(self, values: NDArray[np.float32], positions: NDArray[np.floating]) -> NDArray[np.float64]:
         """[...] values [cells] of the cells, linear between their middles, at positions [..., d]; at the edge of the
@@ -81,8 +72,9 @@ class Support:
 def visited_cells(trajectories: Trajectories, cell_steps: float = 0.5) -> Support:
     """The cells that the goal stream was in or passed over at least once.
 
-    cell_steps: their side, in fastest recorded steps. The middle of each step counts as visited too. Raises ValueError
-    if the recording has no goal stream of at most 3 numbers, if it never moves, or if the grid would be too large.
+    cell_steps: their side, in fastest recorded steps; a step is cut into so many parts that none is longer than that,
+    and where they meet counts as visited too. Raises ValueError if the recording has no goal stream of at most 3
+    numbers, if it never moves, or if the grid would be too large.
     """
     goal = trajectories.spec.goal
     if goal is None or trajectories.spec[goal].size > 3:
@@ -97,8 +89,10 @@ def visited_cells(trajectories: Trajectories, cell_steps: float = 0.5) -> Suppor
     if np.prod(shape, dtype=float) > MOST_CELLS:
         raise ValueError(f"cell {side:g} gives {np.prod(shape, dtype=float):.0f} cells, at most {MOST_CELLS} fit")
     empty = Support(origin=low, cell=float(side), visited=np.zeros(shape, dtype=np.bool_))
-    halfway = (positions[before] + positions[before + 1]) / 2
-    return replace(empty, visited=empty.holding(positions) | empty.holding(halfway))
+    visited, parts = empty.holding(positions), int(np.ceil(1 / cell_steps))
+    for share in np.arange(1, parts) / parts:
+        visited |= empty.holding((1 - share) * positions[before] + share * positions[before + 1])
+    return replace(empty, visited=visited)
 
 
 def fastest_step(trajectories: Trajectories) -> float:

@@ -201,12 +201,13 @@ class Plan:
     where that was exact. steps: [F] control steps from `made_at_step` to each planned frame, rising. streams: [F,
     *shape]; an action frame is the mean action since the frame before. level: [F, S] noise level still on each frame
     and stream, in the spec's order of streams. spread: stream name -> [F, *shape] standard deviation between the
-    samples of this horizon. candidates: every candidate in the goal stream, [C, F_max, size], NaN past its own
-    horizon; costs: [C] what they were ranked by; chosen: index of this plan among them. passes: network passes that
-    were taken for them.
+    samples of this horizon, before any were improved. candidates: every candidate in the goal stream, [C, F_max, size],
+    NaN past its own horizon; costs: [C] what they were ranked by; chosen: index of this plan among them. passes:
+    network passes that were taken for them. A first plan that comes late counts as made when it came.
 
-    The rest of an earlier plan that is kept is a plan too, made when it was kept: its level and spread are those of the
-    earlier one, it stands last among the candidates, and its first token may be less than a whole one.
+    The rest of an earlier plan that is kept is a plan too, made when it was kept: it has the earlier one's levels
+    unless it was refined, and its end is held until its last token is whole. A token that was refined has at most the
+    level it was noised to. A polished plan stands last among the candidates.
     """
 
     made_at_step: int

@@ -163,6 +163,12 @@ def test_every_row_of_the_planning_bench_fits_a_policy_here_and_in_a_worker() ->
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_rows_on_sampling_have_nothing_that_improves_samples(name: str) -> None:
+    preset = PRESETS[name]
+    assert override(preset, *plan_rows.ALONE).planner == preset.planner.sampling_alone()
+
+
 def test_rows_of_the_search_curve_spend_at_most_their_budget() -> None:
     policy = load_policy("maze2d-umaze")
     budgets = set()
@@ -172,7 +178,7 @@ def test_rows_of_the_search_curve_spend_at_most_their_budget() -> None:
             planner = Adjusted(row.settings)(policy).preset.planner
             spent = planner.search.budget if planner.search else planner.samples * (planner.passes or 0)
             spent += planner.refine.rounds if planner.refine else 0
-            assert planner.polish is None
+            assert (planner.polish, planner.attempts) == (None, 1)
             assert row.passes - 2 <= spent <= row.passes
     assert budgets == {1, 4, 16, 64, 256}
 

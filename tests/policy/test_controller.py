@@ -162,6 +162,9 @@ def test_a_plan_that_comes_late_is_followed_but_is_not_fresh(controller: Control
     controller.observe(_seen())
     controller.install(_plan(0, *TO_GOAL))
     assert controller.decide().source == "plan"
+    # The robot held its place until it came: the plan begins now.
+    assert controller.plan is not None
+    assert controller.plan.made_at_step == 1
 
 
 def test_a_plan_that_answers_no_request_is_refused_and_changes_nothing(controller: Controller) -> None:
@@ -397,3 +400,17 @@ def test_a_value_a_thousand_deviations_away_is_a_matter_of_units(controller: Con
     with pytest.raises(ValueError, match=r"goal 'position' must be within 1000 standard"):
         controller.set_goal(np.array([0.0, 1e30]))
     controller.observe(_seen(100.0))
+
+
+def test_a_sensors_own_error_is_no_reason_for_another_plan(policy: Policy) -> None:
+    strict = policy.using(planner=replace(policy.preset.planner, replan_error=0.05))
+    asked = []
+    for noise in (0.0, 0.05):
+        controller = Controller(strict, goal=np.array([2.0, 0.0]), seed=0)
+        controller.observe(_seen(), noise={"position": noise})
+        assert controller.request() is not None
+        controller.install(_plan(0, *TO_GOAL))
+        controller.decide()
+        controller.observe(_seen(x=0.15), noise={"position": noise})
+        asked.append(controller.request() is not None)
+    assert asked == [True, False]

@@ -1,14 +1,12 @@
 """Polished plans of a point mass, whose fastest way to rest is known: full push, then full brake."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from forcing.policy.candidates import Candidates
+from forcing.policy.candidates import Candidates, Judged
 from forcing.policy.dynamics import LinearDynamics
-from forcing.policy.polishing import PolishConfig, Polished, Polisher
+from forcing.policy.polishing import Judge, PolishConfig, Polished, Polisher
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.selection import Selector
 from forcing.policy.support import Support
@@ -19,7 +17,6 @@ from forcing.policy.types import TrajectorySpec
 LAYOUT = TokenLayout(token_steps=8, stride=2, history=1, horizon=20)
 GOAL, NEAR, FASTEST_STEPS = np.array([9.0, -2.0]), 0.1, 56.6
 HERE = np.array([1.0, -2.0])
-Judge = Callable[[Candidates], tuple[Candidates, NDArray[np.float64]]]
 
 
 @pytest.fixture
@@ -66,8 +63,8 @@ def slow(frames: int = 60) -> Candidates:
 def polished(
     tokens: Tokenizer, judge: Judge, seed: int = 0, plans: Candidates | None = None, **config: int
 ) -> tuple[NDArray[np.float64], Polished | None]:
-    candidates, costs = judge(slow() if plans is None else plans)
-    return costs, Polisher(tokens, PolishConfig(**config)).polish(candidates, costs, judge, np.random.default_rng(seed))
+    judged = judge(slow() if plans is None else plans)
+    return judged.costs, Polisher(tokens, PolishConfig(**config)).polish(judged, judge, np.random.default_rng(seed))
 
 
 def test_a_slow_plan_comes_near_the_least_time_and_not_below_it(tokens: Tokenizer, selector: Selector) -> None:
@@ -86,9 +83,10 @@ def test_what_is_found_can_be_driven_within_the_limits_and_keeps_to_visited_plac
     assert found is not None
     plan = found.candidate
     assert bool((np.abs(plan.streams["action"]) <= np.array(tokens.spec.action.high) + 1e-9).all())
-    again, cost = selector.judge(plan, GOAL, None)
-    assert cost[0] == pytest.approx(found.cost, abs=2)
-    assert float(np.abs(again.streams["position"][0, :, 1] - HERE[1]).max()) < 0.3
+    again = selector.judge(plan, GOAL, None)
+    assert again.costs[0] == pytest.approx(found.cost, abs=2)
+    assert bool(again.sound[0])
+    assert float(np.abs(again.candidates.streams["position"][0, :, 1] - HERE[1]).max()) < 0.3
 
 
 def test_every_variant_changes_something_and_keeps_start_and_length(tokens: Tokenizer) -> None:
@@ -118,9 +116,9 @@ def test_a_bent_path_has_the_velocity_of_its_bends(tokens: Tokenizer) -> None:
 
 def test_the_best_of_several_plans_may_come_from_another_than_the_cheapest(tokens: Tokenizer) -> None:
     # Judged by which parent a variant has: variants of row 1 are best.
-    def judge(some: Candidates) -> tuple[Candidates, NDArray[np.float64]]:
+    def judge(some: Candidates) -> Judged:
         of_first = some.used.sum(axis=1) == 60
-        return some, np.where(of_first, 10.0, 5.0 if len(of_first) > 2 else 20.0)
+        return Judged(some, np.where(of_first, 10.0, 5.0 if len(of_first) > 2 else 20.0), of_first)
 
     costs, found = polished(tokens, judge, rounds=1)
     assert costs.tolist() == [10.0, 20.0]
@@ -133,7 +131,9 @@ def test_the_best_of_several_plans_may_come_from_another_than_the_cheapest(token
 def test_where_nothing_is_better_nothing_is_found_and_the_same_seed_finds_the_same(
     tokens: Tokenizer, selector: Selector
 ) -> None:
-    _, found = polished(tokens, lambda some: (some, np.zeros(len(some.used))))
+    _, found = polished(
+        tokens, lambda some: Judged(some, np.zeros(len(some.used)), np.ones(len(some.used), dtype=np.bool_))
+    )
     assert found is None
     first, again, other = (
         polished(tokens, lambda some: selector.judge(some, GOAL, None), seed=seed, rounds=3)[1] for seed in (1, 1, 2)

@@ -49,8 +49,9 @@ def test_a_plan_that_rushes_through_its_goal_arrives_when_it_has_come_back(
         start={"position": np.stack([HERE] * 2), "velocity": np.zeros((2, 2))},
         streams=streams,
     )
-    candidates, costs = selector.judge(sampled, goal, None)
-    assert candidates.path("position").shape == (2, 16, 2)
+    judged = selector.judge(sampled, goal, None)
+    costs = judged.costs
+    assert judged.candidates.path("position").shape == (2, 16, 2)
     near = 1 + int(np.argmax(np.abs(resting[0] - resting[0][-1]) <= 0.1))
     assert costs[0] == pytest.approx(near, abs=1.1)
     assert costs[1] > 17

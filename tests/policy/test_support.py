@@ -45,6 +45,14 @@ def test_the_cells_of_every_row_and_of_the_middle_of_every_step_are_visited_and_
     assert sorted(map(tuple, middles.tolist())) == there
 
 
+@pytest.mark.parametrize("cell_steps", [1.0, 0.5, 1 / 3, 0.2])
+def test_a_fast_step_leaves_no_gap_however_fine_the_cells(cell_steps: float) -> None:
+    recorded = recording([[float(step), 0.3 * step] for step in range(30)])
+    visited = visited_cells(recorded, cell_steps=cell_steps).visited
+    _, parts = ndimage.label(visited, structure=np.ones((3, 3)))
+    assert parts == 1
+
+
 def test_between_the_middles_of_cells_values_are_linear_and_beyond_the_grid_they_stay() -> None:
     support, rng = drawn("#.#. ..#. #..."), np.random.default_rng(0)
     values = rng.normal(size=(3, 4)).astype(np.float32)

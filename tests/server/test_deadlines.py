@@ -68,7 +68,8 @@ def test_without_a_plan_a_missed_deadline_holds_and_the_plan_serves_a_later_step
     until(lambda: plans(gated) == 2)  # the warm-up's and the session's
     followed = robot.act(2, deadline_ms=1000).json()
     assert followed["source"] == "plan"
-    assert http.get(f"/v1/sessions/{robot.id}/plan").json()["plan"]["made_at_step"] == 0
+    # The robot held its place until the plan came, so it is followed from there on.
+    assert http.get(f"/v1/sessions/{robot.id}/plan").json()["plan"]["made_at_step"] == 2
     assert "forcing_deadline_misses_total 2.0" in http.get("/metrics").text
 
 
