@@ -91,7 +91,7 @@ def _ogbench(name: str, horizon: int) -> Preset:
     """
     planner = replace(
         _IMPROVING,
-        attempts=4,
+        attempts=12,
         kinematic_tolerance=0.5,
         end_tolerance=0.5,
         support_tolerance=0.1,
