@@ -50,7 +50,7 @@ class PlannerConfig:
     goal than this, a plan that ends there is followed without making another. kinematic_tolerance, end_tolerance and
     hold_distance are a fifth of the goal stream's standard deviation if None. replan_steps: control steps after which a
     plan is made anew. replan_error: distance from the planned position at which that is done at once, None for never.
-    attempts: at most as many times candidates are sampled, and improved on, while none of them keeps all rules.
+    attempts: at most as many times a first plan's candidates are sampled, and improved on, while none keeps all rules.
     search: a tree search in place of independent samples, which then number its roots. refine: rounds in which the best
     of the candidates are varied and judged again, None for none. polish: what is done to the best of them on the fitted
     dynamics then, where there are any, None for nothing. history_frames: observed frames that the planner is shown, the
@@ -171,7 +171,8 @@ class Planner:
         """The chosen plan. Raises FloatingPointError if the model's guess is not finite."""
         made = self._attempt(request, 0)
         passes = made.passes
-        for attempt in range(1, self.config.attempts):
+        # A robot that stands where no plan keeps the rules would think of nothing else.
+        for attempt in range(1, self.config.attempts if request.current is None else 1):
             if made.judged.sound.any():
                 break
             other = self._attempt(request, attempt)

@@ -483,6 +483,8 @@ def test_candidates_are_sampled_again_while_none_keeps_the_rules_and_only_then(
     assert (first.passes, best.passes) == (3, 12)
     assert best.costs.min() < first.costs.min()
     assert len(best.costs) == len(first.costs)
+    later = _planner(tokens, _white, often).plan(_request(step=4, current=best))
+    assert later.passes == 3  # a plan is being followed
     line = _planner(tokens, LineWorld(normaliser), replace(CONFIG, attempts=4)).plan(_request())
     assert line.passes == 3
     assert line.costs.min() < 40
