@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from forcing.policy.config import from_json
+from forcing.policy.dynamics import LinearDynamics
 from forcing.policy.noise import NoiseSchedule
 from forcing.policy.objectives import Obstacles
 from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
 from forcing.policy.policy import Policy
+from forcing.policy.polishing import PolishConfig
 from forcing.policy.refinement import RefineConfig
+from forcing.policy.rehearsal import Feedback
 from forcing.policy.sampler import Denoise, Model
 from forcing.policy.schedules import Schedule
 from forcing.policy.search import SearchConfig
@@ -474,6 +477,43 @@ def test_search_and_guidance_work_together_within_the_budget(tokens: Tokenizer) 
     assert 6 <= plan.passes <= 11
 
 
+def test_a_polished_plan_is_listed_last_and_is_cheaper_than_what_it_was_made_of(
+    tokens: Tokenizer, normaliser: Normaliser, spec: TrajectorySpec
+) -> None:
+    weights = np.zeros((7, 4))  # x' = x + 0.1 v + 0.005 a, v' = v + 0.1 a
+    weights[2:4, :2], weights[4:6, :2] = 0.1 * np.eye(2), 0.005 * np.eye(2)
+    weights[4:6, 2:] = 0.1 * np.eye(2)
+    streams = {"position": slice(0, 2), "velocity": slice(2, 4)}
+    mass = LinearDynamics(streams=streams, weights=weights, low=np.full(4, -np.inf), high=np.full(4, np.inf))
+    model = Model(LineWorld(normaliser), NoiseSchedule(), tokens.stream_of_feature)
+    config = replace(CONFIG, kinematic_tolerance=3.0, polish=PolishConfig(rounds=10))
+    plain, polishing = (
+        Planner(model, tokens, given, feedback=Feedback(mass, normaliser, spec.action))
+        for given in (replace(config, polish=None), config)
+    )
+    before, after = plain.plan(_request()), polishing.plan(_request())
+    np.testing.assert_array_equal(after.costs[:-1], before.costs)
+    assert after.chosen == len(after.costs) - 1 == len(after.candidates) - 1
+    assert after.costs[-1] < before.costs.min()
+    frames = len(after.steps)
+    np.testing.assert_array_equal(after.candidates[-1, :frames], after.streams["position"])
+    assert np.isnan(after.candidates[-1, frames:]).all()
+    assert len(after.level) == frames
+    assert all(len(values) == frames for values in (*after.streams.values(), *after.spread.values()))
+    assert after.passes == before.passes
+
+
+def test_spread_is_that_of_samples_before_any_were_improved(tokens: Tokenizer) -> None:
+    config = PlannerConfig(samples=4)
+    sampled, refined = (
+        _planner(tokens, _white, given).plan(_request()) for given in (config, replace(config, refine=RefineConfig()))
+    )
+    same_horizon = min(len(sampled.steps), len(refined.steps))
+    assert float(refined.spread["position"][:same_horizon].min()) > 0.1
+    if len(sampled.steps) == len(refined.steps):
+        np.testing.assert_array_equal(refined.spread["position"], sampled.spread["position"])
+
+
 def test_candidates_are_sampled_again_while_none_keeps_the_rules_and_only_then(
     tokens: Tokenizer, normaliser: Normaliser
 ) -> None:
@@ -530,16 +570,30 @@ def test_the_rest_of_the_current_plan_has_its_end_held_until_its_last_token_is_w
     np.testing.assert_allclose(plan.streams["action"][-1], 0, atol=1e-5)
 
 
-def test_refined_candidates_are_better_ones_and_the_current_plan_is_refined_with_them(tokens: Tokenizer) -> None:
-    # White noise agrees with itself nowhere; less noise added to the best of it agrees a little better.
+def test_refined_candidates_are_better_ones_and_as_many(tokens: Tokenizer) -> None:
+    # White noise agrees with itself nowhere; a little noise on the best of it now and then agrees better.
     config = PlannerConfig(samples=4)
     refining = replace(config, refine=RefineConfig(rounds=6, level=0.05, least=0.005), keep=True)
     sampled, refined = (_planner(tokens, _white, given).plan(_request()) for given in (config, refining))
     assert refined.passes == sampled.passes + 6
     assert refined.costs.min() < sampled.costs.min()
     assert len(refined.costs) == len(sampled.costs)
-    again = _planner(tokens, _white, replace(refining, refine=None)).plan(_request(step=0, current=refined))
-    assert again.costs.min() <= refined.costs.min() + 1e-3
+
+
+def test_the_current_plan_is_refined_with_the_candidates(tokens: Tokenizer, normaliser: Normaliser, fast: Plan) -> None:
+    # Every row goes to the same slow line once the network has seen it; the rest alone was faster, and stays first.
+    seen: list[Tensor] = []
+
+    def watched(x: Tensor, levels: Tensor, lengths: Tensor) -> Tensor:
+        seen.append(x)
+        return LineWorld(normaliser, top_speed=SLOW)(x, levels, lengths)
+
+    at, config = fast.streams["position"][1], replace(KEEPING, refine=RefineConfig(rounds=1, level=1e-3, least=1e-3))
+    plan = _planner(tokens, watched, config).plan(_request(step=8, at=at, current=fast))
+    np.testing.assert_allclose(plan.streams["position"], fast.streams["position"][2:], atol=1e-5)
+    # Noised by next to nothing, the rest is among what the last pass was shown.
+    shown = tokens.decode(seen[-1][:, 1:-1])["position"][:, : len(plan.steps)]
+    assert float(np.abs(shown - plan.streams["position"]).max(axis=(1, 2)).min()) < 0.1
 
 
 def test_a_cheaper_plan_takes_the_place_of_the_current_one(

@@ -6,8 +6,10 @@ from numpy.typing import NDArray
 
 from forcing.policy.candidates import Candidates
 from forcing.policy.dynamics import LinearDynamics
+from forcing.policy.objectives import Obstacles
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.selection import Selector
+from forcing.policy.support import Support
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import TrajectorySpec
 
@@ -55,3 +57,56 @@ def test_a_plan_that_rushes_through_its_goal_arrives_when_it_has_come_back(
     near = 1 + int(np.argmax(np.abs(resting[0] - resting[0][-1]) <= 0.1))
     assert costs[0] == pytest.approx(near, abs=1.1)
     assert costs[1] > 17
+
+
+def _standing(place: float) -> Candidates:
+    """One plan of 16 steps that stays at (place, 0.5)."""
+    here = np.array([[place, 0.5]])
+    still = np.zeros((1, 16, 2))
+    return Candidates(
+        steps=np.arange(1, 17),
+        used=np.ones((1, 16), dtype=np.bool_),
+        start={"position": here, "velocity": np.zeros((1, 2))},
+        streams={"position": here[:, None] + still, "velocity": still, "action": still},
+    )
+
+
+@pytest.mark.parametrize(
+    ("broken_by", "tolerances", "sound"),
+    [(-0.5, 0.0, True), (0.0, 0.0, True), (0.1, 0.04, True), (0.25, 0.25, True), (0.5, 0.5, False), (2.0, 2.0, False)],
+)
+def test_a_rule_that_is_broken_by_little_costs_its_square(
+    spec: TrajectorySpec, normaliser: Normaliser, broken_by: float, tolerances: float, sound: bool
+) -> None:
+    tokens = Tokenizer(spec, TokenLayout(token_steps=8, stride=1, history=1, horizon=5), normaliser)
+    # Cells of 1 m, visited up to x = 1: their middle is 0.5, from where the distance outside grows as x does.
+    visited = np.zeros((9, 1), dtype=np.bool_)
+    visited[0] = True
+    support = Support(origin=np.zeros(2), cell=1.0, visited=visited)
+    selector = Selector(tokens, kinematic_tolerance=1.0, end_tolerance=1.0, support=support, support_tolerance=0.2)
+    judged = selector.judge(_standing(0.5 + 0.2 * (1 + broken_by)), None, None)
+    assert judged.costs[0] == pytest.approx(16 + 40 * tolerances, abs=1e-3)
+    assert bool(judged.sound[0]) is sound
+
+
+def test_rehearsed_plans_are_looked_at_between_their_frames(spec: TrajectorySpec, normaliser: Normaliser) -> None:
+    tokens = Tokenizer(spec, TokenLayout(token_steps=8, stride=8, history=1, horizon=5), normaliser)
+    weights = np.zeros((7, 4))
+    weights[2:4, :2] = 0.1 * np.eye(2)  # nothing pushes: it goes on at 1 m/s
+    slices = {"position": slice(0, 2), "velocity": slice(2, 4)}
+    drifting = LinearDynamics(streams=slices, weights=weights, low=np.full(4, -np.inf), high=np.full(4, np.inf))
+    position = np.array([[[0.8, 0.0], [1.6, 0.0]]])
+    velocity = np.broadcast_to([1.0, 0.0], (1, 2, 2))
+    sampled = Candidates(
+        steps=np.array([8, 16]),
+        used=np.ones((1, 2), dtype=np.bool_),
+        start={"position": np.zeros((1, 2)), "velocity": velocity[:, 0]},
+        streams={"position": position, "velocity": velocity, "action": np.zeros((1, 2, 2))},
+    )
+    gap = Obstacles(centres=np.array([[0.4, 0.0]]), radii=np.array([0.1]))  # between the start and the first frame
+    costs = []
+    for feedback in (None, Feedback(drifting, normaliser, spec.action)):
+        selector = Selector(tokens, kinematic_tolerance=9.0, end_tolerance=9.0, feedback=feedback)
+        costs.append(float(selector.judge(sampled, None, gap).costs[0]))
+    assert costs[0] == pytest.approx(16)
+    assert costs[1] > 40
