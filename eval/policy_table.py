@@ -12,7 +12,7 @@ def policy_table(runs: Path) -> Table:
     """One row a policy: shipped ones, then those in folders below `runs`. A damaged one is shown with its fault."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("policy", "task", "size", "score", "training"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "policy", overflow="fold")  # names are there to be typed
     names = [*shipped_policies(), *(str(path.parent) for path in sorted(runs.glob(f"*/{FILE_NAME}")))]
     for name in names:
         try:
