@@ -14,7 +14,9 @@ from forcing.eval.ablation_rows import Variant
 from forcing.eval.bench_plan import Trial
 from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
+from forcing.eval.plan_rows import ALONE
 from forcing.eval.report import Report, over_seeds, plus_minus
+from forcing.policy.config import override
 from forcing.policy.policy import load_policy
 from forcing.policy.preset import Preset
 from forcing.policy.tokens import Normaliser
@@ -52,8 +54,8 @@ class Recipe:
         Raises ValueError if the folder holds a run of other settings or data.
         """
         folder = self.out / self.preset.name / f"{variant.weights_of or variant.key}-seed{seed}"
-        settings = () if variant.weights_of else variant.settings(self.preset)
-        changed = self.preset if variant.weights_of else variant.changed(self.preset)
+        settings = ALONE if variant.weights_of else variant.settings(self.preset)
+        changed = override(self.preset, *settings)
         windows, normaliser = TrajectoryWindows(self.recording), Normaliser.fit(self.recording)
         trainer = Trainer(changed, windows, normaliser, seed=seed, world=self.world)
         options = "".join(f" --set {shlex.quote(setting)}" for setting in settings)

@@ -119,6 +119,11 @@ def _guided(name: str, futures: int, scale: float = GUIDANCE_SCALE) -> Row:
     return Row(name=f"{name}, 1 sample", group="guidance", settings=settings)
 
 
+def _alone_but(part: str) -> tuple[str, ...]:
+    """`ALONE` without what it says of one part."""
+    return tuple(setting for setting in ALONE if setting != f"planner.{part}=none")
+
+
 def _improved() -> list[Row]:
     """What is done with samples before one becomes the plan, and how much of it."""
     no_refining, no_polish = "planner.refine=none", "planner.polish=none"
@@ -149,12 +154,12 @@ def _searches() -> list[Row]:
     for budget in BUDGETS:
         samples, passes = max(1, budget // 3), min(3, budget)
         ways: dict[str, tuple[str, ...]] = {
-            "search": (*ALONE, "planner.samples=1", f"planner.search.budget={budget}"),
+            "search": (*_alone_but("search"), "planner.samples=1", f"planner.search.budget={budget}"),
             "sampling": (*ALONE, f"planner.samples={samples}", f"planner.passes={passes}"),
         }
         if budget > passes:
             rounds = f"planner.refine.rounds={budget - passes}"
-            ways["refining"] = (*ALONE, "planner.samples=1", f"planner.passes={passes}", rounds)
+            ways["refining"] = (*_alone_but("refine"), "planner.samples=1", f"planner.passes={passes}", rounds)
         rows += [
             Row(name=f"{way}, {budget} passes", group="search", settings=settings, passes=budget)
             for way, settings in ways.items()

@@ -45,10 +45,15 @@ class Support:
     def distance(self, most: float) -> NDArray[np.float32]:
         """[cells] how far each cell lies from the nearest visited one, 0 inside, at most `most`, in the goal
         stream's units; between middles of cells."""
-        from scipy import ndimage  # training needs no scipy, and this module
-
-        away = self.cell * ndimage.distance_transform_edt(~self.visited)
-        return np.asarray(np.minimum(away, most), dtype=np.float32).reshape(-1)
+        # Squared distances in cells, one axis after another: d(x) = min over y of d(y) + (x - y)^2.
+        far = sum(size**2 for size in self.visited.shape)
+        squared = np.where(self.visited, 0, far).astype(np.int64)
+        for axis, size in enumerate(self.visited.shape):
+            rows = np.moveaxis(squared, axis, -1)
+            apart = (np.arange(size)[:, None] - np.arange(size)) ** 2
+            nearest = [(row[None] + apart).min(axis=1) for row in rows.reshape(-1, size)]
+            squared = np.moveaxis(np.array(nearest).reshape(rows.shape), -1, axis)
+        return np.asarray(np.minimum(self.cell * np.sqrt(squared), most), dtype=np.float32).reshape(-1)
 
     def between(self, values: NDArray[np.float32], positions: NDArray[np.floating]) -> NDArray[np.float64]:
         """[...] values [cells] of the cells, linear between their middles, at positions [..., d]; at the edge of the
