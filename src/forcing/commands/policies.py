@@ -45,8 +45,8 @@ def serve(
         host: address to listen on.
         port: 0 takes a free one.
         allow_remote: listen on other addresses than loopback; anybody who reaches them can drive.
-        set_: a setting of every served policy's planner or tracker, such as planner.polish=none for plans that take
-            half of the time; several --set may follow.
+        set_: a setting of every served policy's planner or tracker, such as planner.polish=none for quicker
+            plans; several --set may follow.
     """
     from forcing.eval.adjust import Adjusted
     from forcing.policy.policy import load_policy
