@@ -20,9 +20,9 @@ def drivable_places(recorded: Trajectories, dynamics: LinearDynamics, room_steps
     """The cells visited or passed over from which every recorded step went as the dynamics say, and the others no
     further from one of them than `room_steps` times the fastest recorded step, unless something was touched as near.
 
-    Cells are those of `visited_cells`; distances are between their middles. Recorded robots
-    keep to the middle of their way; where none touched anything there is room beside it, and the fastest way leads
-    through that. Raises ValueError as `visited_cells` does, and if room_steps is negative or not a number.
+    Cells are those of `visited_cells`; distances are between their middles. Recorded robots keep to the middle of their
+    way; where none touched anything there is room beside it, and the fastest way leads through that. Raises ValueError
+    as `visited_cells` does, and if room_steps is negative or not a number.
     """
     if not room_steps >= 0:
         raise ValueError(f"room_steps must be at least 0, got {room_steps}")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forcing.eval.plan_rows import ALONE
-from forcing.policy.config import override
 from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.preset import Preset
 
@@ -32,10 +31,6 @@ class Variant:
         if self.halved_tokens:
             halved = (f"layout.token_steps={layout.token_steps // 2}", f"layout.horizon={2 * layout.horizon}")
         return (*halved, *self.trained, *ALONE, *self.planned)
-
-    def changed(self, preset: Preset) -> Preset:
-        """The recipe with all changes. Raises ValueError if they do not fit it."""
-        return override(preset, *self.settings(preset))
 
 
 def _levels(**shares: float) -> tuple[str, ...]:

@@ -49,7 +49,8 @@ class PlannerConfig:
     support_tolerance: how far a plan may leave visited places, None if it need not ask. hold_distance: nearer to the
     goal than this, a plan that ends there is followed without making another. kinematic_tolerance, end_tolerance and
     hold_distance are a fifth of the goal stream's standard deviation if None. replan_steps: control steps after which a
-    plan is made anew. replan_error: distance from the planned position at which that is done at once, None for never.
+    plan is made anew. replan_error: distance from the planned position at which that is done at once, or three declared
+    standard errors further where there are any; None for never.
     attempts: at most as many times a first plan's candidates are sampled, and improved on, while none keeps all rules.
     search: a tree search in place of independent samples, which then number its roots. refine: rounds in which the best
     of the candidates are varied and judged again, None for none. polish: what is done to the best of them on the fitted

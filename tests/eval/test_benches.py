@@ -292,7 +292,7 @@ def test_an_ablation_goes_on_where_it_was_and_trains_nothing_twice(
 def test_every_variant_of_the_ablation_fits_every_recipe_with_a_benchmark() -> None:
     for task in (find_task("maze2d-umaze-multi"), find_task("maze2d-large-multi")):
         preset = PRESETS[task.policy]
-        changed = {variant.key: variant.changed(preset) for variant in VARIANTS}
+        changed = {variant.key: override(preset, *variant.settings(preset)) for variant in VARIANTS}
         assert changed["as-is"] == replace(preset, planner=preset.planner.sampling_alone())
         assert len({repr(other) for other in changed.values()}) == len(VARIANTS)
 
