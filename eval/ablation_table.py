@@ -25,7 +25,7 @@ def ablation_table(results: Path) -> list[str]:
 def _table(entries: Sequence[Report]) -> list[str]:
     reference = next((entry for entry in entries if entry["row"] == REFERENCE), None)
     header = ["row", "score", "± episodes", "less than as is", "success", "arriving", "jump, m", "walls cut"]
-    header += ["cost", "predicted", "minutes", "windows", "M weights"]
+    header += ["cost", "predicted", "nats a number", "minutes", "windows", "M weights"]
     rows = [
         [
             entry["row"],
@@ -38,6 +38,7 @@ def _table(entries: Sequence[Report]) -> list[str]:
             number(_first(entry, "crossing_share"), 2),
             number(_first(entry, "cost_mean")),
             number(_first(entry, "predicted_steps_mean")),
+            number(_mean(entry, "nats_per_number"), 2),
             number(entry["minutes"], 1),
             number(entry["windows"]),
             number(entry["parameters"] / 1e6, 2),

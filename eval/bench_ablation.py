@@ -14,6 +14,7 @@ from forcing.eval.ablation_rows import Variant
 from forcing.eval.bench_plan import Trial
 from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
+from forcing.eval.likelihood import nats_per_number
 from forcing.eval.plan_rows import ALONE
 from forcing.eval.report import Report, over_seeds, plus_minus
 from forcing.policy.config import override
@@ -24,6 +25,7 @@ from forcing.policy.training import Budget, Trainer
 from forcing.policy.types import Trajectories
 from forcing.policy.world import World
 
+LIKELIHOOD_WINDOWS = 256
 COLUMNS = ("row", "seeds", "score", "succ", "jump m", "wall", "minutes", "windows", "M")
 
 
@@ -95,7 +97,7 @@ def run_bench(
             if any(run["training_seed"] == seed for run in runs):
                 continue
             console.print(f"{variant.name}, seed {seed}")
-            runs = [*runs, _scored(trial, recipe.run(variant, seed), variant, seed)]
+            runs = [*runs, _scored(trial, recipe.run(variant, seed), variant, recipe, seed)]
             entry = _row(variant, settings, sorted(runs, key=lambda run: int(run["training_seed"])), trial.command)
             records.add(entry | wanted | {"steps": recipe.steps, "data": recipe.data})
             console.print(f"{variant.name}: {', '.join(_cells(entry))}")
@@ -103,12 +105,15 @@ def run_bench(
     console.print(rows_table(title, COLUMNS, ([entry["row"], *_cells(entry)] for entry in records.entries)))
 
 
-def _scored(trial: Trial, folder: Path, variant: Variant, seed: int) -> Report:
-    """One run's report, with what its training took."""
+def _scored(trial: Trial, folder: Path, variant: Variant, recipe: Recipe, seed: int) -> Report:
+    """One run's report, with what its training took and how likely it finds the recording."""
     policy = load_policy(str(folder))
     report = trial.run(str(folder), policy, variant.planned)
-    taken = {name: policy.card[name] for name in ("minutes", "windows")}
-    return report | taken | {"training_seed": seed, "parameters": policy.parameters}
+    facts = {name: policy.card[name] for name in ("minutes", "windows")}
+    layout, windows = recipe.preset.layout, TrajectoryWindows(recipe.recording)
+    steps = layout.token_steps * -(-layout.horizon // 2)
+    likely = nats_per_number(policy, windows, steps=steps, count=LIKELIHOOD_WINDOWS, seed=trial.seed)
+    return report | facts | {"nats_per_number": likely, "training_seed": seed, "parameters": policy.parameters}
 
 
 def _row(variant: Variant, settings: Sequence[str], runs: Sequence[Report], command: str) -> Report:

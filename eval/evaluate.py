@@ -1,5 +1,6 @@
 """`forcing eval`: episodes with progress, the yardstick beside them, a table, a report, pictures."""
 
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from forcing.eval.rollout import BASELINES, DriverSpec, Episode, rollout
 from forcing.eval.tasks import Task
 from forcing.policy.clone import is_clone, load_clone
 from forcing.policy.policy import load_policy
+from forcing.progress import LINE_EVERY_S
 from forcing.server.client import Client
 
 
@@ -57,13 +59,21 @@ def evaluate_policy(
 def watch(
     task: Task, driver: DriverSpec, episodes: int, seed: int, workers: int | None, console: Console
 ) -> list[Episode]:
-    """All episodes, with a progress bar and the time left."""
-    finished = []
+    """All episodes, with a progress bar and the time left, or a line now and then where nobody watches."""
+    finished: list[Episode] = []
+    name = f"{task.name}: {driver.policy}"
+    started = printed = time.monotonic()
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console, transient=True) as bar:
-        progress = bar.add_task(f"{task.name}: {driver.policy}", total=episodes)
+        progress = bar.add_task(name, total=episodes)
         for episode in rollout(task, driver, episodes, seed, workers):
             finished.append(episode)
             bar.advance(progress)
+            now = time.monotonic()
+            if not console.is_terminal and now - printed >= LINE_EVERY_S:
+                printed = now
+                left = (now - started) / len(finished) * (episodes - len(finished)) / 60
+                arrived = sum(episode.success for episode in finished)
+                console.print(f"{name}: {len(finished)} of {episodes}, {arrived} at the goal, {left:.1f} min left")
     return finished
 
 

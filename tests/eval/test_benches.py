@@ -257,6 +257,7 @@ def test_the_ablation_trains_each_variant_from_each_seed_and_keeps_what_it_took(
         assert entry["seeds_mean"] == pytest.approx(sum(scores) / 2)
         assert entry["seeds_sem"] == pytest.approx(abs(scores[0] - scores[1]) / 2)
         assert all(run["parameters"] > 0 and run["windows"] > 0 for run in entry["runs"])
+        assert np.isfinite([run["nats_per_number"] for run in entry["runs"]]).all()
     halved = load_policy(str(tmp_path / "maze2d-umaze/half-tokens-seed0"))
     assert (halved.preset.layout.token_steps, halved.preset.layout.horizon) == (16, 12)
     settings = ["layout.token_steps=16", "layout.horizon=12", *plan_rows.ALONE]
