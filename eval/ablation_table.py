@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from forcing.eval.ablation_rows import VARIANTS
 from forcing.eval.report import Report, plus_minus, standard_error
 from forcing.eval.result_files import NOTHING, markdown_table, missing, number, read_entries
 
@@ -17,7 +18,9 @@ def ablation_table(results: Path) -> list[str]:
     for path in sorted(results.glob("ablation*.json")):
         entries = read_entries(path)
         if entries:
+            absent = [variant.key for variant in VARIANTS if variant.name not in {entry["row"] for entry in entries}]
             lines += [*_table(entries), ""]
+            lines += [f"Rows not measured yet: {', '.join(absent)}.", ""] if absent else []
     command = "forcing bench ablation maze2d-medium-multi --data STORE --report docs/results/ablation-medium.json"
     return lines[:-1] or missing(command)
 
@@ -25,7 +28,7 @@ def ablation_table(results: Path) -> list[str]:
 def _table(entries: Sequence[Report]) -> list[str]:
     reference = next((entry for entry in entries if entry["row"] == REFERENCE), None)
     header = ["row", "score", "± episodes", "less than as is", "success", "arriving", "jump, m", "walls cut"]
-    header += ["cost", "predicted", "nats a number", "minutes", "windows", "M weights"]
+    header += ["cost", "predicted", "nats a number, training data", "minutes", "windows", "M weights"]
     rows = [
         [
             entry["row"],
@@ -38,7 +41,7 @@ def _table(entries: Sequence[Report]) -> list[str]:
             number(_first(entry, "crossing_share"), 2),
             number(_first(entry, "cost_mean")),
             number(_first(entry, "predicted_steps_mean")),
-            number(_mean(entry, "nats_per_number"), 2),
+            number(_known_mean([run.get("nats_per_number") for run in entry["runs"]]), 2),
             number(entry["minutes"], 1),
             number(entry["windows"]),
             number(entry["parameters"] / 1e6, 2),
@@ -73,6 +76,9 @@ def _mean(entry: Report, name: str) -> float:
 
 def _first(entry: Report, name: str) -> float | None:
     """Mean over runs of a figure of first plans, of those that have it."""
-    values = [run["plan_metrics"]["first"][name] for run in entry["runs"]]
+    return _known_mean([run["plan_metrics"]["first"][name] for run in entry["runs"]])
+
+
+def _known_mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

@@ -49,44 +49,43 @@ def run_bench(
 ) -> None:
     """Every row of `groups`, all if none is named, printed as a table.
 
-    Rows that the report has already, measured with the same weights, settings and episodes, are not measured again.
-    Raises UnknownPolicy, and UnknownName if there are no such rows.
+    Rows that the report has already, with the same settings, are not measured again; rows that plan and track alike are
+    measured once. Raises UnknownPolicy, UnknownName if there are no such rows, ValueError if the report is of other
+    weights or episodes.
     """
     rows, name = rows_of(groups), policy or trial.task.policy
     loaded = load_policy(name)
     wanted = {"task": trial.task.name, "weights": loaded.revision, "episodes": trial.episodes, "seed": trial.seed}
     records = Records(report, wanted, console.print)
-    for row, preset, same_as in _planned(rows, loaded, console):
+    for row, preset in _planned(rows, loaded, console):
         if records.find(row.name, settings=row.settings) is not None:
             continue
-        if same_as is not None:
-            entry = {key: value for key, value in records[same_as].items() if key != "episodes_detail"}
+        described, same_as = _described(preset), None
+        same = None if preset is None else records.measured(**described)
+        if same is not None:
+            entry, same_as = {key: value for key, value in same.items() if key != "episodes_detail"}, same["row"]
         elif preset is None:
             entry = trial.run(row.driver or "", None)
         else:
             entry = trial.run(name, loaded, row.settings)
         entry |= wanted | {"row": row.name, "group": row.group, "settings": list(row.settings), "budget": row.passes}
-        records.add(entry | {"same_as": same_as} | _described(preset))
+        records.add(entry | {"same_as": same_as} | described)
         console.print(f"{row.name}: {', '.join(_cells(entry))}")
     title = f"{trial.task.name}, {name}: {trial.episodes} episodes from {trial.seed}"
     console.print(rows_table(title, COLUMNS, ([entry["row"], *_cells(entry)] for entry in records.entries)))
 
 
-def _planned(rows: Sequence[Row], policy: Policy, console: Console) -> Iterator[tuple[Row, Preset | None, str | None]]:
-    """Rows that mean something for this policy; what they plan and track with, None for yardsticks; and the row before
-    them that does the same, None if none does."""
-    seen: dict[str, str] = {}
+def _planned(rows: Sequence[Row], policy: Policy, console: Console) -> Iterator[tuple[Row, Preset | None]]:
+    """Rows that mean something for this policy, and what they plan and track with, None for yardsticks."""
     for row in rows:
         if row.driver is not None:
-            yield row, None, None
+            yield row, None
         elif row.needs_world and policy.world is None:
             console.print(
                 f"{row.name}: left out, the policy carries no dynamics; train it on a recording that has them"
             )
         else:
-            preset = Adjusted(row.settings)(policy).preset
-            first = seen.setdefault(repr(preset), row.name)
-            yield row, preset, None if first == row.name else first
+            yield row, Adjusted(row.settings)(policy).preset
 
 
 def _described(preset: Preset | None) -> Report:

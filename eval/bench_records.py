@@ -11,17 +11,20 @@ from forcing.eval.report import Report, write_report
 class Records:
     """Entries of one report file, in the order of measuring.
 
-    An entry is known by its `row`. What else must agree for it to count, such as weights and episodes, is `wanted`.
+    An entry is known by its `row`. What all have in common, such as weights and episodes, is `wanted`. An entry that is
+    a copy says of which row: `same_as`.
     """
 
     def __init__(self, path: Path | None, wanted: Mapping[str, Any], say: Callable[[str], None]) -> None:
-        """path: of the report, None to keep none. Entries there that do not agree with `wanted` are dropped at the
-        first write. Raises ValueError if the file is no report of several entries."""
-        self.path, self._wanted = path, json.loads(json.dumps(wanted))
-        found = [] if path is None or not path.exists() else _read(path)
-        self.entries = [entry for entry in found if self._agrees(entry, self._wanted)]
-        if len(self.entries) < len(found):
-            say(f"{path}: {len(found) - len(self.entries)} rows are of other weights or episodes and will be replaced")
+        """path: of the report, None to keep none. Raises ValueError if the file is no report of several entries, or if
+        one of them does not agree with `wanted`: a table of them would compare what cannot be compared."""
+        self.path = path
+        self.entries = [] if path is None or not path.exists() else _read(path)
+        for entry in self.entries:
+            for name, value in json.loads(json.dumps(wanted)).items():
+                if entry.get(name) != value:
+                    has = f"report {path} has {name} {entry.get(name)!r} in row {entry.get('row')!r}"
+                    raise ValueError(f"{has}, this run {value!r}; ask for the same, or name another report")
         if self.entries:
             say(f"{path}: {len(self.entries)} rows are there already")
 
@@ -30,12 +33,10 @@ class Records:
         wanted = json.loads(json.dumps(settings))
         return next((e for e in self.entries if e.get("row") == row and self._agrees(e, wanted)), None)
 
-    def __getitem__(self, row: str) -> Report:
-        """Raises KeyError if there is no such row."""
-        found = self.find(row)
-        if found is None:
-            raise KeyError(row)
-        return found
+    def measured(self, **facts: Any) -> Report | None:
+        """The first entry of which all these facts hold and that is no copy of another; None if there is none."""
+        wanted = json.loads(json.dumps(facts))
+        return next((e for e in self.entries if self._agrees(e, wanted) and e.get("same_as") is None), None)
 
     def add(self, entry: Report) -> None:
         """Takes the place of an entry of the same row, or the last one; then the file is written."""

@@ -19,7 +19,7 @@ SECONDS = 10.0
 
 
 def run_bench(preset: Preset, *, report: Path | None, command: str, console: Console) -> None:
-    """Rates on a synthetic recording of a million steps; the share of training time that windows take."""
+    """Rates on a synthetic recording of a million steps."""
     windows = TrajectoryWindows(_recording(1000, 1000))
     trainer = Trainer(preset, windows, Normaliser.fit(_recording(10, 1000)))
     layout, rng = preset.layout, np.random.default_rng(0)

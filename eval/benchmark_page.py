@@ -10,7 +10,7 @@ from pathlib import Path
 from forcing.eval.ablation_table import ablation_table
 from forcing.eval.files import replacing
 from forcing.eval.ogbench_table import ogbench_table
-from forcing.eval.plan_tables import planning_table, search_table
+from forcing.eval.plan_tables import obstacles_table, planning_table, search_table
 from forcing.eval.score_table import plans_table, score_table
 from forcing.eval.search_picture import draw_search
 
@@ -19,6 +19,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "plans": plans_table,
     "planning": planning_table,
     "search": search_table,
+    "obstacles": obstacles_table,
     "ablation": ablation_table,
     "ogbench": ogbench_table,
 }

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH_WITHOUT_TERMINAL = 120
+LINE_EVERY_S = 10.0  # where nobody watches a bar
 
 
 def new_console() -> Console:

@@ -35,8 +35,8 @@ def refuse_improved(config: PlannerConfig) -> None:
     """Raises ValueError if plans are not samples as they come."""
     if config != config.sampling_alone():
         raise ValueError(
-            "planner.search, refine and polish must be None, and attempts 1, to show how a plan was sampled; "
-            "PlannerConfig.sampling_alone has it so"
+            "planner.search, refine and polish must be None, keep False and attempts 1, to show how a plan was "
+            "sampled; PlannerConfig.sampling_alone has it so"
         )
 
 

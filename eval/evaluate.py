@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
 from forcing.eval.adjust import Adjusted
+from forcing.eval.console import LINE_EVERY_S
 from forcing.eval.report import Report, build_report, goals_table, table_of, write_report
 from forcing.eval.rollout import BASELINES, DriverSpec, Episode, rollout
 from forcing.eval.tasks import Task
 from forcing.policy.clone import is_clone, load_clone
 from forcing.policy.policy import load_policy
-from forcing.progress import LINE_EVERY_S
 from forcing.server.client import Client
 
 

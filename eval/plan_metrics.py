@@ -76,6 +76,12 @@ def wall_depth(floor_plan: FloorPlan, places: NDArray[np.float64]) -> NDArray[np
     return np.asarray(np.linalg.norm(places[:, None] - nearest, axis=2).min(axis=1))
 
 
+def disc_depth(plan: Plan, centre: NDArray[np.float64], radius_m: float) -> float:
+    """m by which the planned path, straight between frames, lies deepest inside a disc, 0 if it stays out."""
+    apart = np.linalg.norm(_dense(_path(plan), SPACING * radius_m) - centre, axis=1)
+    return float(np.maximum(radius_m - apart, 0).max())
+
+
 def predicted_steps(plan: Plan, goal: NDArray[np.float64], radius_m: float) -> int | None:
     """The first control step at which the planned path, straight between frames, lies within the goal radius."""
     steps, path = np.arange(1, int(plan.steps[-1]) + 1), _path(plan)
@@ -99,8 +105,8 @@ def measure_plans(task: Task, episodes: Sequence[Episode]) -> dict[str, Any] | N
         return None
     known = PUBLISHED.get(task.name)
     return {
-        "first": _summary(firsts),
-        "all": _summary([plan for plans in measured for plan in plans]),
+        "first": summary_of_plans(firsts),
+        "all": summary_of_plans([plan for plans in measured for plan in plans]),
         "limit_steps": None if known is None else known.limit_steps,
         "detail": [asdict(figure) for figure, _ in firsts],
     }
@@ -121,7 +127,8 @@ def _left(episode: Episode, plan: Plan) -> int | None:
     return episode.steps_to_goal - plan.made_at_step
 
 
-def _summary(plans: Sequence[tuple[PlanFigures, int | None]]) -> dict[str, Any]:
+def summary_of_plans(plans: Sequence[tuple[PlanFigures, int | None]]) -> dict[str, Any]:
+    """Of figures, each with the steps that were really taken from there, None where nobody knows."""
     figures = [figure for figure, _ in plans]
     depths = [figure.wall_depth_m for figure in figures]
     predicted = [figure.predicted_steps for figure in figures if figure.predicted_steps is not None]

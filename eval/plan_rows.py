@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from forcing.policy.names import UnknownName, did_you_mean
 
 # Plans are samples as they come: what rows on sampling compare.
-ALONE = ("planner.attempts=1", "planner.search=none", "planner.refine=none", "planner.polish=none")
+ALONE = (
+    "planner.attempts=1",
+    "planner.keep=false",
+    "planner.search=none",
+    "planner.refine=none",
+    "planner.polish=none",
+)
 TO_THE_END = "planner.passes=none"
 # Gains tuned on maze2d-large-single, seed 5000 on: with 10 and 1 PD lags by 10 cm at full speed and touches corners.
 PD = ("tracker.kind=pd", "tracker.position_gain=40", "tracker.velocity_gain=3")

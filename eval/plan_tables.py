@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from forcing.eval.bench_obstacles import HEADER, obstacles_row
+from forcing.eval.plan_rows import ROWS
 from forcing.eval.report import Report, plus_minus
 from forcing.eval.result_files import NOTHING, markdown_table, missing, number, read_entries
 
-COMMAND = "forcing bench plan --task maze2d-medium-multi --report docs/results/bench-plan.json"
+COMMAND = "forcing bench plan --task maze2d-medium-multi --episodes 16 --report docs/results/bench-plan.json"
 SEARCH = "search"
 PICTURE = "![Scores of search, sampling and refining by network passes](pictures/search.png)"
 
@@ -17,8 +19,9 @@ def planning_table(results: Path) -> list[str]:
     for path in sorted(results.glob("bench-plan*.json")):
         entries = [entry for entry in read_entries(path) if entry["group"] != SEARCH]
         if entries:
-            lines += [*_table(entries), ""]
-    return lines[:-1] or missing(COMMAND)
+            absent = {row.group for row in ROWS} - {entry["group"] for entry in read_entries(path)} - {SEARCH}
+            lines += [*_table(entries), "", *missing(*(f"{COMMAND} --rows {group}" for group in sorted(absent)))]
+    return lines or missing(COMMAND)
 
 
 def search_table(results: Path) -> list[str]:
@@ -36,6 +39,17 @@ def search_table(results: Path) -> list[str]:
             entry = next(entry for curve in curves.values() for entry in curve.values())
             lines += [_about(entry), "", *markdown_table(header, rows), ""]
     return [*lines, PICTURE] if lines else missing(f"{COMMAND} --rows {SEARCH}")
+
+
+def obstacles_table(results: Path) -> list[str]:
+    """Markdown: plans past a disc, for each task, from every bench-obstacles*.json."""
+    lines: list[str] = []
+    for path in sorted(results.glob("bench-obstacles*.json")):
+        entries = read_entries(path)
+        if entries:
+            about = f"{_about(entries[0]).removesuffix(':')}, discs of {entries[0]['radius_m']:g} m:"
+            lines += [about, "", *markdown_table(HEADER, [obstacles_row(entry) for entry in entries]), ""]
+    return lines[:-1] or missing("forcing bench obstacles --report docs/results/bench-obstacles.json")
 
 
 def search_curves(entries: Sequence[Report]) -> dict[str, dict[int, Report]]:

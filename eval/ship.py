@@ -6,6 +6,7 @@ For maintainers: `scripts/ship runs/maze2d-medium`.
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import tyro
@@ -25,7 +26,7 @@ RESULTS = Path("docs/results")
 def ship(
     run: Annotated[Path, tyro.conf.Positional], episodes: int = 100, seed: int = 1000, workers: int | None = None
 ) -> None:
-    """Scores the policy in folder `run` on every task it was trained for and installs it in the package.
+    """Scores the policy in folder `run`, as it will be installed, on every task of its own and installs it.
 
     Raises ValueError if the folder is not below the working directory, CheckpointError if it holds no whole policy.
 
@@ -39,20 +40,25 @@ def ship(
         raise ValueError(f"run must lie below the working directory, so that its path means something, got {run}")
     run = run.resolve().relative_to(Path.cwd())
     command = shlex.join(["scripts/ship", str(run), "--episodes", str(episodes), "--seed", str(seed)])
-    console = new_console()
-    policy = load_policy(str(run))
-    name = str(policy.card["task"])
-    reports = []
-    for task in (task for task in TASKS.values() if task.policy == name):
-        finished = watch(task, DriverSpec(policy=str(run)), episodes, seed, workers, console)
-        reports.append(build_report(task, name, policy.revision, seed, finished, command))
-        write_report(reports[-1], RESULTS / f"{task.name}.json")
+    console, file = new_console(), load_policy_file(run / FILE_NAME)
+    name, reports = str(file.card["task"]), list[Report]()
+
+    def install(folder: Path, card: Mapping[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_policy(folder / FILE_NAME, file.preset, file.spec, file.normaliser, file.weights, dict(card), file.world)
+
+    # A run that an older version saved lacks settings that are spelled out now, which makes it another revision.
+    with TemporaryDirectory() as scratch:
+        install(Path(scratch), file.card)
+        policy = load_policy(scratch)
+        for task in (task for task in TASKS.values() if task.policy == name):
+            finished = watch(task, DriverSpec(policy=scratch), episodes, seed, workers, console)
+            reports.append(build_report(task, name, policy.revision, seed, finished, command))
+            write_report(reports[-1], RESULTS / f"{task.name}.json")
     console.print(table_of(reports))
-    file = load_policy_file(run / FILE_NAME)
     card = {**file.card, "scores": {report["task"]: round(report["normalized_mean"], 1) for report in reports}}
     folder = SHIPPED / name
-    folder.mkdir(parents=True, exist_ok=True)
-    save_policy(folder / FILE_NAME, file.preset, file.spec, file.normaliser, file.weights, card, file.world)
+    install(folder, card)
     (folder / "README.md").write_text(_readme(policy, card, reports, _scores(name)))
     console.print(f"shipped: {folder}")
 
@@ -87,7 +93,7 @@ def _readme(policy: Policy, card: dict[str, Any], reports: list[Report], score: 
         "|---|---|---|---|---|",
         *rows,
         "",
-        f"Mean and standard error over episodes that nothing was tuned on; {score}.",
+        f"Mean and standard error over episodes; {score}.",
     ]
     return "\n".join(lines) + "\n"
 

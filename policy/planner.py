@@ -1,7 +1,7 @@
 """From what was observed and a goal to a plan: candidates over several horizons, the first to arrive of those feasible.
 
-Knows no simulator and no map; candidates come from the denoiser's idea of what trajectories look like alone, and are
-judged by `selection`.
+Knows no simulator and no map; candidates come from the denoiser's idea of what trajectories look like, are judged by
+`selection`, and the best of them bent a little by `polishing`, beside the rest of the plan that is being followed.
 """
 
 import math
@@ -104,8 +104,8 @@ class PlannerConfig:
             raise ValueError(f"goal_by must be 'clamp' or 'guidance', got {self.goal_by!r}")
 
     def sampling_alone(self) -> "PlannerConfig":
-        """The same without what improves on samples: the plan is one of them, rehearsed."""
-        return replace(self, attempts=1, search=None, refine=None, polish=None)
+        """The same without what improves on samples or competes with them: the plan is one of them, rehearsed."""
+        return replace(self, attempts=1, keep=False, search=None, refine=None, polish=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,6 @@ class Selector:
             candidates, costs = candidates.joined(polished.candidate), np.append(costs, polished.cost)
         layout = self.tokenizer.layout
         frames = int(candidates.used[row].sum())
-        siblings = np.flatnonzero(samples.used.sum(axis=1) == frames)
         level = state.levels[row, layout.history : layout.history + frames // layout.frames]
         return Plan(
             made_at_step=made_at_step,
@@ -78,12 +77,24 @@ class Selector:
             steps=candidates.steps[:frames],
             streams={key: values[chosen, :frames] for key, values in candidates.streams.items()},
             level=level.repeat_interleave(layout.frames, dim=0).numpy(),
-            spread={key: values[siblings, :frames].std(axis=0) for key, values in samples.streams.items()},
+            spread=self._spread(samples, frames),
             candidates=candidates.path(self.name),
             costs=costs,
             chosen=chosen,
             passes=passes,
         )
+
+    def _spread(self, samples: Candidates, frames: int) -> dict[str, Array]:
+        """Stream -> [frames, *shape] standard deviation between the samples of so many frames; that of the recording
+        where there are fewer than two, which tell nothing."""
+        siblings = np.flatnonzero(samples.used.sum(axis=1) == frames)
+        if len(siblings) > 1:
+            return {name: values[siblings, :frames].std(axis=0) for name, values in samples.streams.items()}
+        std = self.tokenizer.normaliser.std
+        return {
+            name: np.broadcast_to(np.reshape(std[name], values.shape[2:]), (frames, *values.shape[2:]))
+            for name, values in samples.streams.items()
+        }
 
     def rest(self, current: Plan, step: int) -> tuple[dict[str, Array], Array] | None:
         """What is left of a plan at this step, its end held until its last token is whole, as it would be driven.

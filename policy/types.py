@@ -200,8 +200,9 @@ class Plan:
     start: observation stream -> [*shape] where the model believes the robot was at `made_at_step`: what was observed,
     where that was exact. steps: [F] control steps from `made_at_step` to each planned frame, rising. streams: [F,
     *shape]; an action frame is the mean action since the frame before. level: [F, S] noise level still on each frame
-    and stream, in the spec's order of streams. spread: stream name -> [F, *shape] standard deviation between the
-    samples of this horizon, before any were improved. candidates: every candidate in the goal stream, [C, F_max, size],
+    and stream, in the spec's order of streams; of the sample that a polished plan was made of. spread: stream name ->
+    [F, *shape] standard deviation between the samples of this horizon, before any were improved; that of the recording
+    where there are fewer than two. candidates: every candidate in the goal stream, [C, F_max, size],
     NaN past its own horizon; costs: [C] what they were ranked by; chosen: index of this plan among them. passes:
     network passes that were taken for them. A first plan that comes late counts as made when it came.
 

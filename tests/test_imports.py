@@ -1,6 +1,6 @@
 """Who may import whom, read off the source; and what must do without heavy libraries.
 
-policy <- datasets (policy.types alone), server (all but simulators and recordings) <- eval (anything)
+policy <- datasets (what `ALLOWED` names), server (all but simulators and recordings) <- eval (anything)
 envs: nothing of ours
 """
 

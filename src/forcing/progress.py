@@ -19,10 +19,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from forcing.eval.console import LINE_EVERY_S
 from forcing.policy import training
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-LINE_EVERY_S = 10.0
 
 
 class Rate(ProgressColumn):

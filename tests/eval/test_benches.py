@@ -140,17 +140,26 @@ def test_an_interrupted_bench_goes_on_where_it_was(
     assert _read(report)[0] == entries[0]
 
 
-def test_rows_measured_on_other_episodes_are_measured_again(
+def test_a_report_of_other_episodes_is_refused_and_kept(
     planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "r.json"
     report.write_text(planned.read_text())
     monkeypatch.setattr(plan_rows, "ROWS", SHORT)
-    ran = _read(planned)[0]
-    monkeypatch.setattr(Trial, "run", lambda *_: dict(ran))
-    said = _bench_plan(report, "shipped", trial=_trial(seed=2))
-    assert "4 rows are of other weights or episodes" in said
-    assert [(row["row"], row["seed"]) for row in _read(report)] == [("as shipped", 2)]
+    with pytest.raises(ValueError, match=r"has seed 1 in row 'as shipped', this run 2; ask for the same"):
+        _bench_plan(report, "shipped", trial=_trial(seed=2))
+    assert report.read_text() == planned.read_text()
+
+
+def test_a_row_that_plans_like_one_of_an_earlier_run_is_copied(
+    planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "r.json"
+    report.write_text(json.dumps(_read(planned)[:1]))
+    monkeypatch.setattr(plan_rows, "ROWS", (Row(name="same", group="other", settings=("planner.passes=3",)),))
+    monkeypatch.setattr(Trial, "run", lambda *_: pytest.fail("measured again"))
+    _bench_plan(report)
+    assert [row["same_as"] for row in _read(report)] == [None, "as shipped"]
 
 
 def test_every_row_of_the_planning_bench_fits_a_policy_here_and_in_a_worker() -> None:

@@ -168,7 +168,7 @@ def test_planning_rows_stand_under_their_group_and_copies_name_their_original(tm
     entries = [old, _entry(task, "as shipped", "shipped", 168.0), copied, yardstick, *_searched(task)]
     _write(tmp_path, "bench-plan.json", entries)
     lines = _page(tmp_path, "planning")
-    first = [line.split(" |")[0].removeprefix("| ") for line in lines[3:]]
+    first = [line.split(" |")[0].removeprefix("| ") for line in lines[3:] if line.startswith("| ")]
     named = "pursuit of the path (= as shipped)"
     assert first == ["*shipped*", "as shipped", "*tracker*", named, "*yardsticks*", "straight"]
     assert _cells(lines, "as shipped") == ["168.0 ± 1.0", "1.00", "44", "50", "0.11", "0.25", "3", "32", "12"]
@@ -217,3 +217,11 @@ def test_figures_of_others_are_known_for_every_task_and_no_limit_is_below_them()
         if name.startswith("maze2d-"):
             assert known.limit is not None
             assert known.limit > known.best
+
+
+def test_the_page_of_this_project_is_what_its_records_say(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    page = tmp_path / "benchmarks.md"
+    page.write_text((docs / "benchmarks.md").read_text())
+    write_page(page, docs / "results")
+    assert page.read_text() == (docs / "benchmarks.md").read_text()

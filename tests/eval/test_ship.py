@@ -10,7 +10,7 @@ import pytest
 from forcing.eval import ship as ship_module
 from forcing.eval.report import build_report
 from forcing.eval.ship import ship
-from forcing.policy.checkpoint import load_policy_file, save_policy
+from forcing.policy.checkpoint import load_policy_file, read_tensors, save_policy, write_tensors
 from forcing.policy.dynamics import LinearDynamics, state_slices
 from forcing.policy.policy import SHIPPED
 from forcing.policy.support import Support
@@ -56,12 +56,25 @@ def test_a_run_is_scored_on_its_tasks_and_installed_with_scores_and_a_readme(run
     np.testing.assert_array_equal(installed.world.dynamics.weights, _world(installed.spec).dynamics.weights)
     assert installed.card["scores"] == {name: round(r["normalized_mean"], 1) for name, r in reports.items()}
     readme = (tmp_path / "package/maze2d-umaze/README.md").read_text()
-    assert f"revision {load_policy_file(run / 'policy.safetensors').revision[:12]}" in readme
+    assert f"revision {installed.revision}." in readme
+    assert {report["revision"] for report in reports.values()} == {installed.revision}
     assert "Input at 100 Hz: position [2] m, velocity [2] m/s; goal: a position; output: action [2] from -1 to 1" in (
         readme
     )
     assert "on CPU, " in readme
     assert str(tmp_path) not in readme
+
+
+def test_a_run_of_an_older_version_is_scored_as_the_revision_that_is_installed(run: Path, tmp_path: Path) -> None:
+    path = run / "policy.safetensors"
+    header, tensors = read_tensors(path, "policy")
+    del header["preset"]["planner"]["attempts"]
+    write_tensors(path, "policy", header, tensors)
+    ship(run, episodes=1, seed=3, workers=1)
+    installed = load_policy_file(tmp_path / "package/maze2d-umaze/policy.safetensors")
+    assert installed.revision != load_policy_file(path).revision
+    report = json.loads((tmp_path / "docs/results/maze2d-umaze-multi.json").read_text())
+    assert report["revision"] == installed.revision
 
 
 def test_a_policy_that_never_reaches_its_goal_is_described_all_the_same(

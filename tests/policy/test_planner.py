@@ -503,6 +503,14 @@ def test_a_polished_plan_is_listed_last_and_is_cheaper_than_what_it_was_made_of(
     assert after.passes == before.passes
 
 
+def test_fewer_than_two_samples_of_a_horizon_tell_as_much_as_the_recording(
+    tokens: Tokenizer, normaliser: Normaliser
+) -> None:
+    plan = _planner(tokens, LineWorld(normaliser), PlannerConfig(samples=1)).plan(_request())
+    for name, spread in plan.spread.items():
+        np.testing.assert_allclose(spread, np.tile(normaliser.std[name], (len(plan.steps), 1)))
+
+
 def test_spread_is_that_of_samples_before_any_were_improved(tokens: Tokenizer) -> None:
     config = PlannerConfig(samples=4)
     sampled, refined = (
@@ -607,7 +615,7 @@ def test_a_cheaper_plan_takes_the_place_of_the_current_one(
 
 @pytest.mark.parametrize("why", ["not asked to", "over", "leads elsewhere", "the robot strayed", "no goal"])
 def test_the_current_plan_is_not_kept(tokens: Tokenizer, normaliser: Normaliser, fast: Plan, why: str) -> None:
-    config, step, current = KEEPING, 8, fast
+    config, step, current, at = KEEPING, 8, fast, fast.streams["position"][1]
     goal: Array | None = GOAL
     if why == "not asked to":
         config = CONFIG
@@ -615,11 +623,14 @@ def test_the_current_plan_is_not_kept(tokens: Tokenizer, normaliser: Normaliser,
         step = int(fast.steps[-1])
     elif why == "no goal":
         goal = None
+    elif why == "the robot strayed":
+        at = HERE
     elif why == "leads elsewhere":
-        away = {**fast.streams, "position": HERE - (fast.streams["position"] - HERE)}
+        away = {name: values.copy() for name, values in fast.streams.items()}
+        away["position"][2:] += at - away["position"][2:]  # it would stay where it is
         current = replace(fast, streams=away)
     plan = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), config).plan(
-        _request(step=step, goal=goal, current=current)
+        _request(step=step, at=at, goal=goal, current=current)
     )
-    anew = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), config).plan(_request(step=step, goal=goal))
+    anew = _planner(tokens, LineWorld(normaliser, top_speed=SLOW), config).plan(_request(step=step, at=at, goal=goal))
     np.testing.assert_array_equal(plan.streams["position"], anew.streams["position"])

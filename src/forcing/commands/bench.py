@@ -59,6 +59,31 @@ def plan(
 
 
 @command(app)
+def obstacles(
+    task: str = "maze2d-medium-multi",
+    policy: str | None = None,
+    radius_m: float = 0.2,
+    episodes: int = 40,
+    seed: int = 2000,
+    report: Path | None = None,
+) -> None:
+    """First plans past a disc that stands in their way, told of it by selection, by guidance, or not at all.
+
+    Args:
+        task: such as maze2d-medium-multi.
+        policy: shipped policy or folder; the one shipped for the task if not given.
+        radius_m: of the disc.
+        episodes: whose first plans are made.
+        seed: of the first episode.
+        report: where to write the figures as JSON, row by row; rows that it has already are not measured again.
+    """
+    from forcing.eval.bench_obstacles import run_bench
+
+    one_thread()
+    run_bench(_trial(task, episodes, seed, workers=1), policy=policy, radius_m=radius_m, report=report)
+
+
+@command(app)
 def ablation(
     task: TaskName,
     data: str,

@@ -46,7 +46,9 @@ def world_for(recipe: "Preset", trajectories: "Trajectories") -> "World | None":
         world = fit_world(trajectories)
     except NoWorld as reason:
         if recipe.tracker.kind == "feedback":
-            raise NoWorld(f"{reason}; a feedback tracker needs dynamics, add --set tracker.kind=actions") from reason
+            raise NoWorld(
+                f"{reason}; a feedback tracker needs dynamics; train with --set tracker.kind=actions"
+            ) from reason
         print(f"plans will not be rehearsed: {reason}")
         return None
     print("dynamics fitted; plans will be rehearsed on them")
