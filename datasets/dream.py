@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.datasets.drivable import drivable_places
-from forcing.datasets.reaching import VisitedDistance, reach_cost
+from forcing.datasets.reaching import Reaching
 from forcing.policy.dynamics import states_of
-from forcing.policy.mpc import Array32, MpcConfig, SamplingMpc
-from forcing.policy.support import fastest_step
+from forcing.policy.mpc import Array32, MpcConfig
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
-from forcing.policy.world import World, fit_world
 
 REACHED_STEPS = 2.0  # of the fastest recorded steps: as near to a goal counts as there
 ROUNDS = 2  # of sampling a control step; measured in docs/experiments.md, "Room for dreams, again"
@@ -60,7 +57,7 @@ def dream(
     report: called with the steps dreamed so far. Raises NoWorld if the recording does not show where actions lead,
     ValueError if steps that did not go as the dynamics say are everywhere, or if most goals are not reached.
     """
-    dreamer = _Dreamer(recorded, fit_world(recorded), config, np.random.default_rng(seed))
+    dreamer = _Dreamer(recorded, config, np.random.default_rng(seed))
     episodes: list[tuple[Array32, Array32]] = []
     done = 0
     while done < config.steps:
@@ -80,19 +77,12 @@ def dream(
 class _Dreamer:
     """Robots that drive from goal to goal side by side."""
 
-    def __init__(self, recorded: Trajectories, world: World, config: DreamConfig, rng: np.random.Generator) -> None:
-        action, goal = recorded.spec.action, recorded.spec.goal
-        dynamics = world.dynamics
-        assert goal is not None
-        assert action.low is not None
-        assert action.high is not None
-        self.config, self.rng, self.dynamics = config, rng, dynamics
-        self.low, self.high = np.array(action.low), np.array(action.high)
-        self.mpc = SamplingMpc(dynamics, self.low, self.high, config.controller)
-        self.distance = VisitedDistance(drivable_places(recorded, dynamics, config.room_steps))
-        self.pace = fastest_step(recorded)
-        self.position = dynamics.streams[goal]
+    def __init__(self, recorded: Trajectories, config: DreamConfig, rng: np.random.Generator) -> None:
+        self.config, self.rng, self.reaching = config, rng, Reaching(recorded, config.room_steps)
+        self.mpc, self.distance = self.reaching.mpc(config.controller), self.reaching.distance
         self.places = self.distance.largest_part()
+        goal = recorded.spec.goal
+        assert goal is not None
         count, size = config.robots, recorded.spec[goal].size
         self.goals = np.zeros((count, size))
         self.fields = np.zeros((count, len(self.distance.nodes)), dtype=np.float32)
@@ -107,16 +97,16 @@ class _Dreamer:
 
     def step(self) -> list[tuple[Array32, Array32]]:
         """One control step of all robots; the episodes that it ended: states [L + 1, n], actions [L, m]."""
-        reached = REACHED_STEPS * self.pace
-        cost = reach_cost(self.distance, self.position, self.goals, self.fields, self.stops, reached, self.pace)
+        low, high, reached = self.reaching.low, self.reaching.high, REACHED_STEPS * self.reaching.pace
+        cost = self.reaching.cost(self.goals, self.fields, self.stops, reached)
         self.plan = self.mpc.improve(self.state, self.plan, cost, self.rng)
-        noise = self.config.noise * (self.high - self.low) / 2 * self.rng.standard_normal(self.plan[:, 0].shape)
-        actions = np.clip(self.plan[:, 0] + noise, self.low, self.high)
-        following = self.dynamics.step(self.state, actions)
+        noise = self.config.noise * (high - low) / 2 * self.rng.standard_normal(self.plan[:, 0].shape)
+        actions = np.clip(self.plan[:, 0] + noise, low, high)
+        following = self.reaching.dynamics.step(self.state, actions)
         for robot, driven in enumerate(self.driven):
             driven.append((self.state[robot].astype(np.float32), actions[robot].astype(np.float32)))
         self.state, self.plan = following, self.mpc.shifted(self.plan)
-        self.arrived |= np.linalg.norm(following[:, self.position] - self.goals, axis=1) < reached
+        self.arrived |= np.linalg.norm(following[:, self.reaching.position] - self.goals, axis=1) < reached
         self.stay -= self.arrived
         ended = []
         for robot, driven in enumerate(self.driven):
@@ -140,7 +130,7 @@ class _Dreamer:
 
     def _recorded_states(self, recorded: Trajectories, count: int) -> NDArray[np.float64]:
         states = states_of(recorded)
-        connected = np.isin(self.distance.support.cells(states[:, self.position]), self.places)
+        connected = np.isin(self.distance.support.cells(states[:, self.reaching.position]), self.places)
         return np.asarray(states[self.rng.choice(np.flatnonzero(connected), size=count)])
 
 

@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
-from forcing.policy.mpc import Array32, Cost
-from forcing.policy.support import Support
+from forcing.datasets.drivable import drivable_places
+from forcing.policy.mpc import Array32, Cost, MpcConfig, SamplingMpc
+from forcing.policy.support import Support, fastest_step
+from forcing.policy.types import Trajectories
+from forcing.policy.world import trusted_dynamics
 
 OUTSIDE_WEIGHT = 40.0  # steps that a step spent one cell outside the visited places costs
 
@@ -47,6 +50,33 @@ class VisitedDistance:
         """Flat indices of the visited cells that hang together, the largest such part."""
         _, labels = csgraph.connected_components(self._graph, directed=False)
         return np.asarray(self.nodes[labels == np.bincount(labels).argmax()])
+
+
+class Reaching:
+    """What driving to goals stands on, all of it read off a recording.
+
+    dynamics: fitted. distance: over the places where one may drive. position: where the goal stream is in a state.
+    pace: the fastest recorded step. low, high: of the action.
+    """
+
+    def __init__(self, recorded: Trajectories, room_steps: float) -> None:
+        """room_steps: see `drivable_places`. Raises NoWorld if the recording does not show where actions lead,
+        ValueError if it has no goal stream of at most 3 numbers, or if steps that did not go as the dynamics say are
+        everywhere."""
+        action, goal = recorded.spec.action, recorded.spec.goal
+        self.dynamics = trusted_dynamics(recorded)
+        self.distance = VisitedDistance(drivable_places(recorded, self.dynamics, room_steps))
+        assert goal is not None
+        self.position, self.pace = self.dynamics.streams[goal], fastest_step(recorded)
+        self.low, self.high = np.array(action.low), np.array(action.high)
+
+    def mpc(self, config: MpcConfig) -> SamplingMpc:
+        """A controller within the limits of the action."""
+        return SamplingMpc(self.dynamics, self.low, self.high, config)
+
+    def cost(self, goals: NDArray[np.float64], fields: Array32, stops: NDArray[np.bool_], reached: float = 0.0) -> Cost:
+        """`reach_cost` at the recorded pace."""
+        return reach_cost(self.distance, self.position, goals, fields, stops, reached, self.pace)
 
 
 def reach_cost(

@@ -34,7 +34,7 @@ from forcing.eval.figures import (
 from forcing.eval.maze_axes import INK, POSITION, draw_maze, panel_aspect
 from forcing.policy.support import visited_cells
 from forcing.policy.types import Trajectories
-from forcing.policy.world import fit_world
+from forcing.policy.world import trusted_dynamics
 
 SHOWN_STEPS = 5000  # of each recording, in whole episodes from all over it: more would hide each other
 VISITED_COLOR, CONTACT_COLOR = "#dbe7f3", "#f0a58f"
@@ -93,7 +93,7 @@ class _Cells:
     def __init__(self, recording: Trajectories) -> None:
         support = visited_cells(recording, cell_steps=1.0)
         self.kind: NDArray[np.float64] = np.where(support.visited, 1.0, np.nan)
-        self.kind.reshape(-1)[support.cells(touched_places(recording, fit_world(recording).dynamics))] = 2.0
+        self.kind.reshape(-1)[support.cells(touched_places(recording, trusted_dynamics(recording)))] = 2.0
         x, y = support.origin
         self.extent = (x, x + self.kind.shape[0] * support.cell, y, y + self.kind.shape[1] * support.cell)
 

@@ -57,18 +57,25 @@ class NoWorld(ValueError):
 
 
 def fit_world(trajectories: Trajectories) -> World:
-    """Raises NoWorld if the action has no limits, the goal stream is none of up to 3 numbers, or the fitted dynamics
-    predict the recording badly."""
+    """Raises NoWorld as `trusted_dynamics` does, and if the goal stream is none of up to 3 numbers."""
+    dynamics = trusted_dynamics(trajectories)
+    try:
+        return World(dynamics=dynamics, support=visited_cells(trajectories, CELL_STEPS))
+    except ValueError as error:
+        raise NoWorld(str(error)) from error
+
+
+def trusted_dynamics(trajectories: Trajectories) -> LinearDynamics:
+    """Dynamics fitted to the recording. Raises NoWorld if the action has no limits, or they predict it badly."""
     action = trajectories.spec.action
     if action.low is None or action.high is None or not np.isfinite([*action.low, *action.high]).all():
         raise NoWorld(f"action {action.name!r} has no finite limits")
     rng = np.random.default_rng(0)
     try:
-        support = visited_cells(trajectories, CELL_STEPS)
         dynamics = fit_dynamics(trajectories, rng)
         refusal = predict_recorded(dynamics, trajectories, rng, steps=PREDICTED_STEPS).refusal()
     except ValueError as error:
         raise NoWorld(str(error)) from error
     if refusal is not None:
         raise NoWorld(refusal)
-    return World(dynamics=dynamics, support=support)
+    return dynamics
