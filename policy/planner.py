@@ -46,7 +46,9 @@ class PlannerConfig:
     not dearer than any other. kinematic_tolerance, end_tolerance: what counts as feasible, in the goal stream's units:
     the largest distance between a candidate and its rehearsal, or without one the largest disagreement of planned
     positions and velocities from one frame to the next; and the distance between the plan's end and the goal.
-    support_tolerance: how far a plan may leave visited places, None if it need not ask. hold_distance: nearer to the
+    support_tolerance: how far a plan may leave visited places, None if it need not ask. half_life: control steps ahead
+    after which a broken rule counts half, since another plan will be driven there; None for as much as at once.
+    hold_distance: nearer to the
     goal than this, a plan that ends there is followed without making another. kinematic_tolerance, end_tolerance and
     hold_distance are a fifth of the goal stream's standard deviation if None. replan_steps: control steps after which a
     plan is made anew. replan_error: distance from the planned position at which that is done at once, or three declared
@@ -74,6 +76,7 @@ class PlannerConfig:
     kinematic_tolerance: float | None = None
     end_tolerance: float | None = None
     support_tolerance: float | None = None
+    half_life: int | None = None
     hold_distance: float | None = None
     replan_error: float | None = None
     replan_steps: int = 32
@@ -85,7 +88,7 @@ class PlannerConfig:
     stabilisation: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("samples", "replan_steps", "history_frames", "passes", "rollout_steps", "attempts"):
+        for name in ("samples", "replan_steps", "history_frames", "passes", "rollout_steps", "attempts", "half_life"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -163,6 +166,7 @@ class Planner:
             feedback=feedback if config.rehearse else None,
             support=support if config.support_tolerance is not None else None,
             support_tolerance=config.support_tolerance or math.inf,
+            half_life=config.half_life,
         )
         self._polisher = None
         if config.polish is not None and feedback is not None and config.rehearse and tokenizer.spec.goal is not None:

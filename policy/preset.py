@@ -91,10 +91,11 @@ def _ogbench(name: str, horizon: int) -> Preset:
     """
     planner = replace(
         _IMPROVING,
-        attempts=12,
+        attempts=3,
         kinematic_tolerance=0.5,
         end_tolerance=0.5,
         support_tolerance=0.1,
+        half_life=64,
         hold_distance=0.5,
         replan_error=1.0,
     )

@@ -37,12 +37,14 @@ class Selector:
         feedback: Feedback | None = None,
         support: Support | None = None,
         support_tolerance: float = np.inf,
+        half_life: int | None = None,
     ) -> None:
         """Tolerances in the goal stream's units. feedback: to rehearse candidates with, None not to. support: visited
-        places that a plan must not leave by more than `support_tolerance`, None where they are not known."""
+        places that a plan must not leave by more than `support_tolerance`, None where they are not known. half_life:
+        control steps ahead after which a broken rule counts half, None for as much as at once."""
         self.tokenizer, self._feedback, self._support = tokenizer, feedback, support
         self.kinematic_tolerance, self.end_tolerance = kinematic_tolerance, end_tolerance
-        self._support_tolerance = support_tolerance
+        self._support_tolerance, self._half_life = support_tolerance, half_life
         spec = tokenizer.spec
         self.name = spec.goal or spec.of_role("observation")[0].name
         if support is not None:
@@ -180,14 +182,14 @@ class Selector:
             frames = len(sampled.steps)
             candidates = replace(sampled, streams={name: values[:, :frames] for name, values in driven.streams.items()})
             strayed = np.linalg.norm(candidates.path(self.name) - sampled.path(self.name), axis=-1)
-            wrong.append(np.nanmax(strayed, axis=1) / self.kinematic_tolerance)
+            wrong.append(self._worst(np.where(sampled.used, strayed, 0) / self.kinematic_tolerance, sampled.steps))
             path, steps = driven.states[..., self._feedback.dynamics.streams[self.name]], np.arange(held.steps[-1]) + 1
             path = np.where((steps <= held.last_steps()[:, None])[..., None], path, np.nan)
         else:
             candidates, path, steps = sampled, sampled.path(self.name), sampled.steps
             residual = kinematic_residual(self.tokenizer, sampled.start, sampled.streams)
             if residual is not None:
-                wrong.append(np.where(sampled.used, residual, 0).max(axis=1) / self.kinematic_tolerance)
+                wrong.append(self._worst(np.where(sampled.used, residual, 0) / self.kinematic_tolerance, steps))
         cost = candidates.last_steps().astype(np.float64)
         there = ~np.isnan(path[..., 0])
         if goal is not None:
@@ -197,7 +199,7 @@ class Selector:
             cost = _arrival(away, steps, self.end_tolerance) + 1e-3 * cost
         if self._support is not None:
             outside = self._support.between(self._outside, np.where(there[..., None], path, self._support.origin))
-            wrong.append(np.where(there, outside, 0).max(axis=1) / self._support_tolerance)
+            wrong.append(self._worst(np.where(there, outside, 0) / self._support_tolerance, steps))
         penalty = float(self.tokenizer.layout.horizon * self.tokenizer.layout.token_steps)
         sound = np.ones(len(path), dtype=np.bool_)
         if obstacles is not None:
@@ -209,6 +211,13 @@ class Selector:
             cost = cost + penalty * over * np.minimum(1, SOFT * over)
             sound &= over <= 1 / SOFT
         return Judged(candidates, cost, sound)
+
+    def _worst(self, share: NDArray[np.float64], steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[C] the most by which a rule is broken. share: [C, T] of its tolerance after so many control steps. What lies
+        beyond the tolerance counts half after each half life: that far ahead, a later plan is driven."""
+        if self._half_life is None:
+            return np.asarray(share.max(axis=1))
+        return np.asarray((share - np.maximum(share - 1, 0) * (1 - 0.5 ** (steps / self._half_life))).max(axis=1))
 
 
 def _arrival(away: NDArray[np.float64], steps: NDArray[np.int64], near: float) -> NDArray[np.float64]:
