@@ -13,6 +13,8 @@ ALONE = (
     "planner.refine=none",
     "planner.polish=none",
 )
+# Actions as they were sampled, played until the next plan: neither a rehearsal corrects them nor an early plan.
+ACTIONS = ("tracker.kind=actions", "planner.refine=none", "planner.rehearse=false", "planner.replan_error=none")
 TO_THE_END = "planner.passes=none"
 # Gains tuned on maze2d-large-single, seed 5000 on: with 10 and 1 PD lags by 10 cm at full speed and touches corners.
 PD = ("tracker.kind=pd", "tracker.position_gain=40", "tracker.velocity_gain=3")
@@ -54,13 +56,13 @@ def _trackers() -> list[Row]:
         "feedback": "feedback on fitted dynamics",
         "pd": "PD on the timed plan",
         "pursuit": "pursuit of the path",
-        "actions": "diffused actions",
+        "actions": "diffused actions, as sampled",
     }
     return [
         Row(
             name=name,
             group="tracker",
-            settings=PD if kind == "pd" else (f"tracker.kind={kind}",),
+            settings={"pd": PD, "actions": ACTIONS}.get(kind, (f"tracker.kind={kind}",)),
             needs_world=kind == "feedback",
         )
         for kind, name in names.items()

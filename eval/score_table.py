@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forcing.eval.plan_rows import PD
+from forcing.eval.plan_rows import ACTIONS, PD
 from forcing.eval.published import PUBLISHED
 from forcing.eval.report import Report, mean_interval, over_seeds, plus_minus
 from forcing.eval.result_files import NOTHING, markdown_table, missing, number, read_report
@@ -25,6 +25,10 @@ class Row:
     options: str
 
 
+def _sets(settings: Sequence[str]) -> str:
+    return " ".join(f"--set {setting}" for setting in settings)
+
+
 YARDSTICKS = (
     Row(name="no planner: straight at the goal", suffix="-straight", options="--policy straight"),
     Row(name="waypoint expert, knows the map", suffix="-expert", options="--policy expert"),
@@ -33,8 +37,8 @@ YARDSTICKS = (
 )
 OURS = (
     Row(name="**forcing**, as shipped", suffix="", options=""),
-    Row(name="forcing, PD on the timed plan", suffix="-pd", options=" ".join(f"--set {setting}" for setting in PD)),
-    Row(name="forcing, diffused actions", suffix="-actions", options="--set tracker.kind=actions"),
+    Row(name="forcing, PD on the timed plan", suffix="-pd", options=_sets(PD)),
+    Row(name="forcing, diffused actions as sampled", suffix="-actions", options=_sets(ACTIONS)),
     Row(name="forcing, without the grid of visited places", suffix="-nogrid", options=WITHOUT_GRID),
 )
 

@@ -89,6 +89,31 @@ def test_a_rule_that_is_broken_by_little_costs_its_square(
     assert bool(judged.sound[0]) is sound
 
 
+@pytest.mark.parametrize(
+    ("half_life", "frame", "broken_by"), [(None, 16, 2.0), (4, 4, 1.0), (4, 8, 0.5), (4, 16, 0.125)]
+)
+def test_a_rule_broken_far_ahead_counts_half_after_each_half_life(
+    spec: TrajectorySpec, normaliser: Normaliser, half_life: int | None, frame: int, broken_by: float
+) -> None:
+    tokens = Tokenizer(spec, TokenLayout(token_steps=8, stride=1, history=1, horizon=5), normaliser)
+    visited = np.zeros((9, 1), dtype=np.bool_)
+    visited[0] = True
+    support = Support(origin=np.zeros(2), cell=1.0, visited=visited)
+    selector = Selector(
+        tokens,
+        kinematic_tolerance=9.0,
+        end_tolerance=1.0,
+        support=support,
+        support_tolerance=0.2,
+        half_life=half_life,
+    )
+    plan = _standing(0.5)
+    plan.streams["position"][0, frame - 1, 0] += 0.2 * 3  # two tolerances too far, in this frame alone
+    judged = selector.judge(plan, None, None)
+    over = broken_by * min(1, 4 * broken_by)
+    assert judged.costs[0] == pytest.approx(16 + 40 * over, abs=1e-2)
+
+
 def test_rehearsed_plans_are_looked_at_between_their_frames(spec: TrajectorySpec, normaliser: Normaliser) -> None:
     tokens = Tokenizer(spec, TokenLayout(token_steps=8, stride=8, history=1, horizon=5), normaliser)
     weights = np.zeros((7, 4))
