@@ -11,6 +11,7 @@ from itertools import takewhile
 
 import numpy as np
 
+from forcing.policy.objectives import Obstacles
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.tracker import Tracker
@@ -42,6 +43,8 @@ class Controller:
         self._planned_goal: Array | None = None
         self._fresh = False
         self.goal: Array | None = None
+        self.obstacles: Obstacles | None = None
+        self._planned_obstacles: Obstacles | None = None
         self.set_goal(goal)
 
     def set_goal(self, goal: Array | None) -> None:
@@ -52,6 +55,17 @@ class Controller:
                 raise ValueError(f"goal must be absent: policy {self.policy.name!r} has no goal stream")
             goal = _checked(goal, spec.goal, "goal", self.policy)
         self.goal = goal
+
+    def set_obstacles(self, obstacles: Obstacles | None) -> None:
+        """What plans stay out of from now on, in the stream that `Selector.name` says; None for nothing.
+
+        Raises ValueError if the centres have not as many numbers as that stream.
+        """
+        name = self.policy.planner.selector.name
+        if obstacles is not None and np.shape(obstacles.centres)[1] != self.policy.spec[name].size:
+            expected = self.policy.spec[name].size
+            raise ValueError(f"centres must have {expected} numbers each, as {name!r} has, got {obstacles.centres}")
+        self.obstacles = obstacles
 
     def observe(
         self,
@@ -98,7 +112,13 @@ class Controller:
             return None
         frames = {name: self._frames(name) for name in now.values}
         self._open = PlanRequest(
-            step=self.step, frames=frames, noise=now.noise, goal=self.goal, seed=self.seed, current=self.plan
+            step=self.step,
+            frames=frames,
+            noise=now.noise,
+            goal=self.goal,
+            seed=self.seed,
+            obstacles=self.obstacles,
+            current=self.plan,
         )
         return self._open
 
@@ -129,7 +149,8 @@ class Controller:
         if self.plan is None:
             plan = replace(plan, made_at_step=self.step)  # the robot held its place until now
         self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan, self.policy.feedback)
-        self.plan, self._planned_goal, self._open = plan, self._open.goal, None
+        self.plan, self._planned_goal, self._planned_obstacles = plan, self._open.goal, self._open.obstacles
+        self._open = None
 
     def decide(self) -> Decision:
         """The action for the observation just given; the episode moves on one step.
@@ -167,6 +188,8 @@ class Controller:
         if goal is not None and goal not in now.values:
             return False  # nobody knows where the robot is: follow the plan there is, or hold
         if self.plan is None or not _same(self._planned_goal, self.goal):
+            return True
+        if self._planned_obstacles is not self.obstacles:
             return True
         planner = self.policy.preset.planner
         if self.step - self.plan.made_at_step < planner.replan_steps and not self._strayed(now):

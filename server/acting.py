@@ -15,7 +15,7 @@ from forcing.server.errors import NonFiniteAction, PlanningFailed
 from forcing.server.metrics import Metrics
 from forcing.server.schemas import ActRequest
 from forcing.server.sessions import Session
-from forcing.server.validation import Limits
+from forcing.server.validation import Limits, obstacles_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class Actor:
         if new:
             if request.goal is not None:
                 controller.set_goal(request.goal)
+            if request.obstacles is not None:
+                controller.set_obstacles(obstacles_of(request.obstacles))
             controller.observe(request.observation, noise=request.noise, missing=request.missing)
         deadline = None if request.deadline_ms is None else received + request.deadline_ms / 1000
         planned = await self._plan_in_time(session, deadline)

@@ -24,6 +24,8 @@ from forcing.policy.types import Plan, Source
 from forcing.server import codec
 
 Encoding = Literal["msgpack", "json"]
+Ball = tuple[ArrayLike, float]
+"""Centre and radius of an obstacle, in the shape and units of goals."""
 _MEDIA = {"msgpack": codec.MSGPACK, "json": codec.JSON}
 _FIRST_PAUSE_S = 0.05
 _BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
@@ -115,6 +117,7 @@ class Client:
         policy: str,
         *,
         goal: ArrayLike | None = None,
+        obstacles: Sequence[Ball] = (),
         seed: int = 0,
         control_hz: float | None = None,
         limits: Mapping[str, Sequence[float]] | None = None,
@@ -122,10 +125,12 @@ class Client:
     ) -> "Session":
         """A new session.
 
-        goal: in the goal stream's units. limits: low and high of the action, [A] each. lease_s: the session ends after
-        so long without an act. Raises ServerProblem, ServerUnreachable.
+        goal: in the goal stream's units. obstacles: what plans stay out of, centre and radius of each. limits: low and
+        high of the action, [A] each. lease_s: the session ends after so long without an act. Raises ServerProblem,
+        ServerUnreachable.
         """
         body = {"policy": policy, "goal": self.array(goal), "seed": seed, "lease_s": lease_s}
+        body |= {"obstacles": self.balls(obstacles)}
         body |= {"control_hz": control_hz, "limits": None if limits is None else dict(limits)}
         return Session(self, self.call("POST", "/v1/sessions", body))
 
@@ -139,6 +144,10 @@ class Client:
         observations = [{name: self.array(value) for name, value in entry.items()} for entry in history]
         body = {"policy": policy, "history": observations, "goal": self.array(goal), "seed": seed}
         return np.array(self.call("POST", "/v1/act", body)["action_chunk"], dtype=np.float64)
+
+    def balls(self, obstacles: Sequence[Ball]) -> list[dict[str, Any]]:
+        """Obstacles as they travel in this client's encoding."""
+        return [{"centre": self.array(centre), "radius": radius} for centre, radius in obstacles]
 
     def array(self, value: ArrayLike | None) -> Any:
         """A value of a stream as it travels in this client's encoding."""
@@ -198,21 +207,24 @@ class Session:
         noise: Mapping[str, float] | None = None,
         missing: Collection[str] = (),
         goal: ArrayLike | None = None,
+        obstacles: Sequence[Ball] | None = None,
         deadline_ms: float | None = None,
         want: Sequence[str] | None = None,
     ) -> ActResult:
         """The action for what was sensed at this control step.
 
         observation: stream -> value in its units. noise: stream -> standard error. missing: streams that were not
-        sensed; a value given for one is not sent. goal: from now on. deadline_ms: answer by then, if need be from the
-        plan at hand. want: optional parts of the reply, all by default. A repetition after a broken connection carries
-        the same request id, so it is not acted on twice. Raises ServerProblem, ServerUnreachable.
+        sensed; a value given for one is not sent. goal, obstacles: from now on, an empty list for none of them left.
+        deadline_ms: answer by then, if need be from the plan at hand. want: optional parts of the reply, all by
+        default. A repetition after a broken connection carries the same request id, so it is not acted on twice. Raises
+        ServerProblem, ServerUnreachable.
         """
         if self._in_doubt:  # the last answer was lost: it may have been acted on
             self.step, self._in_doubt = self._fetch_plan()["step"], False
         sensed = {name: self._client.array(value) for name, value in observation.items() if name not in missing}
         body = {"request_id": uuid.uuid4().hex, "step": self.step, "observation": sensed, "missing": sorted(missing)}
         body |= {"noise": None if noise is None else dict(noise), "goal": self._client.array(goal)}
+        body |= {"obstacles": None if obstacles is None else self._client.balls(obstacles)}
         body |= {"deadline_ms": deadline_ms, "want": None if want is None else list(want)}
         try:
             reply = self._client.call("POST", f"/v1/sessions/{self.id}/act", body)

@@ -56,11 +56,23 @@ class ActionLimits(_Request):
     high: list[Finite] | None = None
 
 
+class Ball(_Request):
+    """An obstacle, in the shape and units of goals; of the first observation stream where a policy takes none."""
+
+    centre: Numbers
+    radius: Positive
+
+
+Balls = Annotated[list[Ball], Field(max_length=100)]
+
+
 class OpenRequest(_Request):
-    """POST /v1/sessions. goal: in the goal stream's shape and units. control_hz: if given, must be the policy's."""
+    """POST /v1/sessions. goal: in the goal stream's shape and units. obstacles: plans stay out of them. control_hz: if
+    given, must be the policy's."""
 
     policy: str = Field(max_length=500)
     goal: Numbers | None = None
+    obstacles: Balls = Field(default_factory=list)
     seed: Seed = 0
     control_hz: Positive | None = None
     limits: ActionLimits | None = None
@@ -79,9 +91,9 @@ class ActRequest(_Request):
     """POST /v1/sessions/{id}/act: the observation of one control step.
 
     request_id: chosen by the client; a repeated one gets the same reply. step: 0 first, then one more each time.
-    noise: stream -> standard deviation of its error, in its units. missing: streams left out of observation. goal:
-    from now on. deadline_ms: answer within this time, from the present plan if need be. want: optional parts of the
-    reply.
+    noise: stream -> standard deviation of its error, in its units. missing: streams left out of observation. goal,
+    obstacles: from now on, as before if left out. deadline_ms: answer within this time, from the present plan if need
+    be. want: optional parts of the reply.
     """
 
     request_id: str = Field(min_length=1, max_length=200)
@@ -90,6 +102,7 @@ class ActRequest(_Request):
     noise: dict[StreamName, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     missing: list[StreamName] = Field(default_factory=list, max_length=100)
     goal: Numbers | None = None
+    obstacles: Balls | None = None
     deadline_ms: Positive | None = None
     want: list[Want] = Field(default_factory=lambda: list(_EVERYTHING))
 
@@ -100,7 +113,8 @@ class ActRequest(_Request):
             digest.update(repr((name, array.shape)).encode() + array.tobytes())
         goal = None if self.goal is None else self.goal.tolist()
         noise = sorted((self.noise or {}).items())
-        rest = (self.step, noise, sorted(self.missing), goal, self.deadline_ms, sorted(self.want))
+        balls = None if self.obstacles is None else [(ball.centre.tolist(), ball.radius) for ball in self.obstacles]
+        rest = (self.step, noise, sorted(self.missing), goal, balls, self.deadline_ms, sorted(self.want))
         digest.update(repr(rest).encode())
         return digest.digest()
 

@@ -33,7 +33,7 @@ from forcing.server.schemas import (
     SessionReply,
 )
 from forcing.server.sessions import Session, SessionTable
-from forcing.server.validation import action_limits, check_act, check_goal, check_history
+from forcing.server.validation import action_limits, check_act, check_goal, check_history, check_open, obstacles_of
 
 State = Literal["warming up", "ready", "failed", "shutting down"]
 
@@ -110,15 +110,17 @@ class Service:
         if request.control_hz is not None and request.control_hz != policy.spec.control_hz:
             rule = f"{policy.spec.control_hz}, the rate that policy {policy.name!r} was trained for"
             raise InvalidRequest([FieldError("control_hz", rule, str(request.control_hz))])
-        check_goal(policy.spec, request.goal)
+        check_open(policy.spec, request)
         limits = action_limits(policy.spec, request.limits)
         now = time.monotonic()
 
         def create() -> Session:
+            controller = Controller(policy, goal=request.goal, seed=request.seed)
+            controller.set_obstacles(obstacles_of(request.obstacles))
             return Session(
                 id=secrets.token_urlsafe(16),
                 policy=policy,
-                controller=Controller(policy, goal=request.goal, seed=request.seed),
+                controller=controller,
                 limits=limits,
                 goal=request.goal,
                 seed=request.seed,
@@ -159,7 +161,9 @@ class Service:
         check_goal(session.policy.spec, request.goal)
         goal = session.goal if request.goal is None else request.goal
         seed = session.seed if request.seed is None else request.seed
-        session.reset(Controller(session.policy, goal=goal, seed=seed), goal, seed, now)
+        controller = Controller(session.policy, goal=goal, seed=seed)
+        controller.set_obstacles(session.controller.obstacles)
+        session.reset(controller, goal, seed, now)
         return views.session_reply(session, now)
 
     def close_session(self, session_id: str) -> None:

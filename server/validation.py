@@ -1,14 +1,15 @@
 """Requests against a policy's streams: names, shapes and finite numbers, or an InvalidRequest naming every fault."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.policy.objectives import Obstacles
 from forcing.policy.types import Array, StreamSpec, TrajectorySpec
 from forcing.server.errors import FieldError, InvalidRequest, did_you_mean
-from forcing.server.schemas import ActionLimits, ActRequest
+from forcing.server.schemas import ActionLimits, ActRequest, Ball, OpenRequest
 
 Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -23,7 +24,12 @@ def check_act(spec: TrajectorySpec, request: ActRequest) -> None:
             for name in given
             if name not in names
         ]
-    _raise(errors + goal_errors(spec, request.goal))
+    _raise(errors + goal_errors(spec, request.goal) + obstacle_errors(spec, request.obstacles or ()))
+
+
+def check_open(spec: TrajectorySpec, request: OpenRequest) -> None:
+    """Raises InvalidRequest, naming every fault of an opening session's goal and obstacles."""
+    _raise(goal_errors(spec, request.goal) + obstacle_errors(spec, request.obstacles))
 
 
 def check_goal(spec: TrajectorySpec, goal: Array | None) -> None:
@@ -69,6 +75,24 @@ def goal_errors(spec: TrajectorySpec, goal: Array | None) -> list[FieldError]:
     if spec.goal is None:
         return [FieldError("goal", "nothing: this policy takes no goal", f"shape {list(goal.shape)}")]
     return _array_errors("goal", spec[spec.goal], goal)
+
+
+def obstacle_errors(spec: TrajectorySpec, obstacles: Sequence[Ball]) -> list[FieldError]:
+    """Every fault of the obstacles' centres."""
+    stream = spec[spec.goal] if spec.goal is not None else spec.of_role("observation")[0]
+    return [
+        error
+        for index, ball in enumerate(obstacles)
+        for error in _array_errors(f"obstacles.{index}.centre", stream, ball.centre)
+    ]
+
+
+def obstacles_of(balls: Sequence[Ball]) -> Obstacles | None:
+    """As planners take them, None if there are none."""
+    if not balls:
+        return None
+    centres = np.stack([ball.centre.reshape(-1) for ball in balls])
+    return Obstacles(centres=centres, radii=np.array([ball.radius for ball in balls]))
 
 
 def action_limits(spec: TrajectorySpec, limits: ActionLimits | None) -> Limits:

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from forcing.policy.controller import Controller
+from forcing.policy.objectives import Obstacles
 from forcing.policy.policy import Policy
 from forcing.policy.types import Decision
 from forcing.server.client import Client, Encoding, ServerProblem, ServerUnreachable
@@ -37,6 +38,39 @@ def in_process(policy: Policy, observations: list[dict[str, NDArray[np.float64]]
             controller.install(policy.plan(request))
         decisions.append(controller.decide())
     return decisions
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+def test_obstacles_over_http_are_planned_around_as_in_process(url: str, policy: Policy, encoding: Encoding) -> None:
+    goal, centre = np.array([1.0, -1.0]), np.array([0.4, -0.3])
+    disc = Obstacles(centres=centre[None], radii=np.array([2.0]))
+
+    def costs(obstacles: Obstacles | None) -> NDArray[np.float64]:
+        controller = Controller(policy, goal=goal, seed=11)
+        controller.set_obstacles(obstacles)
+        controller.observe(HERE)
+        request = controller.request()
+        assert request is not None
+        return policy.plan(request).costs
+
+    assert (costs(disc) > costs(None)).any()
+    with Client(url, encoding=encoding) as client:
+        with client.open("tiny", goal=goal, obstacles=[(centre, 2.0)], seed=11) as session:
+            session.act(HERE)
+            plan = session.plan()
+            assert plan is not None
+            np.testing.assert_array_equal(plan.costs, costs(disc))
+            # As before if left out; others, or none, are a reason for a new plan at once.
+            assert session.act(HERE).source == "plan"
+            assert session.act(HERE, obstacles=[(centre, 1.0)]).source == "fresh"
+            assert session.act(HERE).source == "plan"
+            assert session.act(HERE, obstacles=[]).source == "fresh"
+        with client.open("tiny", goal=goal, obstacles=[(centre, 2.0)], seed=11) as session:
+            session.reset()
+            session.act(HERE)
+            plan = session.plan()
+            assert plan is not None
+            np.testing.assert_array_equal(plan.costs, costs(disc))
 
 
 @pytest.mark.parametrize("encoding", ["msgpack", "json"])
