@@ -20,9 +20,9 @@ class Published:
     limit_steps: float | None = None
 
 
-# The limit of Maze2D is 4-D value iteration (position and velocity) with the exact physics, on 100 to 200 episodes drawn
-# like the task's own, standard error 0.9 to 2.2. The figures came with the project's brief; what computed them is not in
-# this repository, so they are estimates here.
+# The limit of Maze2D is 4-D value iteration (position and velocity) with the exact physics, on 100 to 200 episodes
+# drawn like the task's own, standard error 0.9 to 2.2. The figures came with the project's brief; what computed them is
+# not in this repository, so they are estimates here.
 PUBLISHED: Mapping[str, Published] = {
     "maze2d-umaze-single": Published(best=146.3, limit=165.4, limit_steps=49),
     "maze2d-umaze-multi": Published(best=158.2, limit=169.9, limit_steps=43),

@@ -95,14 +95,25 @@ def rehearse(
     wanted = pushes.swapaxes(0, 1)[frame] + target @ feedback.gain.T
     dynamics, size = feedback.dynamics, planned.shape[-1]
     drift, push_in = np.eye(size) + dynamics.weights[:size], dynamics.weights[size:-1]
-    state, driven, pushed = first[:, 0], np.empty_like(target), np.empty_like(wanted)
-    for tick in ticks:
-        push = np.maximum(wanted[tick] - state @ feedback.gain.T, feedback.low)
+    state, driven, pushed = np.ascontiguousarray(first[:, 0]), np.empty_like(target), np.empty_like(wanted)
+    gain, still, within, pulled = (
+        np.ascontiguousarray(feedback.gain.T),
+        dynamics.weights[-1],
+        *np.empty((2, count, size)),
+    )
+    answer = np.empty_like(pushed[0])
+    for wish, push, following in zip(wanted, pushed, driven, strict=True):
+        np.matmul(state, gain, out=answer)
+        np.subtract(wish, answer, out=push)
+        np.maximum(push, feedback.low, out=push)
         np.minimum(push, feedback.high, out=push)
-        state = np.minimum(np.maximum(state, dynamics.low), dynamics.high) @ drift
-        state += push @ push_in
-        state += dynamics.weights[-1]
-        driven[tick], pushed[tick] = state, push
+        np.maximum(state, dynamics.low, out=within)
+        np.minimum(within, dynamics.high, out=within)
+        np.matmul(within, drift, out=following)
+        np.matmul(push, push_in, out=pulled)
+        following += pulled
+        following += still
+        state = following
     states = driven[times[1:] - 1].swapaxes(0, 1)
     actions = (np.add.reduceat(pushed, times[:-1], axis=0) / np.diff(times)[:, None, None]).swapaxes(0, 1)
     result: dict[str, Array] = {action.name: actions.reshape(count, frames, *action.shape)}

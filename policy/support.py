@@ -61,11 +61,15 @@ class Support:
         last = np.array(self.visited.shape) - 1
         place = np.clip((positions - self.origin) / self.cell - 0.5, 0, last)
         low = np.minimum(place.astype(np.int64), np.maximum(last - 1, 0))
-        share = place - low
+        share, strides = place - low, self._strides
+        weights = (1 - share, share)
+        cells = (np.minimum(low, last) * strides, np.minimum(low + 1, last) * strides)
         result = np.zeros(positions.shape[:-1])
         for corner in np.ndindex(*(2,) * len(last)):
-            weight = np.where(np.array(corner) == 1, share, 1 - share).prod(axis=-1)
-            result += weight * values[np.minimum(low + corner, last) @ self._strides]
+            weight, cell = weights[corner[0]][..., 0], cells[corner[0]][..., 0]
+            for axis, side in enumerate(corner[1:], start=1):
+                weight, cell = weight * weights[side][..., axis], cell + cells[side][..., axis]
+            result += weight * values[cell]
         return result
 
     @property
