@@ -160,10 +160,10 @@ class Controller:
         """
         now = self._now()
         action_stream = self.policy.spec.action
-        chunk, level, spread = np.zeros((1, action_stream.size)), 1.0, 0.0
+        chunk, level, spread, feasible = np.zeros((1, action_stream.size)), 1.0, 0.0, False
         if self._tracker is not None and self.plan is not None:
             chunk, frame = self._tracker.chunk(now.values, self.step)
-            level = float(self.plan.level[frame].max())
+            level, feasible = float(self.plan.level[frame].max()), self.plan.feasible
             spread = float(np.linalg.norm(self.plan.spread[self.policy.spec.goal or action_stream.name][frame]))
         if not np.isfinite(chunk).all():
             raise FloatingPointError(f"policy {self.policy.name!r} produced a non-finite action at step {self.step}")
@@ -180,6 +180,7 @@ class Controller:
             valid_until_step=step + len(limited) - 1,
             noise_level=level,
             spread=spread,
+            feasible=feasible,
             clipped=bool((limited[0] != chunk[0].astype(np.float32)).any()),
         )
 

@@ -38,10 +38,12 @@ class PolishConfig:
 
 @dataclass(frozen=True, slots=True)
 class Polished:
-    """candidate: the best plan found, one row. row: of the candidate that it was made of."""
+    """candidate: the best plan found, one row, its cost and whether it is sound. row: of the candidate that it was made
+    of."""
 
     candidate: Candidates
     cost: float
+    sound: bool
     row: int
 
 
@@ -59,16 +61,19 @@ class Polisher:
         """The best that was found among variants of the cheapest candidates; None if nothing is cheaper than those."""
         frames = judged.candidates.used.shape[1]
         origin = np.argsort(judged.costs, kind="stable")[: self.config.survivors]
-        best, prices = judged.candidates.rows(origin).shortened(), judged.costs[origin]
+        best, prices, sound = judged.candidates.rows(origin).shortened(), judged.costs[origin], judged.sound[origin]
         for _ in range(self.config.rounds):
             parents = np.arange(self.config.variants) % len(origin)
             found = judge(self.vary(best.rows(parents), rng))
             origin, prices = np.concatenate([origin, origin[parents]]), np.concatenate([prices, found.costs])
+            sound = np.concatenate([sound, found.sound])
             order = np.argsort(prices, kind="stable")[: self.config.survivors]
-            best, origin, prices = best.joined(found.candidates).rows(order), origin[order], prices[order]
+            best, origin = best.joined(found.candidates).rows(order), origin[order]
+            prices, sound = prices[order], sound[order]
         if prices[0] >= judged.costs.min():
             return None
-        return Polished(best.rows(np.array([0])).lengthened(frames), float(prices[0]), int(origin[0]))
+        first = best.rows(np.array([0])).lengthened(frames)
+        return Polished(first, float(prices[0]), bool(sound[0]), int(origin[0]))
 
     def vary(self, parents: Candidates, rng: np.random.Generator) -> Candidates:
         """A variant of each row."""

@@ -67,8 +67,9 @@ class Selector:
         """
         candidates, costs = judged.candidates, judged.costs
         row = chosen = int(np.argmin(costs))
+        feasible = bool(judged.sound[row])
         if polished is not None:
-            row, chosen = polished.row, len(costs)
+            row, chosen, feasible = polished.row, len(costs), polished.sound
             candidates, costs = candidates.joined(polished.candidate), np.append(costs, polished.cost)
         layout = self.tokenizer.layout
         frames = int(candidates.used[row].sum())
@@ -83,6 +84,7 @@ class Selector:
             candidates=candidates.path(self.name),
             costs=costs,
             chosen=chosen,
+            feasible=feasible,
             passes=passes,
         )
 

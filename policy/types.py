@@ -203,8 +203,9 @@ class Plan:
     and stream, in the spec's order of streams; of the sample that a polished plan was made of. spread: stream name ->
     [F, *shape] standard deviation between the samples of this horizon, before any were improved; that of the recording
     where there are fewer than two. candidates: every candidate in the goal stream, [C, F_max, size],
-    NaN past its own horizon; costs: [C] what they were ranked by; chosen: index of this plan among them. passes:
-    network passes that were taken for them. A first plan that comes late counts as made when it came.
+    NaN past its own horizon; costs: [C] what they were ranked by; chosen: index of this plan among them. feasible:
+    whether it keeps all rules by which they were judged, or nearly (`Judged.sound`). passes: network passes that were
+    taken for them. A first plan that comes late counts as made when it came.
 
     The rest of an earlier plan that is kept is a plan too, made when it was kept: it has the earlier one's levels
     unless it was refined, and its end is held until its last token is whole. A token that was refined has at most the
@@ -220,6 +221,7 @@ class Plan:
     candidates: Array
     costs: Array
     chosen: int
+    feasible: bool
     passes: int
 
 
@@ -230,8 +232,8 @@ class Decision:
     action: [A] flat, inside the limits. action_chunk: [H, A] this action and the next H - 1, should no answer come.
     source: fresh (a plan made for this very observation), plan (an earlier plan, still followed) or hold (no plan:
     stay). valid_until_step: the last step at which action_chunk may still be played. noise_level: of the planned
-    frame that is being followed, 0 to 1. spread: of that frame's position, in its units. clipped: an action was cut
-    to its limits.
+    frame that is being followed, 0 to 1. spread: of that frame's position, in its units. feasible: of the plan that is
+    being followed, False without one. clipped: an action was cut to its limits.
     """
 
     step: int
@@ -241,4 +243,5 @@ class Decision:
     valid_until_step: int
     noise_level: float
     spread: float
+    feasible: bool
     clipped: bool

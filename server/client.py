@@ -53,8 +53,8 @@ class ActResult:
     """What to do at one control step, as in the server's reply.
 
     action: [A] float64. action_chunk: [H, A], `action` first; may be played until step valid_until_step if no further
-    answer comes. source: fresh, plan or hold. noise_level, spread: of the planned frame being followed. timing:
-    queue_ms, plan_ms, total_ms. What was not wanted is None.
+    answer comes. source: fresh, plan or hold. noise_level, spread: of the planned frame being followed. feasible:
+    whether that plan keeps all the planner's rules. timing: queue_ms, plan_ms, total_ms. What was not wanted is None.
     """
 
     request_id: str
@@ -65,6 +65,7 @@ class ActResult:
     valid_until_step: int
     noise_level: float | None
     spread: float | None
+    feasible: bool
     clipped: bool
     timing: Mapping[str, float] | None
     revision: str
@@ -282,6 +283,7 @@ def _act_result(reply: Mapping[str, Any]) -> ActResult:
         valid_until_step=reply["valid_until_step"],
         noise_level=reply["noise_level"],
         spread=reply.get("spread"),
+        feasible=reply["feasible"],
         clipped=reply["clipped"],
         timing=reply.get("timing"),
         revision=reply["revision"],
@@ -302,5 +304,6 @@ def _plan(body: Mapping[str, Any]) -> Plan:
         candidates=np.array(body["candidates"], dtype=np.float64),
         costs=np.array(body["costs"], dtype=np.float64),
         chosen=body["chosen"],
+        feasible=body["feasible"],
         passes=body["passes"],
     )

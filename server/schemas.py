@@ -141,6 +141,8 @@ class ActReply(_Reply):
 
     source: fresh (planned for this observation), plan (an earlier plan, still followed) or hold (no plan: stay).
     noise_level: of the planned frame that is followed, 0 to 1. spread: of that frame's position, in its units.
+    feasible: whether the plan that is followed keeps all the planner's rules, or nearly: that it ends at the goal, can
+    be driven, keeps to visited places and out of obstacles. False without a plan.
     """
 
     request_id: str
@@ -151,6 +153,7 @@ class ActReply(_Reply):
     valid_until_step: int
     noise_level: float | None
     spread: float | None = None
+    feasible: bool
     clipped: bool
     timing: Timing | None = None
     revision: str
@@ -166,6 +169,7 @@ class OneShotReply(_Reply):
     source: Literal["fresh", "plan", "hold"]
     noise_level: float | None
     spread: float | None
+    feasible: bool
     clipped: bool
     timing: Timing
 
@@ -201,6 +205,7 @@ class PlanBody(_Reply):
     candidates: Any
     costs: list[float | None]
     chosen: int
+    feasible: bool
     passes: int
 
 

@@ -37,6 +37,7 @@ def act_reply(request: ActRequest, answer: Answer, revision: str, total_ms: floa
         source=decision.source,
         valid_until_step=decision.valid_until_step,
         noise_level=finite_or_none(decision.noise_level),
+        feasible=decision.feasible,
         clipped=decision.clipped,
         revision=revision,
         **{name: optional[name] for name in request.want},
@@ -53,6 +54,7 @@ def one_shot_reply(policy: Policy, answer: Answer, total_ms: float) -> OneShotRe
         source=decision.source,
         noise_level=finite_or_none(decision.noise_level),
         spread=finite_or_none(decision.spread),
+        feasible=decision.feasible,
         clipped=decision.clipped,
         timing=Timing(queue_ms=answer.queue_ms, plan_ms=answer.plan_ms, total_ms=total_ms),
     )
@@ -83,6 +85,7 @@ def plan_body(plan: Plan) -> PlanBody:
         candidates=nested(plan.candidates),
         costs=[finite_or_none(cost) for cost in plan.costs],
         chosen=plan.chosen,
+        feasible=plan.feasible,
         passes=plan.passes,
     )
 

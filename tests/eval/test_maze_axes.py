@@ -57,6 +57,7 @@ def plan_through(frames: Array, level: Array, spread: float = 0.0, rivals: Array
         candidates=candidates,
         costs=np.arange(len(candidates), dtype=np.float64)[::-1],
         chosen=len(candidates) - 1,
+        feasible=True,
         passes=3,
     )
 

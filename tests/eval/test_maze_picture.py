@@ -53,6 +53,7 @@ def _plan(step: int, here: Array, goal: Array) -> Plan:
         candidates=frames[None],
         costs=np.zeros(1),
         chosen=0,
+        feasible=True,
         passes=3,
     )
 

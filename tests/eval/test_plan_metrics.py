@@ -39,6 +39,7 @@ def _plan(
         candidates=streams["position"][None],
         costs=np.array([50.0, 40.0]),
         chosen=1,
+        feasible=True,
         passes=1,
     )
 

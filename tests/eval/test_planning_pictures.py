@@ -166,6 +166,7 @@ def test_the_roughest_joint_is_the_one_after_which_the_sample_is_furthest_off() 
         candidates=path[None, 1:],
         costs=np.zeros(1),
         chosen=0,
+        feasible=True,
         passes=3,
     )
     sampled = path.copy()

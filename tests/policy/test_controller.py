@@ -39,6 +39,7 @@ def _plan(step: int, *x: float, y: float = 0.0) -> Plan:
         candidates=places[None],
         costs=np.zeros(1),
         chosen=0,
+        feasible=True,
         passes=1,
     )
 
@@ -73,7 +74,16 @@ def test_before_any_plan_the_robot_is_told_to_hold(controller: Controller) -> No
     decision = controller.decide()
     assert (decision.source, decision.step, decision.valid_until_step) == ("hold", 0, 0)
     assert decision.action.tolist() == [0, 0]
-    assert (decision.noise_level, decision.clipped) == (1.0, False)
+    assert (decision.noise_level, decision.feasible, decision.clipped) == (1.0, False, False)
+
+
+@pytest.mark.parametrize("feasible", [True, False])
+def test_whether_the_plan_is_feasible_is_told_as_long_as_it_is_followed(controller: Controller, feasible: bool) -> None:
+    controller.observe(_seen())
+    assert controller.request() is not None
+    controller.install(replace(_plan(0, *TO_GOAL), feasible=feasible))
+    assert controller.decide().feasible is feasible
+    assert _follow(controller, 3, 0.05).feasible is feasible
 
 
 def test_a_plan_is_fresh_for_the_step_it_was_made_for_and_old_for_the_next(controller: Controller) -> None:

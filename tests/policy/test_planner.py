@@ -503,6 +503,14 @@ def test_a_polished_plan_is_listed_last_and_is_cheaper_than_what_it_was_made_of(
     assert after.passes == before.passes
 
 
+@pytest.mark.parametrize(("top_speed", "feasible"), [(FAST, True), (0.1, False)])
+def test_a_plan_that_does_not_get_to_its_goal_is_not_feasible(
+    tokens: Tokenizer, normaliser: Normaliser, top_speed: float, feasible: bool
+) -> None:
+    plan = _planner(tokens, LineWorld(normaliser, top_speed=top_speed)).plan(_request())
+    assert plan.feasible is feasible
+
+
 def test_fewer_than_two_samples_of_a_horizon_tell_as_much_as_the_recording(
     tokens: Tokenizer, normaliser: Normaliser
 ) -> None:

@@ -40,6 +40,7 @@ def _plan(*x: float, speed: float = 1.0) -> Plan:
         candidates=_along_x(*x)[None],
         costs=np.zeros(1),
         chosen=0,
+        feasible=True,
         passes=1,
     )
 

@@ -90,6 +90,7 @@ def test_over_http_every_number_is_that_of_the_same_controller_in_process(
             assert result.action_chunk is not None
             assert result.action.tobytes() == decision.action.astype(np.float64).tobytes()
             assert result.action_chunk.tobytes() == decision.action_chunk.astype(np.float64).tobytes()
+            assert result.feasible == decision.feasible
             assert (result.step, result.source, result.valid_until_step) == (
                 decision.step,
                 decision.source,

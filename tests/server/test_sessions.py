@@ -51,6 +51,7 @@ def reply(step: int) -> ActReply:
         source="hold",
         valid_until_step=step,
         noise_level=1.0,
+        feasible=True,
         clipped=False,
         revision="0",
     )
