@@ -180,7 +180,7 @@ def test_the_roughest_joint_is_the_one_after_which_the_sample_is_furthest_off() 
 def test_a_plan_that_is_no_sample_as_it_came_is_refused(recorded: Trajectories, part: str) -> None:
     improved = {"search": SearchConfig(budget=2), "refine": RefineConfig(), "polish": PolishConfig()}[part]
     policy = Policy("tiny", file_of(recorded, PlannerConfig(samples=1, **{part: improved})))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"planner\.search, refine and polish must be None, and attempts 1"):
+    with pytest.raises(ValueError, match=r"planner\.search, refine and polish must be None, keep False and attempts 1"):
         dissect(policy, first_request(TASK, policy, seed=3))
 
 
