@@ -61,7 +61,7 @@ def watch(
 ) -> list[Episode]:
     """All episodes, with a progress bar and the time left, or a line now and then where nobody watches."""
     finished: list[Episode] = []
-    name = f"{task.name}: {driver.policy}"
+    name = f"{task.name}: {Path(driver.policy).name}"
     started = printed = time.monotonic()
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console, transient=True) as bar:
         progress = bar.add_task(name, total=episodes)

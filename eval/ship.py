@@ -49,10 +49,10 @@ def ship(
 
     # A run that an older version saved lacks settings that are spelled out now, which makes it another revision.
     with TemporaryDirectory() as scratch:
-        install(Path(scratch), file.card)
-        policy = load_policy(scratch)
+        install(Path(scratch) / name, file.card)
+        policy = load_policy(str(Path(scratch) / name))
         for task in (task for task in TASKS.values() if task.policy == name):
-            finished = watch(task, DriverSpec(policy=scratch), episodes, seed, workers, console)
+            finished = watch(task, DriverSpec(policy=str(Path(scratch) / name)), episodes, seed, workers, console)
             reports.append(build_report(task, name, policy.revision, seed, finished, command))
             write_report(reports[-1], RESULTS / f"{task.name}.json")
     console.print(table_of(reports))

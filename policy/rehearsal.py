@@ -86,22 +86,33 @@ def rehearse(
     planned = np.concatenate([streams[name].reshape(count, frames, -1) for name in names], axis=-1)
     knots, times = np.concatenate([first, planned], axis=1), np.concatenate([[0], steps])
     pushes = streams[action.name].reshape(count, frames, -1)
-    # Everything that does not depend on the state is worked out for all steps at once: the loop is what plans wait for.
+    # Everything that does not depend on the state is worked out for all steps at once.
     ticks = np.arange(times[-1])
     frame = np.searchsorted(times, ticks, side="right") - 1
     share = ((ticks - times[frame]) / (times[frame + 1] - times[frame]))[:, None, None]
     by_time = knots.swapaxes(0, 1)
     target = (1 - share) * by_time[frame] + share * by_time[frame + 1]
     wanted = pushes.swapaxes(0, 1)[frame] + target @ feedback.gain.T
-    dynamics, size = feedback.dynamics, planned.shape[-1]
+    driven, pushed = _drive(feedback, first[:, 0], wanted)
+    states = driven[times[1:] - 1].swapaxes(0, 1)
+    actions = (np.add.reduceat(pushed, times[:-1], axis=0) / np.diff(times)[:, None, None]).swapaxes(0, 1)
+    result: dict[str, Array] = {action.name: actions.reshape(count, frames, *action.shape)}
+    for name, where in feedback.dynamics.streams.items():
+        result[name] = states[..., where].reshape(streams[name].shape)
+    return Rehearsal(result, driven.swapaxes(0, 1))
+
+
+def _drive(
+    feedback: Feedback, state: NDArray[np.float64], wanted: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[T, C, n] states after each step and [T, C, m] actions of it, from `state` [C, n]. wanted: [T, C, m] what the
+    feedback asks for, less gain times state. Into arrays that are there already: plans wait for this loop."""
+    dynamics, size = feedback.dynamics, state.shape[-1]
     drift, push_in = np.eye(size) + dynamics.weights[:size], dynamics.weights[size:-1]
-    state, driven, pushed = np.ascontiguousarray(first[:, 0]), np.empty_like(target), np.empty_like(wanted)
-    gain, still, within, pulled = (
-        np.ascontiguousarray(feedback.gain.T),
-        dynamics.weights[-1],
-        *np.empty((2, count, size)),
-    )
-    answer = np.empty_like(pushed[0])
+    gain, still = np.ascontiguousarray(feedback.gain.T), dynamics.weights[-1]
+    driven, pushed = np.empty((*wanted.shape[:2], size)), np.empty_like(wanted)
+    state = np.ascontiguousarray(state)
+    answer, within, pulled = np.empty_like(pushed[0]), np.empty_like(state), np.empty_like(state)
     for wish, push, following in zip(wanted, pushed, driven, strict=True):
         np.matmul(state, gain, out=answer)
         np.subtract(wish, answer, out=push)
@@ -114,9 +125,4 @@ def rehearse(
         following += pulled
         following += still
         state = following
-    states = driven[times[1:] - 1].swapaxes(0, 1)
-    actions = (np.add.reduceat(pushed, times[:-1], axis=0) / np.diff(times)[:, None, None]).swapaxes(0, 1)
-    result: dict[str, Array] = {action.name: actions.reshape(count, frames, *action.shape)}
-    for name, where in feedback.dynamics.streams.items():
-        result[name] = states[..., where].reshape(streams[name].shape)
-    return Rehearsal(result, driven.swapaxes(0, 1))
+    return driven, pushed

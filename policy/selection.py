@@ -177,21 +177,7 @@ class Selector:
         their frames alone, their end is held for a token more, and all rules but that of the rehearsal itself look at
         that too.
         """
-        wrong = []
-        if self._feedback is not None:
-            held = self._held(sampled)
-            driven = self._rehearse(self._feedback, held)
-            frames = len(sampled.steps)
-            candidates = replace(sampled, streams={name: values[:, :frames] for name, values in driven.streams.items()})
-            strayed = np.linalg.norm(candidates.path(self.name) - sampled.path(self.name), axis=-1)
-            wrong.append(self._worst(np.where(sampled.used, strayed, 0) / self.kinematic_tolerance, sampled.steps))
-            path, steps = driven.states[..., self._feedback.dynamics.streams[self.name]], np.arange(held.steps[-1]) + 1
-            path = np.where((steps <= held.last_steps()[:, None])[..., None], path, np.nan)
-        else:
-            candidates, path, steps = sampled, sampled.path(self.name), sampled.steps
-            residual = kinematic_residual(self.tokenizer, sampled.start, sampled.streams)
-            if residual is not None:
-                wrong.append(self._worst(np.where(sampled.used, residual, 0) / self.kinematic_tolerance, steps))
+        candidates, path, steps, wrong = self._as_driven(sampled)
         cost = candidates.last_steps().astype(np.float64)
         there = ~np.isnan(path[..., 0])
         if goal is not None:
@@ -213,6 +199,28 @@ class Selector:
             cost = cost + penalty * over * np.minimum(1, SOFT * over)
             sound &= over <= 1 / SOFT
         return Judged(candidates, cost, sound)
+
+    def _as_driven(
+        self, sampled: Candidates
+    ) -> tuple[Candidates, NDArray[np.float64], NDArray[np.int64], list[NDArray[np.float64]]]:
+        """The candidates as they would be driven; [C, T, d] the way that is looked at, NaN past a plan's end, after [T]
+        control steps; and, where anything tells, the worst by which a candidate and its way disagree, in tolerances."""
+        if self._feedback is None:
+            path, steps = sampled.path(self.name), sampled.steps
+            residual = kinematic_residual(self.tokenizer, sampled.start, sampled.streams)
+            if residual is None:
+                return sampled, path, steps, []
+            share = np.where(sampled.used, residual, 0) / self.kinematic_tolerance
+            return sampled, path, steps, [self._worst(share, steps)]
+        held = self._held(sampled)
+        driven = self._rehearse(self._feedback, held)
+        frames = len(sampled.steps)
+        candidates = replace(sampled, streams={name: values[:, :frames] for name, values in driven.streams.items()})
+        strayed = np.linalg.norm(candidates.path(self.name) - sampled.path(self.name), axis=-1)
+        share = np.where(sampled.used, strayed, 0) / self.kinematic_tolerance
+        path, steps = driven.states[..., self._feedback.dynamics.streams[self.name]], np.arange(held.steps[-1]) + 1
+        path = np.where((steps <= held.last_steps()[:, None])[..., None], path, np.nan)
+        return candidates, path, steps, [self._worst(share, sampled.steps)]
 
     def _worst(self, share: NDArray[np.float64], steps: NDArray[np.int64]) -> NDArray[np.float64]:
         """[C] the most by which a rule is broken. share: [C, T] of its tolerance after so many control steps. What lies

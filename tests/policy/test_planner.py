@@ -24,7 +24,6 @@ from forcing.policy.rehearsal import Feedback
 from forcing.policy.sampler import Denoise, Model
 from forcing.policy.schedules import Schedule
 from forcing.policy.search import SearchConfig
-from forcing.policy.selection import kinematic_residual, obstacle_depth
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import Array, Plan, TrajectorySpec
 
@@ -287,42 +286,6 @@ def test_guidance_pulls_the_end_of_a_plan_to_a_goal_that_the_network_is_not_show
     assert abs((ends[0.0].mean(axis=0) - [1, -2]) / [2, 4]).max() < 0.6
 
 
-def _integrated(velocity: Array, start: Array, now: Array) -> Array:
-    """[F, 2] where velocities lead by the trapezoid rule, 0.4 s between frames."""
-    both = np.concatenate([now[None], velocity])
-    return np.asarray(start + np.cumsum(0.4 * 0.5 * (both[:-1] + both[1:]), axis=0))
-
-
-def test_the_kinematic_residual_is_nothing_on_exact_integration_and_the_jump_where_one_is_planted(
-    tokens: Tokenizer,
-) -> None:
-    rng = np.random.default_rng(0)
-    velocity, start, now = rng.normal(size=(2, 6, 2)), rng.normal(size=2), rng.normal(size=2)
-    position = np.stack([_integrated(row, start, now) for row in velocity])
-    frames = {"position": np.stack([start, start]), "velocity": np.stack([now, now])}
-    residual = kinematic_residual(tokens, frames, {"position": position, "velocity": velocity})
-    assert residual is not None
-    np.testing.assert_allclose(residual, 0, atol=1e-12)
-    position[1, 3:] += [0.3, -0.4]
-    residual = kinematic_residual(tokens, frames, {"position": position, "velocity": velocity})
-    assert residual is not None
-    np.testing.assert_allclose(residual, np.outer([0, 1], [0, 0, 0, 0.5, 0, 0]), atol=1e-12)
-
-
-def test_the_step_from_the_observation_to_the_first_frame_counts_too(tokens: Tokenizer) -> None:
-    frames = {"position": np.zeros((1, 2)), "velocity": np.zeros((1, 2))}
-    decoded = {"position": np.full((1, 3, 2), [0.6, 0.8]), "velocity": np.zeros((1, 3, 2))}
-    residual = kinematic_residual(tokens, frames, decoded)
-    assert residual is not None
-    np.testing.assert_allclose(residual, [[1, 0, 0]], atol=1e-12)
-
-
-def test_where_no_stream_is_the_goals_rate_there_is_no_residual(spec: TrajectorySpec, normaliser: Normaliser) -> None:
-    streams = tuple(replace(stream, rate_of=None) for stream in spec.streams)
-    tokens = Tokenizer(replace(spec, streams=streams), LAYOUT, normaliser)
-    assert kinematic_residual(tokens, {}, {}) is None
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -368,12 +331,6 @@ def test_a_plan_through_an_obstacle_is_taken_only_if_all_others_are_worse(
     # A centre hit costs twice the longest horizon's 40 steps; 1.6 m is outside.
     np.testing.assert_allclose(extra, [0, 0, 0, 80, 80], atol=0.1)
     assert (without.chosen, through.chosen) == (3, 2)
-
-
-def test_the_depth_inside_an_obstacle_is_counted_in_radii_and_the_deepest_frame_counts() -> None:
-    obstacles = Obstacles(centres=np.array([[0.0, 0.0], [10.0, 0.0]]), radii=np.array([2.0, 4.0]))
-    places = np.array([[[3.0, 0], [2.0, 0], [1.5, 0]], [[10, 1], [np.nan] * 2, [np.nan] * 2], [[5, 5], [5, 4], [5, 3]]])
-    np.testing.assert_allclose(obstacle_depth(obstacles, places), [0.25, 0.75, 0])
 
 
 def test_guidance_keeps_plans_out_of_an_obstacle_on_top_of_a_clamped_goal(tokens: Tokenizer) -> None:

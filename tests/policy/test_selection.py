@@ -1,5 +1,7 @@
 """Which plan wins, between plans of a point mass whose way to rest is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -8,12 +10,18 @@ from forcing.policy.candidates import Candidates
 from forcing.policy.dynamics import LinearDynamics
 from forcing.policy.objectives import Obstacles
 from forcing.policy.rehearsal import Feedback
-from forcing.policy.selection import Selector
+from forcing.policy.selection import Selector, kinematic_residual, obstacle_depth
 from forcing.policy.support import Support
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
-from forcing.policy.types import TrajectorySpec
+from forcing.policy.types import Array, TrajectorySpec
 
+FRAMES = TokenLayout(token_steps=8, stride=4, history=1, horizon=5)
 HERE, HEADING = np.array([1.0, -2.0]), np.array([0.6, 0.8])
+
+
+@pytest.fixture
+def tokens(spec: TrajectorySpec, normaliser: Normaliser) -> Tokenizer:
+    return Tokenizer(spec, FRAMES, normaliser)
 
 
 def test_a_plan_that_rushes_through_its_goal_arrives_when_it_has_come_back(
@@ -135,3 +143,45 @@ def test_rehearsed_plans_are_looked_at_between_their_frames(spec: TrajectorySpec
         costs.append(float(selector.judge(sampled, None, gap).costs[0]))
     assert costs[0] == pytest.approx(16)
     assert costs[1] > 40
+
+
+def _integrated(velocity: Array, start: Array, now: Array) -> Array:
+    """[F, 2] where velocities lead by the trapezoid rule, 0.4 s between frames."""
+    both = np.concatenate([now[None], velocity])
+    return np.asarray(start + np.cumsum(0.4 * 0.5 * (both[:-1] + both[1:]), axis=0))
+
+
+def test_the_kinematic_residual_is_nothing_on_exact_integration_and_the_jump_where_one_is_planted(
+    tokens: Tokenizer,
+) -> None:
+    rng = np.random.default_rng(0)
+    velocity, start, now = rng.normal(size=(2, 6, 2)), rng.normal(size=2), rng.normal(size=2)
+    position = np.stack([_integrated(row, start, now) for row in velocity])
+    frames = {"position": np.stack([start, start]), "velocity": np.stack([now, now])}
+    residual = kinematic_residual(tokens, frames, {"position": position, "velocity": velocity})
+    assert residual is not None
+    np.testing.assert_allclose(residual, 0, atol=1e-12)
+    position[1, 3:] += [0.3, -0.4]
+    residual = kinematic_residual(tokens, frames, {"position": position, "velocity": velocity})
+    assert residual is not None
+    np.testing.assert_allclose(residual, np.outer([0, 1], [0, 0, 0, 0.5, 0, 0]), atol=1e-12)
+
+
+def test_the_step_from_the_observation_to_the_first_frame_counts_too(tokens: Tokenizer) -> None:
+    frames = {"position": np.zeros((1, 2)), "velocity": np.zeros((1, 2))}
+    decoded = {"position": np.full((1, 3, 2), [0.6, 0.8]), "velocity": np.zeros((1, 3, 2))}
+    residual = kinematic_residual(tokens, frames, decoded)
+    assert residual is not None
+    np.testing.assert_allclose(residual, [[1, 0, 0]], atol=1e-12)
+
+
+def test_where_no_stream_is_the_goals_rate_there_is_no_residual(spec: TrajectorySpec, normaliser: Normaliser) -> None:
+    streams = tuple(replace(stream, rate_of=None) for stream in spec.streams)
+    tokens = Tokenizer(replace(spec, streams=streams), FRAMES, normaliser)
+    assert kinematic_residual(tokens, {}, {}) is None
+
+
+def test_the_depth_inside_an_obstacle_is_counted_in_radii_and_the_deepest_frame_counts() -> None:
+    obstacles = Obstacles(centres=np.array([[0.0, 0.0], [10.0, 0.0]]), radii=np.array([2.0, 4.0]))
+    places = np.array([[[3.0, 0], [2.0, 0], [1.5, 0]], [[10, 1], [np.nan] * 2, [np.nan] * 2], [[5, 5], [5, 4], [5, 3]]])
+    np.testing.assert_allclose(obstacle_depth(obstacles, places), [0.25, 0.75, 0])
