@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from forcing.envs.faults import parse_faults
 from forcing.eval.adjust import Adjusted
 from forcing.eval.console import LINE_EVERY_S
 from forcing.eval.report import Report, build_report, goals_table, table_of, write_report
@@ -23,6 +24,7 @@ def evaluate_policy(
     url: str | None,
     settings: tuple[str, ...] = (),
     data: str | None = None,
+    faults: str = "",
     episodes: int,
     seed: int,
     report: Path | None,
@@ -34,15 +36,19 @@ def evaluate_policy(
     """The policy's report, then that of driving straight at the goal on the same episodes; printed as a table.
 
     settings: changes of the policy's planner and tracker, see `Adjusted`; the report lists them as `changed`. data: the
-    recording that policy mpc stands on. Raises ValueError on settings or a recording that do not fit, CheckpointError
+    recording that policy mpc stands on. faults: of the sensors, see `parse_faults`; nothing is driven straight then,
+    which needs all readings. Raises ValueError on settings, faults or a recording that do not fit, CheckpointError
     on an unknown policy, ServerUnreachable or ServerProblem from a server.
     """
     name = policy or task.policy
-    spec = DriverSpec(policy=name, url=url, adjust=Adjusted(settings) if settings else None, data=data)
+    spec = DriverSpec(policy=name, url=url, adjust=Adjusted(settings) if settings else None, data=data, faults=faults)
     revision = _revision(spec, task)
+    parse_faults(task.sensors, faults)  # says here what a worker process could only die of
     finished = watch(task, spec, episodes, seed, workers, console)
-    reports = [build_report(task, name, revision, seed, finished, command) | {"changed": list(settings)}]
-    if name not in BASELINES:
+    reports = [
+        build_report(task, name, revision, seed, finished, command) | {"changed": list(settings), "faults": faults}
+    ]
+    if name not in BASELINES and not faults:
         straight = list(rollout(task, DriverSpec(policy="straight"), episodes, seed, workers))
         reports.append(build_report(task, "straight", None, seed, straight, command))
     console.print(table_of(reports))

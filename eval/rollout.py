@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from forcing.envs.faults import truth_of, with_faults
 from forcing.eval.drivers import CloneDriver, Driver, ExpertDriver, PolicyDriver, ServerDriver, StraightDriver, Trace
 from forcing.eval.mpc_driver import MpcDriver
 from forcing.eval.tasks import Task, find_task
@@ -32,15 +33,19 @@ class DriverSpec:
     """What drives: a policy by name or folder in this process, the same at `url`, or a baseline.
 
     policy: name or folder, or one of `BASELINES`. adjust: changes the loaded policy before it drives, for ablations;
-    must be picklable. data: the recording that the baseline `mpc` stands on, and no other needs.
+    must be picklable. data: the recording that the baseline `mpc` stands on, and no other needs. faults: of the sensors
+    between the simulator and the driver, see `parse_faults`.
     """
 
     policy: str
     url: str | None = None
     adjust: Callable[[Policy], Policy] | None = None
     data: str | None = None
+    faults: str = ""
 
     def __post_init__(self) -> None:
+        if self.faults and (self.policy in BASELINES or (self.url is None and is_clone(self.policy))):
+            raise ValueError(f"faults lose readings, and {self.policy} needs them all; name a planner's policy")
         if self.policy == "mpc" and self.data is None:
             raise ValueError("policy mpc finds its dynamics and places in a recording; name one with --data")
         if self.data is not None and (self.policy != "mpc" or self.url is not None):
@@ -83,18 +88,21 @@ class Episode:
     goal_number: int | None = None
 
 
-def run_episode(task: Task, driver: Driver, index: int, seed: int) -> Episode:
-    """Episode `index` of a run, from environment and session seed `seed + index`; ended with the driver as well."""
-    env = task.make()
+def run_episode(task: Task, driver: Driver, index: int, seed: int, faults: str = "") -> Episode:
+    """Episode `index` of a run, from environment and session seed `seed + index`; ended with the driver as well.
+
+    faults: of the sensors, see `parse_faults`; the episode's positions are the true ones.
+    """
+    env = with_faults(task.make(), task.sensors, faults)
     try:
         observation = task.reset(env, index, seed + index)
         trace, goal = driver.begin(observation, seed + index), task.goal(observation)
-        positions, actions, rewards = [task.observe(observation)["position"]], [], []
+        positions, actions, rewards = [task.observe(truth_of(env, observation))["position"]], [], []
         done = False
         while not done:
             action = driver.act(observation)
             observation, reward, terminated, truncated, _ = env.step(action)
-            positions.append(task.observe(observation)["position"])
+            positions.append(task.observe(truth_of(env, observation))["position"])
             actions.append(action)
             rewards.append(float(reward))
             done = terminated or truncated
@@ -174,11 +182,11 @@ _worker: dict[str, Any] = {}
 def _initialise(task_name: str, driver: DriverSpec) -> None:
     torch.set_num_threads(1)
     task = find_task(task_name)
-    _worker.update(task=task, driver=driver.build(task))
+    _worker.update(task=task, driver=driver.build(task), faults=driver.faults)
 
 
 def _run_one(index: int, seed: int) -> Episode:
-    return run_episode(_worker["task"], _worker["driver"], index, seed)
+    return run_episode(_worker["task"], _worker["driver"], index, seed, _worker["faults"])
 
 
 def _run_range(task_name: str, spec: DriverSpec, indices: range, seed: int) -> Iterator[Episode]:
@@ -186,6 +194,6 @@ def _run_range(task_name: str, spec: DriverSpec, indices: range, seed: int) -> I
     driver = spec.build(task)
     try:
         for index in indices:
-            yield run_episode(task, driver, index, seed)
+            yield run_episode(task, driver, index, seed, spec.faults)
     finally:
         driver.close()

@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 
 from forcing.envs import maze2d, ogbench_maze
+from forcing.envs.faults import Sensors
 from forcing.envs.floor_plan import FloorPlan
 from forcing.envs.ogbench_demonstrations import Kind
 from forcing.envs.waypoint_expert import POSITION_GAIN, VELOCITY_GAIN, WaypointExpert
@@ -35,7 +36,8 @@ class Task(ABC):
     """One row of a benchmark.
 
     name: as typed. policy: the shipped policy that was trained for it. maze: which maze, for pictures and yardsticks
-    alone. control_hz: control steps a second. fastest_m: the longest way that a control step can take. goals: how many
+    alone. control_hz: control steps a second. fastest_m: the longest way that a control step can take. sensors: the
+    streams that a real controller would measure, `position`, in m, among them. goals: how many
     goals of fixed number the benchmark has, which episodes take in turn; 0 if each episode draws its own. score: what
     `normalized` is, in words.
     """
@@ -45,6 +47,7 @@ class Task(ABC):
     maze: str
     control_hz: ClassVar[float]
     fastest_m: ClassVar[float]
+    sensors: ClassVar[Sensors]
     goals: ClassVar[int] = 0
     score: ClassVar[str]
 
@@ -62,9 +65,11 @@ class Task(ABC):
         """Which of the `goals` episode `index` has, from 1 on; None if it draws its own."""
         return 1 + index % self.goals if self.goals else None
 
-    @abstractmethod
     def observe(self, observation: Observation) -> dict[str, Array]:
-        """The streams that a real controller would measure; `position`, in m, is one of them."""
+        """What the sensors read: stream -> [numbers], NaN where one was lost."""
+        return {
+            name: np.asarray(observation[key][where], dtype=np.float64) for name, (key, where) in self.sensors.items()
+        }
 
     def goal(self, observation: Observation) -> Array:
         """[2] position in m to be reached."""
@@ -94,15 +99,14 @@ class Maze2D(Task):
     definition: maze2d.Maze2DTask
     control_hz: ClassVar[float] = maze2d.CONTROL_HZ
     fastest_m: ClassVar[float] = 2**0.5 * maze2d.SPEED_BOUND / maze2d.CONTROL_HZ
+    sensors: ClassVar[Sensors] = {
+        "position": ("observation", slice(0, 2)),
+        "velocity": ("observation", slice(2, 4)),
+    }  # m, m/s
     score: ClassVar[str] = "D4RL's score"
 
     def make(self, render_mode: str | None = None) -> Env:
         return gymnasium.make(self.definition.env_id, render_mode=render_mode)
-
-    def observe(self, observation: Observation) -> dict[str, Array]:
-        """position in m, velocity in m/s."""
-        state = np.asarray(observation["observation"], dtype=np.float64)
-        return {"position": state[:2], "velocity": state[2:]}
 
     def straight(self, observation: Observation) -> Array:
         """The expert's gains."""
@@ -129,16 +133,13 @@ class OGBenchMaze(Task):
 
     control_hz: ClassVar[float] = ogbench_maze.CONTROL_HZ
     fastest_m: ClassVar[float] = 2**0.5 * ogbench_maze.STEP_M
+    sensors: ClassVar[Sensors] = {"position": ("position", slice(0, 2))}  # m
     goals: ClassVar[int] = ogbench_maze.GOALS
     score: ClassVar[str] = "percentage of episodes that reach their goal"
 
     def make(self, render_mode: str | None = None) -> Env:
         """Raises RuntimeError if ogbench is not installed."""
         return ogbench_maze.make(self.maze, **({} if render_mode is None else {"render_mode": render_mode}))
-
-    def observe(self, observation: Observation) -> dict[str, Array]:
-        """position in m."""
-        return {"position": np.asarray(observation["position"], dtype=np.float64)}
 
     def straight(self, observation: Observation) -> Array:
         """As far as a step leads, in the goal's direction."""

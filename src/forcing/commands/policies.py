@@ -76,6 +76,7 @@ def evaluate(
     pictures: Path | None = None,
     workers: int | None = None,
     data: str | None = None,
+    faults: str = "",
     set_: Settings = (),
 ) -> None:
     """Score a policy on a task, beside the yardsticks that have no planner.
@@ -91,9 +92,13 @@ def evaluate(
         pictures: folder for a picture of each of the first 12 episodes.
         workers: processes, one a core if not given; scores do not depend on it.
         data: the recording that yardstick mpc stands on, and no other needs.
+        faults: of the sensors: noise=SIGMA, bias=SIZE, dropout=RATE[/STEPS], freeze=RATE[/STEPS],
+            delay=STEPS[/JITTER], spikes=RATE/SIZE, quantise=STEP, each for all sensors or for some
+            (noise=0.2@position), joined by +.
         set_: a setting of the policy's planner or tracker, such as tracker.kind=pd or planner.support_tolerance=0.1;
             several --set may follow.
     """
+    from forcing.envs.faults import parse_faults
     from forcing.eval.evaluate import evaluate_policy
     from forcing.eval.rollout import DriverSpec
     from forcing.eval.tasks import find_task
@@ -102,13 +107,15 @@ def evaluate(
     chosen = find_task(task)
     _check_settings(set_, policy or chosen.policy, url)
     with wrong_usage():
-        DriverSpec(policy=policy or chosen.policy, url=url, data=data)
+        DriverSpec(policy=policy or chosen.policy, url=url, data=data, faults=faults)
+        parse_faults(chosen.sensors, faults)
     evaluate_policy(
         chosen,
         policy=policy,
         url=url,
         settings=set_,
         data=data,
+        faults=faults,
         episodes=at_least(1, episodes=episodes),
         seed=at_least(0, seed=seed),
         report=report,
