@@ -13,12 +13,9 @@ import numpy as np
 
 from forcing.policy.objectives import Obstacles
 from forcing.policy.planner import PlanRequest
-from forcing.policy.policy import Policy
+from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.tracker import Tracker
 from forcing.policy.types import Array, Decision, Plan, Source
-
-# Far beyond any robot's next room, and far below where the network's arithmetic ends.
-FARTHEST = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +217,7 @@ def _checked(value: Array, name: str, label: str, policy: Policy) -> Array:
         raise ValueError(f"{label} {name!r} has shape {array.shape}, the policy {policy.name!r} expects {shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{label} {name!r} must be finite, got {array.tolist()}")
-    far = float(np.abs(policy.normaliser.apply(name, array.reshape(-1))).max())
+    far = policy.away(name, array)
     if far > FARTHEST:
         raise ValueError(
             f"{label} {name!r} must be within {FARTHEST:g} standard deviations of the recordings, "

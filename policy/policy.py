@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from forcing.policy.checkpoint import CheckpointError, PolicyFile, load_policy_file
@@ -18,11 +19,13 @@ from forcing.policy.preset import Preset
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.tracker import TrackerConfig
-from forcing.policy.types import Plan, TrajectorySpec
+from forcing.policy.types import Array, Plan, TrajectorySpec
 from forcing.policy.world import World
 
 SHIPPED = Path(__file__).parent / "shipped"
 FILE_NAME = "policy.safetensors"
+# Far beyond any robot's next room, and far below where the network's arithmetic ends.
+FARTHEST = 1000.0
 
 
 class UnknownPolicy(CheckpointError, UnknownName):
@@ -73,6 +76,13 @@ class Policy:
         """The same request gives the same plan. Raises FloatingPointError if the network's output is not finite."""
         with torch.no_grad():
             return self.planner.plan(request)
+
+    def away(self, name: str, value: Array) -> float:
+        """How far a stream's value, [*shape], lies from the mean of the recordings at most, in standard deviations.
+
+        More than `FARTHEST` is refused.
+        """
+        return float(np.abs(self.normaliser.apply(name, np.asarray(value).reshape(-1))).max())
 
     def using(self, *, planner: PlannerConfig | None = None, tracker: TrackerConfig | None = None) -> "Policy":
         """The same weights, planned or tracked otherwise."""

@@ -24,8 +24,8 @@ from forcing.policy.types import Plan, Source
 from forcing.server import codec
 
 Encoding = Literal["msgpack", "json"]
-Ball = tuple[ArrayLike, float]
-"""Centre and radius of an obstacle, in the shape and units of goals."""
+Ball = Mapping[str, ArrayLike]
+"""An obstacle: `centre` and `radius`, in the shape and units of goals."""
 _MEDIA = {"msgpack": codec.MSGPACK, "json": codec.JSON}
 _FIRST_PAUSE_S = 0.05
 _BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
@@ -126,9 +126,8 @@ class Client:
     ) -> "Session":
         """A new session.
 
-        goal: in the goal stream's units. obstacles: what plans stay out of, centre and radius of each. limits: low and
-        high of the action, [A] each. lease_s: the session ends after so long without an act. Raises ServerProblem,
-        ServerUnreachable.
+        goal: in the goal stream's units. obstacles: what plans stay out of. limits: low and high of the action, [A]
+        each. lease_s: the session ends after so long without an act. Raises ServerProblem, ServerUnreachable.
         """
         body = {"policy": policy, "goal": self.array(goal), "seed": seed, "lease_s": lease_s}
         body |= {"obstacles": self.balls(obstacles)}
@@ -148,7 +147,10 @@ class Client:
 
     def balls(self, obstacles: Sequence[Ball]) -> list[dict[str, Any]]:
         """Obstacles as they travel in this client's encoding."""
-        return [{"centre": self.array(centre), "radius": radius} for centre, radius in obstacles]
+        return [
+            {name: self.array(value) if name == "centre" else value for name, value in ball.items()}
+            for ball in obstacles
+        ]
 
     def array(self, value: ArrayLike | None) -> Any:
         """A value of a stream as it travels in this client's encoding."""

@@ -110,7 +110,7 @@ class Service:
         if request.control_hz is not None and request.control_hz != policy.spec.control_hz:
             rule = f"{policy.spec.control_hz}, the rate that policy {policy.name!r} was trained for"
             raise InvalidRequest([FieldError("control_hz", rule, str(request.control_hz))])
-        check_open(policy.spec, request)
+        check_open(policy, request)
         limits = action_limits(policy.spec, request.limits)
         now = time.monotonic()
 
@@ -141,7 +141,7 @@ class Service:
             session.renew(time.monotonic())
             return reply
         self._check_ready()
-        check_act(session.policy.spec, request)
+        check_act(session.policy, request)
         new = session.begin(request)
         # A task of its own: repetitions can wait for it, and no request that is cancelled takes it along.
         task = asyncio.create_task(self._act(session, request, new, received))
@@ -158,7 +158,7 @@ class Service:
     def reset_session(self, session_id: str, request: ResetRequest) -> SessionReply:
         now = time.monotonic()
         session = self._sessions.get(session_id, now)
-        check_goal(session.policy.spec, request.goal)
+        check_goal(session.policy, request.goal)
         goal = session.goal if request.goal is None else request.goal
         seed = session.seed if request.seed is None else request.seed
         controller = Controller(session.policy, goal=goal, seed=seed)
@@ -173,7 +173,7 @@ class Service:
         received = time.perf_counter()
         self._check_ready()
         policy = self._wanted(request.policy)
-        check_history(policy.spec, request.history, request.goal)
+        check_history(policy, request.history, request.goal)
         session = self._throwaway(policy, request.history, request.goal, request.seed)
         answer = await self._actor.act_once(session)
         return views.one_shot_reply(policy, answer, _ms_since(received))

@@ -7,49 +7,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.policy.objectives import Obstacles
+from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.types import Array, StreamSpec, TrajectorySpec
 from forcing.server.errors import FieldError, InvalidRequest, did_you_mean
 from forcing.server.schemas import ActionLimits, ActRequest, Ball, OpenRequest
 
+_IN_REACH = f"within {FARTHEST:g} standard deviations of the recordings"
 Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def check_act(spec: TrajectorySpec, request: ActRequest) -> None:
+def check_act(policy: Policy, request: ActRequest) -> None:
     """Raises InvalidRequest, naming every field of an act that does not fit the policy."""
-    errors = observation_errors(spec, request.observation, request.missing, field="observation")
-    names = [stream.name for stream in spec.of_role("observation")]
+    errors = observation_errors(
+        policy, request.observation, request.missing, field="observation", advice="; list it in missing if it is lost"
+    )
+    names = [stream.name for stream in policy.spec.of_role("observation")]
     for field, given in (("missing", request.missing), ("noise", request.noise or {})):
         errors += [
             FieldError(f"{field}.{name}", "an observation stream", f"{name!r}{did_you_mean(name, names)}")
             for name in given
             if name not in names
         ]
-    _raise(errors + goal_errors(spec, request.goal) + obstacle_errors(spec, request.obstacles or ()))
+    _raise(errors + goal_errors(policy, request.goal) + obstacle_errors(policy, request.obstacles or ()))
 
 
-def check_open(spec: TrajectorySpec, request: OpenRequest) -> None:
+def check_open(policy: Policy, request: OpenRequest) -> None:
     """Raises InvalidRequest, naming every fault of an opening session's goal and obstacles."""
-    _raise(goal_errors(spec, request.goal) + obstacle_errors(spec, request.obstacles))
+    _raise(goal_errors(policy, request.goal) + obstacle_errors(policy, request.obstacles))
 
 
-def check_goal(spec: TrajectorySpec, goal: Array | None) -> None:
+def check_goal(policy: Policy, goal: Array | None) -> None:
     """Raises InvalidRequest if the goal does not fit the policy's goal stream."""
-    _raise(goal_errors(spec, goal))
+    _raise(goal_errors(policy, goal))
 
 
-def check_history(spec: TrajectorySpec, history: list[dict[str, Array]], goal: Array | None) -> None:
+def check_history(policy: Policy, history: list[dict[str, Array]], goal: Array | None) -> None:
     """Raises InvalidRequest, naming every field of a one-shot request that does not fit the policy."""
-    errors = goal_errors(spec, goal)
+    errors = goal_errors(policy, goal)
     for index, observation in enumerate(history):
-        errors += observation_errors(spec, observation, (), field=f"history.{index}")
+        errors += observation_errors(policy, observation, (), field=f"history.{index}")
     _raise(errors)
 
 
 def observation_errors(
-    spec: TrajectorySpec, observation: Mapping[str, Array], missing: Collection[str], *, field: str
+    policy: Policy, observation: Mapping[str, Array], missing: Collection[str], *, field: str, advice: str = ""
 ) -> list[FieldError]:
-    """Every fault of one observation: unknown streams, absent ones, wrong shapes, non-finite numbers."""
-    wanted = {stream.name: stream for stream in spec.of_role("observation")}
+    """Every fault of one observation: unknown streams, absent ones, wrong shapes, non-finite or far-off numbers.
+
+    advice: what to do about an absent stream.
+    """
+    wanted = {stream.name: stream for stream in policy.spec.of_role("observation")}
     errors = []
     for name in observation:
         if name not in wanted:
@@ -60,31 +67,32 @@ def observation_errors(
             errors.append(FieldError(f"{field}.{name}", "no value, as it is listed in missing", "a value"))
     for name, stream in wanted.items():
         if name in observation:
-            errors += _array_errors(f"{field}.{name}", stream, observation[name])
+            errors += _array_errors(f"{field}.{name}", policy, stream, observation[name])
         elif name not in missing:
-            errors.append(
-                FieldError(f"{field}.{name}", _described(stream), "nothing; list it in missing if it is lost")
-            )
+            errors.append(FieldError(f"{field}.{name}", _described(stream), f"nothing{advice}"))
     return errors
 
 
-def goal_errors(spec: TrajectorySpec, goal: Array | None) -> list[FieldError]:
+def goal_errors(policy: Policy, goal: Array | None) -> list[FieldError]:
     """Every fault of a goal; None is always right."""
     if goal is None:
         return []
-    if spec.goal is None:
+    if policy.spec.goal is None:
         return [FieldError("goal", "nothing: this policy takes no goal", f"shape {list(goal.shape)}")]
-    return _array_errors("goal", spec[spec.goal], goal)
+    return _array_errors("goal", policy, policy.spec[policy.spec.goal], goal)
 
 
-def obstacle_errors(spec: TrajectorySpec, obstacles: Sequence[Ball]) -> list[FieldError]:
+def obstacle_errors(policy: Policy, obstacles: Sequence[Ball]) -> list[FieldError]:
     """Every fault of the obstacles' centres."""
+    spec = policy.spec
     stream = spec[spec.goal] if spec.goal is not None else spec.of_role("observation")[0]
-    return [
-        error
-        for index, ball in enumerate(obstacles)
-        for error in _array_errors(f"obstacles.{index}.centre", stream, ball.centre)
-    ]
+    errors = []
+    for index, ball in enumerate(obstacles):
+        errors += _array_errors(f"obstacles.{index}.centre", policy, stream, ball.centre)
+        far = ball.radius / min(policy.normaliser.std[stream.name])
+        if far > FARTHEST:
+            errors.append(FieldError(f"obstacles.{index}.radius", f"{_IN_REACH}; check its units", f"{ball.radius:g}"))
+    return errors
 
 
 def obstacles_of(balls: Sequence[Ball]) -> Obstacles | None:
@@ -120,13 +128,16 @@ def action_limits(spec: TrajectorySpec, limits: ActionLimits | None) -> Limits:
     return tight_low, tight_high
 
 
-def _array_errors(field: str, stream: StreamSpec, array: Array) -> list[FieldError]:
+def _array_errors(field: str, policy: Policy, stream: StreamSpec, array: Array) -> list[FieldError]:
     if array.shape != stream.shape:
         return [FieldError(field, _described(stream), f"shape {list(array.shape)}")]
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         index = tuple(bad[0].tolist())
         return [FieldError(field, "finite numbers", f"{array[index]} at index {list(index)}")]
+    far = policy.away(stream.name, array)
+    if far > FARTHEST:
+        return [FieldError(field, f"{_IN_REACH}; check its units", f"{array.tolist()}, {far:.3g} away")]
     return []
 
 

@@ -55,17 +55,17 @@ def test_obstacles_over_http_are_planned_around_as_in_process(url: str, policy: 
 
     assert (costs(disc) > costs(None)).any()
     with Client(url, encoding=encoding) as client:
-        with client.open("tiny", goal=goal, obstacles=[(centre, 2.0)], seed=11) as session:
+        with client.open("tiny", goal=goal, obstacles=[{"centre": centre, "radius": 2.0}], seed=11) as session:
             session.act(HERE)
             plan = session.plan()
             assert plan is not None
             np.testing.assert_array_equal(plan.costs, costs(disc))
             # As before if left out; others, or none, are a reason for a new plan at once.
             assert session.act(HERE).source == "plan"
-            assert session.act(HERE, obstacles=[(centre, 1.0)]).source == "fresh"
+            assert session.act(HERE, obstacles=[{"centre": centre, "radius": 1.0}]).source == "fresh"
             assert session.act(HERE).source == "plan"
             assert session.act(HERE, obstacles=[]).source == "fresh"
-        with client.open("tiny", goal=goal, obstacles=[(centre, 2.0)], seed=11) as session:
+        with client.open("tiny", goal=goal, obstacles=[{"centre": centre, "radius": 2.0}], seed=11) as session:
             session.reset()
             session.act(HERE)
             plan = session.plan()

@@ -148,6 +148,18 @@ def test_an_out_of_order_step_names_expected_and_got(http: httpx.Client, open_se
         ({"obstacles": [{"centre": [1.0], "radius": 0.1}]}, "obstacles.0.centre", "shape [2] in m, got shape [1]"),
         ({"obstacles": [{"centre": [1.0, 2.0], "radius": 0}]}, "obstacles.0.radius", "greater than 0"),
         ({"obstacles": [{"center": [1.0, 2.0], "radius": 0.1}]}, "obstacles.0.centre", "expected a value, got nothing"),
+        (
+            {"obstacles": [{"centre": [1.0, 2e4], "radius": 0.1}]},
+            "obstacles.0.centre",
+            "within 1000 standard deviations",
+        ),
+        ({"obstacles": [{"centre": [1.0, 2.0], "radius": 1e20}]}, "obstacles.0.radius", "check its units, got 1e+20"),
+        ({"goal": [2700.0, 0.0]}, "goal", "check its units, got [2700.0, 0.0], 2.7e+03 away"),
+        (
+            {"observation": {**HERE, "position": [-2500.0, 2.0]}},
+            "observation.position",
+            "within 1000 standard deviations",
+        ),
         ({"step": "0"}, "step", "integer"),
         ({"step": -1}, "step", "greater than or equal to 0"),
         ({"deadline_ms": 0}, "deadline_ms", "greater than 0"),
