@@ -26,14 +26,23 @@ class StoreError(ValueError):
     """A store that is absent, incomplete, altered or of a format this version does not know."""
 
 
+def check_target(path: str | Path, source: str | Path | None = None) -> None:
+    """Raises StoreError if a store must not be written to `path`: something that is no store stands there, or `source`,
+    which it is made of."""
+    target = Path(path).expanduser().resolve()
+    if target.exists() and not is_store(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise StoreError(f"{target}: exists and is not a {FORMAT} store; remove it or choose another path")
+    if source is not None and target == Path(source).expanduser().resolve():
+        raise StoreError(f"{target}: is the recording that is read, and would be replaced; choose another path")
+
+
 def write_store(trajectories: Trajectories, path: str | Path) -> Path:
     """The store's path, once it is complete and on disk; an earlier store there is replaced in one go.
 
     Raises StoreError if something that is no store stands at `path`: it is left alone.
     """
+    check_target(path)
     target = Path(path).expanduser().resolve()
-    if target.exists() and not is_store(target) and not (target.is_dir() and not any(target.iterdir())):
-        raise StoreError(f"{target}: exists and is not a {FORMAT} store; remove it or choose another path")
     arrays = {f"streams/{stream.name}": trajectories.streams[stream.name] for stream in trajectories.spec.streams}
     arrays[LENGTHS] = trajectories.lengths
     with staged(target) as folder:

@@ -88,7 +88,7 @@ def run_bench(
     The first seed of all variants comes first. What the report has already is neither trained nor scored again.
     """
     wanted = {"task": trial.task.name, "episodes": trial.episodes, "seed": trial.seed}
-    records = Records(report, wanted | {"steps": recipe.steps, "data": recipe.data}, console.print)
+    records = Records(report, wanted | {"steps": recipe.steps, "data": recipe.data}, console.print, needs="runs")
     for seed in seeds:
         for variant in variants:
             settings = variant.settings(recipe.preset)

@@ -71,7 +71,7 @@ def run_bench(trial: Trial, *, policy: str | None, radius_m: float, report: Path
     loaded = load_policy(name)
     facts = {"task": trial.task.name, "weights": loaded.revision, "episodes": trial.episodes, "seed": trial.seed}
     wanted = facts | {"radius_m": radius_m}
-    records = Records(report, wanted, trial.console.print)
+    records = Records(report, wanted, trial.console.print, needs="entering_share")
     cases = [_blocked(trial, loaded, seed, radius_m) for seed in seeds]
     for way in WAYS:
         if records.find(way.name, settings=way.settings) is None:

@@ -15,12 +15,19 @@ class Records:
     a copy says of which row: `same_as`.
     """
 
-    def __init__(self, path: Path | None, wanted: Mapping[str, Any], say: Callable[[str], None]) -> None:
-        """path: of the report, None to keep none. Raises ValueError if the file is no report of several entries, or if
-        one of them does not agree with `wanted`: a table of them would compare what cannot be compared."""
+    def __init__(self, path: Path | None, wanted: Mapping[str, Any], say: Callable[[str], None], needs: str) -> None:
+        """path: of the report, None to keep none. needs: what every entry of this bench has.
+
+        Raises ValueError if the file is no report of several entries, or if one of them is of another bench or does not
+        agree with `wanted`: a table of them would compare what cannot be compared.
+        """
         self.path = path
         self.entries = [] if path is None or not path.exists() else _read(path)
         for entry in self.entries:
+            if needs not in entry:
+                raise ValueError(
+                    f"report {path} is of another bench, row {entry.get('row')!r} has no {needs}; name another"
+                )
             for name, value in json.loads(json.dumps(wanted)).items():
                 if entry.get(name) != value:
                     has = f"report {path} has {name} {entry.get(name)!r} in row {entry.get('row')!r}"

@@ -29,9 +29,11 @@ MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILI
 def write_page(page: Path, results: Path) -> list[str]:
     """What was done, line by line. results: folder of the reports.
 
-    The curve of the search is drawn beside the page, as pictures/search.png, if there is one. Raises ValueError if a
-    mark names no table, or begins one that does not end.
+    The curve of the search is drawn beside the page, as pictures/search.png, if there is one. Raises ValueError if
+    there is no such folder, or a mark names no table or begins one that does not end.
     """
+    if not results.is_dir():
+        raise ValueError(f"results {results} must be a folder of reports, there is none; the page stays as it is")
     text = page.read_text()
     names = re.findall(r"^<!-- table: (\S+) -->$", text, re.MULTILINE)
     unknown = [name for name in names if name not in TABLES]

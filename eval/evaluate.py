@@ -11,7 +11,7 @@ from forcing.eval.adjust import Adjusted
 from forcing.eval.console import LINE_EVERY_S
 from forcing.eval.report import Report, build_report, goals_table, table_of, write_report
 from forcing.eval.rollout import BASELINES, DriverSpec, Episode, rollout
-from forcing.eval.tasks import Task
+from forcing.eval.tasks import TASKS, Task
 from forcing.policy.clone import is_clone, load_clone
 from forcing.policy.policy import load_policy
 from forcing.server.client import Client
@@ -43,6 +43,7 @@ def evaluate_policy(
     name = policy or task.policy
     spec = DriverSpec(policy=name, url=url, adjust=Adjusted(settings) if settings else None, data=data, faults=faults)
     revision = _revision(spec, task)
+    _warn_of_another_task(spec, task, console)
     parse_faults(task.sensors, faults)  # says here what a worker process could only die of
     finished = watch(task, spec, episodes, seed, workers, console)
     reports = [
@@ -81,6 +82,13 @@ def watch(
                 arrived = sum(episode.success for episode in finished)
                 console.print(f"{name}: {len(finished)} of {episodes}, {arrived} at the goal, {left:.1f} min left")
     return finished
+
+
+def _warn_of_another_task(spec: DriverSpec, task: Task, console: Console) -> None:
+    if spec.url is None and spec.policy not in BASELINES and not is_clone(spec.policy):
+        trained_for = load_policy(spec.policy).card.get("task")
+        if trained_for in {other.policy for other in TASKS.values()} - {task.policy}:
+            console.print(f"note: {spec.policy} was trained for {trained_for}, {task.name} wants {task.policy}")
 
 
 def _revision(spec: DriverSpec, task: Task) -> str | None:

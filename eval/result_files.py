@@ -14,7 +14,7 @@ def read_report(path: Path) -> Report | None:
     """One evaluation's report, None if the file is not there. Raises ValueError if it is something else."""
     if not path.exists():
         return None
-    found = json.loads(path.read_text())
+    found = _json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold one report, got {type(found).__name__}")
     return found
@@ -22,7 +22,7 @@ def read_report(path: Path) -> Report | None:
 
 def read_entries(path: Path) -> list[Report]:
     """The entries of a bench's report, none if the file is not there or of an older form."""
-    found = json.loads(path.read_text()) if path.exists() else []
+    found = _json(path) if path.exists() else []
     return [entry for entry in found if isinstance(entry, dict) and "row" in entry and "settings" in entry]
 
 
@@ -39,3 +39,11 @@ def missing(*commands: str) -> list[str]:
 
 def number(value: Any, digits: int = 0) -> str:
     return NOTHING if value is None else f"{value:,.{digits}f}"
+
+
+def _json(path: Path) -> Any:
+    """Raises ValueError, naming the file, if it is cut off or otherwise no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error

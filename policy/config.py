@@ -69,7 +69,9 @@ def _changed(config: Config, changes: Mapping[str, Any], path: str) -> Config:
     values = {}
     for name, change in changes.items():
         if name not in hints:
-            raise UnknownName(f"unknown setting {path + name!r}; {did_you_mean(name, hints)}")
+            raise UnknownName(
+                f"unknown setting {path + name!r}; {did_you_mean(path + name, [path + known for known in hints])}"
+            )
         nested = _nested(hints[name])
         if not isinstance(change, Mapping):
             values[name] = _read(hints[name], change, path + name)

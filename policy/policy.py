@@ -15,7 +15,7 @@ from forcing.policy.checkpoint import CheckpointError, PolicyFile, load_policy_f
 from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.network import as_model, build_denoiser
 from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
-from forcing.policy.preset import Preset
+from forcing.policy.preset import PRESETS, Preset
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.tracker import TrackerConfig
@@ -101,6 +101,9 @@ def find_policy(name_or_dir: str) -> Path:
         if path.is_file():
             return path
     names = shipped_policies()
+    if name_or_dir in PRESETS:
+        how = f"forcing train {name_or_dir} --data DATA"
+        raise UnknownPolicy(f"no policy is shipped for {name_or_dir!r}; train one ({how}) and name its folder")
     hint = did_you_mean(name_or_dir, names, otherwise=f"shipped are {names}; a folder must hold {FILE_NAME}")
     raise UnknownPolicy(f"unknown policy {name_or_dir!r}; {hint}")
 

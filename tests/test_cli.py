@@ -87,6 +87,7 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         ),
         ("eval maze2d-umaze-multi --set layout.horizon=3", "begin with planner. or tracker., got 'layout.horizon=3'"),
         ("eval maze2d-umaze-multi --policy straight --set tracker.kind=pd", "set changes a policy in this process"),
+        ("eval maze2d-umaze-multi --set tracker.knd=pd", "did you mean 'tracker.kind'?"),
         ("eval maze2d-umaze-multi --faults nois=0.1", "fault 'nois=0.1' must be one of noise=SIGMA"),
         ("eval maze2d-umaze-multi --faults noise=0.1@wheel", "unknown sensor 'wheel'; there are position, velocity"),
         ("eval maze2d-umaze-multi --policy straight --faults noise=0.1", "straight needs them all"),
@@ -97,7 +98,7 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         ("train maze2d-umaze --data x --steps 5 --minutes 1", "exactly one of steps and minutes must be given"),
         (
             "train maze2d-umaze --data x --set denoiser.kid=recurrent",
-            "unknown setting 'denoiser.kid'; did you mean 'kind'?",
+            "unknown setting 'denoiser.kid'; did you mean 'denoiser.kind'?",
         ),
         ("train maze2d-umaze --data x --set denoiser.depth=deep", "denoiser.depth must be a whole number, got 'deep'"),
     ],
@@ -105,6 +106,33 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
 def test_wrong_usage_is_one_line_and_exit_code_two(here: Path, line: str, message: str) -> None:
     _assert_one_line(call(line), 2, message)
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("eval maze2d-umaze-multi --report folder", "report folder is a folder; name a file in it"),
+        ("eval maze2d-umaze-multi --report notes.txt", "report notes.txt is there already and is no report"),
+        ("eval maze2d-umaze-multi --report other.json", "report other.json is there already and is no report"),
+        ("eval maze2d-umaze-multi --pictures notes.txt", "pictures notes.txt must be a folder, and is a file"),
+        ("clone --data x --out notes.txt", "out notes.txt must be a folder, and is a file"),
+        ("clone --data x --out policy", "policy holds a trained policy, which a clone there would hide"),
+        ("train maze2d-umaze --data x --out notes.txt", "out notes.txt must be a folder, and is a file"),
+        ("train maze2d-umaze --data x --out folder --resume", "folder holds no run to resume; leave out --resume"),
+        ("eval ogbench-pointmaze-giant-stitch --policy maze2d-giant", "unknown policy 'maze2d-giant'"),
+    ],
+)
+def test_what_stands_in_the_way_is_found_before_any_work_and_left_as_it_is(here: Path, line: str, message: str) -> None:
+    (here / "folder").mkdir()
+    (here / "policy").mkdir()
+    files = {"notes.txt": "mine", "other.json": '{"a": 1}', "policy/policy.safetensors": "weights"}
+    for name, text in files.items():
+        (here / name).write_text(text)
+    answer = call(line)
+    assert answer.code in (1, 2)
+    assert message in answer.err
+    assert {name: (here / name).read_text() for name in files} == files
+    assert sorted(path.name for path in here.iterdir()) == ["folder", "notes.txt", "other.json", "policy"]
 
 
 @pytest.mark.parametrize(

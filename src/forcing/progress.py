@@ -78,13 +78,13 @@ def train_watched(
 
 def watched(name: str, train: Training) -> Path:
     """What `train` returns, with a bar, or a line every ten seconds; Ctrl-C or SIGTERM asks it to stop."""
-    with stop_requests() as asked, progress_bar("loss {task.fields[loss]:.3f}") as progress:
-        bar = progress.add_task(f"training {name}", total=None, loss=float("nan"))
+    with stop_requests() as asked, progress_bar("{task.fields[loss]}") as progress:
+        bar = progress.add_task(f"training {name}", total=None, loss="")
         printed = time.monotonic()
 
         def report(now: training.Progress) -> None:
             nonlocal printed
-            progress.update(bar, completed=now.step, total=now.total_steps, loss=now.loss)
+            progress.update(bar, completed=now.step, total=now.total_steps, loss=f"loss {now.loss:.3f}")
             if not progress.console.is_terminal and time.monotonic() - printed >= LINE_EVERY_S:
                 printed = time.monotonic()
                 rate, left = f"{now.windows_per_s:.0f} windows/s", f"{now.remaining_s / 60:.1f} min left"

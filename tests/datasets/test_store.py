@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from forcing.datasets.store import StoreError, is_store, open_store, write_store
+from forcing.datasets.store import StoreError, check_target, is_store, open_store, write_store
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
 Recorder = Callable[..., Trajectories]
@@ -70,6 +70,17 @@ def test_writing_again_replaces_the_store(store: Path, point_mass: Recorder) -> 
     write_store(other, store)
     assert_same(open_store(store), other)
     assert [path.name for path in store.parent.iterdir()] == ["maze.zarr"]
+
+
+def test_a_store_is_not_made_of_itself_and_takes_no_strangers_place(store: Path, tmp_path: Path) -> None:
+    check_target(store)
+    check_target(tmp_path / "new.zarr", store)
+    with pytest.raises(StoreError, match="is the recording that is read, and would be replaced"):
+        check_target(store.parent / "." / store.name, store)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="exists and is not a"):
+        check_target(tmp_path / "mine")
 
 
 def test_any_flipped_byte_is_noticed_or_changes_nothing(store: Path, recording: Trajectories) -> None:

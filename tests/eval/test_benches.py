@@ -151,6 +151,16 @@ def test_a_report_of_other_episodes_is_refused_and_kept(
     assert report.read_text() == planned.read_text()
 
 
+def test_a_report_of_another_bench_is_refused_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = tmp_path / "r.json"
+    report.write_text(json.dumps([{"row": "samples, not told", "entering_share": 1.0}]))
+    monkeypatch.setattr(plan_rows, "ROWS", SHORT)
+    before = report.read_text()
+    with pytest.raises(ValueError, match=r"is of another bench, row 'samples, not told' has no plan_metrics"):
+        _bench_plan(report)
+    assert report.read_text() == before
+
+
 def test_a_row_that_plans_like_one_of_an_earlier_run_is_copied(
     planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

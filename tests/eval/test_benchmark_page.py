@@ -219,6 +219,17 @@ def test_figures_of_others_are_known_for_every_task_and_no_limit_is_below_them()
             assert known.limit > known.best
 
 
+def test_without_reports_the_page_stays_and_a_cut_off_report_is_named(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: plans -->\nfigures\n<!-- end -->\n")
+    with pytest.raises(ValueError, match="nope must be a folder of reports"):
+        write_page(page, tmp_path / "nope")
+    (tmp_path / "maze2d-umaze-multi.json").write_text('{"task": "maze2d-')
+    with pytest.raises(ValueError, match=r"maze2d-umaze-multi.json is no JSON: Unterminated"):
+        write_page(page, tmp_path)
+    assert "figures" in page.read_text()
+
+
 def test_the_page_of_this_project_is_what_its_records_say(tmp_path: Path) -> None:
     docs = Path(__file__).parents[2] / "docs"
     page = tmp_path / "benchmarks.md"

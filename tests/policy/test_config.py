@@ -93,7 +93,7 @@ def test_a_value_that_does_not_fit_is_refused_with_key_rule_and_value(setting: s
     ("setting", "message"),
     [
         ("cuont=2", "unknown setting 'cuont'; did you mean 'count'?"),
-        ("inner.shade=1", "unknown setting 'inner.shade'; did you mean 'share'?"),
+        ("inner.shade=1", "unknown setting 'inner.shade'; did you mean 'inner.share'?"),
         ("iner.share=1", "unknown setting 'iner'; did you mean 'inner'?"),
         ("count.more=2", "unknown setting 'count.more'; count is a value itself"),
     ],

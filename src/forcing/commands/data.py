@@ -55,8 +55,9 @@ def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
     """
     from forcing.datasets.checks import check as find_faults
     from forcing.datasets.recording import read_recording
-    from forcing.datasets.store import write_store
+    from forcing.datasets.store import check_target, write_store
 
+    check_target(out, source)
     trajectories = read_recording(source, control_hz=control_hz)
     _refuse_errors(source, find_faults(trajectories))
     print(f"wrote {write_store(trajectories, out)}")
@@ -91,11 +92,12 @@ def dream(
     from forcing.datasets.dream import ROUNDS, DreamConfig
     from forcing.datasets.dream import dream as dream_from
     from forcing.datasets.recording import read_recording
-    from forcing.datasets.store import write_store
+    from forcing.datasets.store import check_target, write_store
     from forcing.policy.mpc import MpcConfig
     from forcing.progress import progress_bar
 
     one_thread()
+    check_target(out, source)
     with wrong_usage():
         controller = MpcConfig(sequences=sequences, rounds=ROUNDS)
         config = DreamConfig(steps=at_least(1, steps=steps), room_steps=room_steps, controller=controller)

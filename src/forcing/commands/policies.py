@@ -3,7 +3,15 @@
 import logging
 from pathlib import Path
 
-from forcing.commands.shared import Settings, TaskName, checked_workers, one_thread, wrong_usage
+from forcing.commands.shared import (
+    Settings,
+    TaskName,
+    checked_folder,
+    checked_report,
+    checked_workers,
+    one_thread,
+    wrong_usage,
+)
 from forcing.eval.console import new_console
 from forcing.usage import UsageError, at_least, typed
 
@@ -109,6 +117,7 @@ def evaluate(
     with wrong_usage():
         DriverSpec(policy=policy or chosen.policy, url=url, data=data, faults=faults)
         parse_faults(chosen.sensors, faults)
+    checked_folder(pictures=pictures)
     evaluate_policy(
         chosen,
         policy=policy,
@@ -118,7 +127,7 @@ def evaluate(
         faults=faults,
         episodes=at_least(1, episodes=episodes),
         seed=at_least(0, seed=seed),
-        report=report,
+        report=checked_report(report),
         pictures=pictures,
         workers=checked_workers(workers),
         command=typed(),

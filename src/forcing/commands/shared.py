@@ -1,7 +1,9 @@
 """What several commands share: types and checks of options, threads, the world that a recording shows."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
@@ -24,6 +26,29 @@ def wrong_usage() -> Iterator[None]:
         yield
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def checked_report(report: Path | None) -> Path | None:
+    """`report`. Raises UsageError if something else than a report stands there, which it would replace."""
+    if report is None or not report.exists():
+        return report
+    if report.is_dir():
+        raise UsageError(f"report {report} is a folder; name a file in it")
+    try:
+        found = json.loads(report.read_text())
+    except ValueError:
+        found = None
+    entries = found if isinstance(found, list) else [found]
+    if not all(isinstance(entry, dict) and "task" in entry for entry in entries):
+        raise UsageError(f"report {report} is there already and is no report; name another file, or remove it")
+    return report
+
+
+def checked_folder(**named: Path | None) -> None:
+    """Raises UsageError if the one named path is there and is no folder."""
+    ((name, path),) = named.items()
+    if path is not None and path.exists() and not path.is_dir():
+        raise UsageError(f"{name} {path} must be a folder, and is a file; name another, or remove it")
 
 
 def checked_workers(workers: int | None) -> int | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from forcing.commands.shared import Settings, one_thread, world_for, wrong_usage
+from forcing.commands.shared import Settings, checked_folder, one_thread, world_for, wrong_usage
 from forcing.usage import UsageError, at_least, known, typed
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ def train(
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device cuda is not available here; leave out --device")
     folder = out or Path("runs") / preset
+    checked_folder(out=folder)
+    if resume and not (folder / "resume.safetensors").exists():
+        raise UsageError(f"{folder} holds no run to resume; leave out --resume, or name its folder with --out")
     with wrong_usage():
         recipe = override(recipe, *set_)
     budget = _budget(minutes, steps, folder if resume else None)
@@ -109,10 +112,14 @@ def clone(
     """
     from forcing.datasets.recording import read_recording
     from forcing.policy.clone import CloneConfig, train_clone
+    from forcing.policy.policy import FILE_NAME
     from forcing.progress import watched
 
     one_thread()
     at_least(0, seed=seed)
+    checked_folder(out=out)
+    if (out / FILE_NAME).exists():
+        raise UsageError(f"{out} holds a trained policy, which a clone there would hide; choose another --out")
     budget = _budget(minutes, steps)
     trajectories = read_recording(data, control_hz=control_hz)
     card = {"data": data, "data_provenance": dict(trajectories.provenance), "seed": seed, "command": typed()}
