@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from forcing.eval.bench_obstacles import HEADER, obstacles_row
-from forcing.eval.plan_rows import ROWS
+from forcing.eval.plan_rows import GROUPS, ROWS
 from forcing.eval.report import Report, plus_minus
 from forcing.eval.result_files import NOTHING, markdown_table, missing, number, read_entries
 
@@ -71,7 +71,8 @@ def _point(entry: Report | None) -> list[str]:
 def _table(entries: Sequence[Report]) -> list[str]:
     header = ["row", "score", "success", "steps", "predicted", "jump, m", "walls cut", "passes", "plans a pass", "ms"]
     rows, group = [], None
-    for entry in entries:
+    known = list(GROUPS)
+    for entry in sorted(entries, key=lambda one: known.index(one["group"]) if one["group"] in known else len(known)):
         if entry["group"] != group:
             group = entry["group"]
             rows.append([f"*{group}*", *[""] * (len(header) - 1)])
