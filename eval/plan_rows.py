@@ -13,6 +13,8 @@ ALONE = (
     "planner.refine=none",
     "planner.polish=none",
 )
+# What improves on samples follows the rules there are: without the grid it leads them through walls.
+WITHOUT_GRID = ("planner.support_tolerance=none", "planner.refine=none", "planner.polish=none")
 # Actions as they were sampled, played until the next plan: neither a rehearsal corrects them nor an early plan.
 ACTIONS = ("tracker.kind=actions", "planner.refine=none", "planner.rehearse=false", "planner.replan_error=none")
 TO_THE_END = "planner.passes=none"
@@ -74,6 +76,7 @@ def _worlds() -> list[Row]:
     return [
         Row(name="plans neither rehearsed nor polished", group="world", settings=(off,), needs_world=True),
         Row(name="without the grid of visited places", group="world", settings=(grid,), needs_world=True),
+        Row(name="without the grid, samples as they come", group="world", settings=WITHOUT_GRID, needs_world=True),
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forcing.eval.plan_rows import ACTIONS, PD
+from forcing.eval.plan_rows import ACTIONS, PD, WITHOUT_GRID
 from forcing.eval.published import PUBLISHED
 from forcing.eval.report import Report, mean_interval, over_seeds, plus_minus
 from forcing.eval.result_files import NOTHING, markdown_table, missing, number, read_report
@@ -12,7 +12,6 @@ from forcing.eval.tasks import TASKS
 
 MAZE2D = tuple(name for name in TASKS if name.startswith("maze2d-"))
 EPISODES = "--episodes 100 --seed 1000"
-WITHOUT_GRID = "--set planner.support_tolerance=none"
 SEEDS = ("", "-seed1", "-seed2")
 
 
@@ -39,7 +38,7 @@ OURS = (
     Row(name="**forcing**, as shipped", suffix="", options=""),
     Row(name="forcing, PD on the timed plan", suffix="-pd", options=_sets(PD)),
     Row(name="forcing, diffused actions as sampled", suffix="-actions", options=_sets(ACTIONS)),
-    Row(name="forcing, without the grid of visited places", suffix="-nogrid", options=WITHOUT_GRID),
+    Row(name="forcing, without the grid of visited places", suffix="-nogrid", options=_sets(WITHOUT_GRID)),
 )
 
 
