@@ -10,9 +10,10 @@ import pytest
 from forcing.eval import ship as ship_module
 from forcing.eval.report import build_report
 from forcing.eval.ship import ship
+from forcing.eval.tasks import TASKS
 from forcing.policy.checkpoint import load_policy_file, read_tensors, save_policy, write_tensors
 from forcing.policy.dynamics import LinearDynamics, state_slices
-from forcing.policy.policy import SHIPPED
+from forcing.policy.policy import SHIPPED, load_policy, shipped_policies
 from forcing.policy.support import Support
 from forcing.policy.types import TrajectorySpec
 from forcing.policy.world import World
@@ -95,3 +96,13 @@ def test_a_run_outside_the_working_directory_is_refused(run: Path, monkeypatch: 
         ship(run, episodes=1, workers=1)
     shutil.copytree(run, elsewhere / "copy")
     ship(elsewhere / "copy", episodes=1, seed=3, workers=1)
+
+
+@pytest.mark.parametrize("name", shipped_policies())
+def test_the_records_and_the_card_are_of_the_very_policy_that_is_shipped(name: str) -> None:
+    revision = load_policy(name).revision
+    assert f"revision {revision}." in (SHIPPED / name / "README.md").read_text()
+    for task in (task for task in TASKS.values() if task.policy == name):
+        report = json.loads((Path(__file__).parents[2] / "docs/results" / f"{task.name}.json").read_text())
+        assert report["revision"] == revision
+        assert round(report["normalized_mean"], 1) == load_policy(name).card["scores"][task.name]
