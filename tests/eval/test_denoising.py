@@ -161,6 +161,6 @@ def test_an_animation_without_goal_is_refused(tmp_path: Path) -> None:
 def test_a_plan_that_was_searched_for_has_no_one_sample_to_show() -> None:
     policy = random_policy(PlannerConfig(search=SearchConfig()))
     with pytest.raises(
-        ValueError, match=r"planner\.search, refine and polish must be None, and attempts 1, to show how"
+        ValueError, match=r"planner\.search, refine and polish must be None, keep False and attempts 1, to show how"
     ):
         denoising_passes(policy, REQUEST)
