@@ -202,10 +202,10 @@ class Plan:
     *shape]; an action frame is the mean action since the frame before. level: [F, S] noise level still on each frame
     and stream, in the spec's order of streams; of the sample that a polished plan was made of. spread: stream name ->
     [F, *shape] standard deviation between the samples of this horizon, before any were improved; that of the recording
-    where there are fewer than two. candidates: every candidate in the goal stream, [C, F_max, size],
-    NaN past its own horizon; costs: [C] what they were ranked by; chosen: index of this plan among them. feasible:
-    whether it keeps all rules by which they were judged, or nearly (`Judged.sound`). passes: network passes that were
-    taken for them. A first plan that comes late counts as made when it came.
+    where there are fewer than two. candidates: every candidate in the goal stream, [C, F_max, size], NaN past its own
+    horizon; costs: [C] what they were ranked by; chosen: index of this plan among them. feasible: whether it keeps all
+    rules by which they were judged, or nearly (`Judged.sound`). passes: network passes that were taken for them. A
+    first plan that comes late counts as made when it came.
 
     The rest of an earlier plan that is kept is a plan too, made when it was kept: it has the earlier one's levels
     unless it was refined, and its end is held until its last token is whole. A token that was refined has at most the
