@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from forcing.policy.config import override
 from forcing.policy.policy import Policy
 
-CHANGEABLE = ("planner", "tracker")
+CHANGEABLE = ("planner", "tracker", "belief")
 
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """Changes a policy's planner and tracker; called with a policy, it returns the changed one.
+    """Changes a policy's planner, tracker and belief; called with a policy, it returns the changed one.
 
     settings: `planner.samples=1` and the like, as `forcing train --set` takes them. Raises ValueError for settings that
     only training can change.
@@ -20,9 +20,9 @@ class Adjusted:
 
     def __post_init__(self) -> None:
         for setting in self.settings:
-            if setting.partition(".")[0] not in CHANGEABLE:
+            if setting.partition("=")[0].partition(".")[0] not in CHANGEABLE:
                 raise ValueError(
-                    f"a trained policy's settings begin with {' or '.join(f'{part}.' for part in CHANGEABLE)}, "
+                    f"a trained policy's settings begin with {', '.join(CHANGEABLE[:-1])} or {CHANGEABLE[-1]}, "
                     f"got {setting!r}; what training decides is set by `forcing train --set`"
                 )
 
@@ -32,4 +32,4 @@ class Adjusted:
         if not self.settings:
             return policy
         preset = override(policy.preset, *self.settings)
-        return policy.using(planner=preset.planner, tracker=preset.tracker)
+        return policy.using(planner=preset.planner, tracker=preset.tracker, belief=preset.belief)

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from forcing.eval.tasks import Task
 from forcing.policy.clone import Clone
 from forcing.policy.controller import Controller
@@ -65,8 +63,7 @@ class PolicyDriver:
 
     def act(self, observation: Mapping[str, Array]) -> Array:
         began = time.perf_counter()
-        values, missing = _sensed(self._task, observation)
-        self._controller.observe(values, missing=missing)
+        self._controller.observe(self._task.observe(observation))
         request = self._controller.request()
         if request is not None:
             asked = time.perf_counter()
@@ -103,8 +100,7 @@ class ServerDriver:
     def act(self, observation: Mapping[str, Array]) -> Array:
         assert self._session is not None
         began = time.perf_counter()
-        values, missing = _sensed(self._task, observation)
-        reply = self._session.act(values, missing=missing)
+        reply = self._session.act(self._task.observe(observation))
         self._trace.act_ms.append(_ms_since(began))
         self._trace.sources.append(reply.source)
         if reply.source == "fresh" and reply.timing is not None:
@@ -193,10 +189,3 @@ class CloneDriver:
 
 def _ms_since(began: float) -> float:
     return 1000 * (time.perf_counter() - began)
-
-
-def _sensed(task: Task, observation: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]]:
-    """What was read, and the streams of which something was lost."""
-    read = task.observe(observation)
-    missing = [name for name, value in read.items() if np.isnan(value).any()]
-    return {name: value for name, value in read.items() if name not in missing}, missing

@@ -1,29 +1,23 @@
 """One robot's episode: what it observed, the plan it follows, the next action.
 
 Splits a control step into its slow and its quick part, so that a server can plan elsewhere: `observe`, then `request`
--> `Policy.plan` -> `install` when a plan is due, then `decide`. Knows no clock, no socket, no simulator.
+-> `Policy.plan` -> `install` when a plan is due, then `decide`. What is observed is evidence: plans and actions stand
+on what the policy's `Believer` makes of it. Knows no clock, no socket, no simulator.
 """
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 
 import numpy as np
 
+from forcing.policy.belief import Belief, Believed
 from forcing.policy.objectives import Obstacles
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.tracker import Tracker
-from forcing.policy.types import Array, Decision, Plan, Source
-
-
-@dataclass(frozen=True, slots=True)
-class Sensed:
-    """One observation: stream -> [*shape] in its units, and its standard error; what is missing is left out."""
-
-    values: dict[str, Array]
-    noise: dict[str, float]
+from forcing.policy.types import Array, Decision, Plan, Reading, SensorReport, Source
 
 
 class Controller:
@@ -33,8 +27,13 @@ class Controller:
         """goal: [*goal shape] in physical units. Raises ValueError on a goal that does not fit the policy."""
         self.policy, self.seed, self.step = policy, seed, 0
         self.plan: Plan | None = None
-        self._history: deque[Sensed] = deque(maxlen=policy.preset.layout.past_steps)
-        self._observed = -1
+        self._history: deque[Believed] = deque(maxlen=policy.preset.layout.past_steps)
+        self._readings: dict[str, Reading] | None = None
+        self._wild: set[str] = set()
+        self._unheard = {stream.name: 0 for stream in policy.spec.of_role("observation")}
+        self._belief = self._believing = Belief()
+        self._sent: list[Array] = []
+        self._asked_at = 0
         self._tracker: Tracker | None = None
         self._open: PlanRequest | None = None
         self._planned_goal: Array | None = None
@@ -70,33 +69,41 @@ class Controller:
         *,
         noise: Mapping[str, float] | None = None,
         missing: Collection[str] = (),
+        age_s: Mapping[str, float] | None = None,
     ) -> None:
         """Takes in what was sensed at this step; called again before `decide`, it replaces what it took.
 
-        noise: stream -> standard error in its own units. missing: streams that were not sensed. Raises ValueError
-        naming stream, expected and got.
+        noise: stream -> standard error in its own units, of streams whose sensor is known. missing: streams that were
+        not sensed. age_s: stream -> seconds since it was read. A reading that is not finite, or farther than `FARTHEST`
+        from the recordings, is left aside and reported as rejected. Raises ValueError naming stream, expected and got.
         """
         streams = self.policy.spec.of_role("observation")
         names = [stream.name for stream in streams]
-        for label, given in (("observation", observation), ("noise", noise or {}), ("missing", missing)):
+        told = (("observation", observation), ("noise", noise or {}), ("missing", missing), ("age_s", age_s or {}))
+        for label, given in told:
             unknown = sorted(set(given) - set(names))
             if unknown:
                 raise ValueError(f"{label} {unknown[0]!r} is unknown; policy {self.policy.name!r} has {names}")
-        values, error = {}, {}
-        for stream in streams:
-            if stream.name in missing:
+        readings, wild = dict[str, Reading](), set[str]()
+        for name in names:
+            error, age = (noise or {}).get(name), (age_s or {}).get(name)
+            for label, number in (("noise", error), ("age_s", age)):
+                if number is not None and not (np.isfinite(number) and number >= 0):
+                    raise ValueError(f"{label} {name!r} must be finite and at least 0, got {number}")
+            if name in missing:
                 continue
-            if stream.name not in observation:
-                raise ValueError(f"observation {stream.name!r} is missing; send it or name it in 'missing'")
-            value = observation[stream.name]
-            values[stream.name] = _checked(value, stream.name, "observation", self.policy)
-            error[stream.name] = float((noise or {}).get(stream.name, 0.0))
-            if not (np.isfinite(error[stream.name]) and error[stream.name] >= 0):
-                raise ValueError(f"noise {stream.name!r} must be finite and at least 0, got {error[stream.name]}")
-        if self._observed == self.step:
+            if name not in observation:
+                raise ValueError(f"observation {name!r} is missing; send it or name it in 'missing'")
+            value = _shaped(observation[name], name, "observation", self.policy)
+            if _unbelievable(value, name, self.policy) is None:
+                steps = None if age is None else round(age * self.policy.spec.control_hz)
+                readings[name] = Reading(value, error, steps)
+            else:
+                wild.add(name)
+        if self._readings is not None and self._history:
             self._history.pop()  # the same step again: the newer observation counts
-        self._history.append(Sensed(values, error))
-        self._observed = self.step
+        self._readings, self._wild = readings, wild
+        self._history.append(self._believed(readings))
 
     def request(self) -> PlanRequest | None:
         """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.
@@ -108,9 +115,12 @@ class Controller:
         if not self._plan_due(now):
             return None
         frames = {name: self._frames(name) for name in now.values}
+        age = self._age()
+        self._asked_at = self.step
         self._open = PlanRequest(
-            step=self.step,
+            step=self.step - age,
             frames=frames,
+            sent=np.array(self._sent[len(self._sent) - age :]),
             noise=now.noise,
             goal=self.goal,
             seed=self.seed,
@@ -119,10 +129,35 @@ class Controller:
         )
         return self._open
 
-    def _now(self) -> Sensed:
-        if self._observed != self.step:
+    def _now(self) -> Believed:
+        if self._readings is None:
             raise ValueError(f"observe must be called first at step {self.step}")
         return self._history[-1]
+
+    def _age(self) -> int:
+        """Control steps since what is known now was so: none where a belief looks ahead from old readings itself."""
+        assert self._readings is not None
+        if self.policy.believer is not None:
+            return 0
+        return min(len(self._sent), max((reading.age_steps or 0 for reading in self._readings.values()), default=0))
+
+    def _believed(self, readings: dict[str, Reading]) -> Believed:
+        """What this step's readings come to; without dynamics, what they say."""
+        if self.policy.believer is not None:
+            self._believing, now = self.policy.believer.take(self._belief, readings, self._sent, self.seed)
+        else:
+            unheard = {name: 0 if name in readings else steps + 1 for name, steps in self._unheard.items()}
+            now = Believed(
+                values={name: reading.value for name, reading in readings.items()},
+                noise={name: reading.noise or 0.0 for name, reading in readings.items()},
+                sensors={
+                    name: SensorReport(readings[name].noise if name in readings else None, False, False, steps)
+                    for name, steps in unheard.items()
+                },
+                late=0.0,
+            )
+        rejected = {name: replace(now.sensors[name], rejected=True) for name in self._wild}
+        return replace(now, sensors={**now.sensors, **rejected})
 
     def _frames(self, name: str) -> Array:
         """[frames of a history token, *shape], newest last: as many of the past as the planner is shown and as were
@@ -142,9 +177,10 @@ class Controller:
         """Follows `plan` from now on. Raises ValueError if it does not answer the last request."""
         if self._open is None or self._open.step != plan.made_at_step:
             raise ValueError(f"plan must answer the last request, it was made at step {plan.made_at_step}")
-        self._fresh = plan.made_at_step == self.step
+        late = self.step - self._asked_at
+        self._fresh = late == 0
         if self.plan is None:
-            plan = replace(plan, made_at_step=self.step)  # the robot held its place until now
+            plan = replace(plan, made_at_step=plan.made_at_step + late)  # the robot held its place until now
         self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan, self.policy.feedback)
         self.plan, self._planned_goal, self._planned_obstacles = plan, self._open.goal, self._open.obstacles
         self._open = None
@@ -159,7 +195,8 @@ class Controller:
         action_stream = self.policy.spec.action
         chunk, level, spread, feasible = np.zeros((1, action_stream.size)), 1.0, 0.0, False
         if self._tracker is not None and self.plan is not None:
-            chunk, frame = self._tracker.chunk(now.values, self.step)
+            # What is old tells nothing of where on its plan the robot is now.
+            chunk, frame = self._tracker.chunk(now.values if self._age() == 0 else {}, self.step)
             level, feasible = float(self.plan.level[frame].max()), self.plan.feasible
             spread = float(np.linalg.norm(self.plan.spread[self.policy.spec.goal or action_stream.name][frame]))
         if not np.isfinite(chunk).all():
@@ -168,6 +205,9 @@ class Controller:
         high = np.full(action_stream.size, np.inf) if action_stream.high is None else np.asarray(action_stream.high)
         limited = np.clip(chunk, low, high).astype(np.float32)
         step, self.step = self.step, self.step + 1
+        self._belief, self._readings = self._believing, None
+        self._unheard = {name: report.unheard_steps for name, report in now.sensors.items()}
+        self._sent.append(limited[0])
         source: Source = "hold" if self.plan is None else "fresh" if self._fresh else "plan"
         return Decision(
             step=step,
@@ -179,9 +219,15 @@ class Controller:
             spread=spread,
             feasible=feasible,
             clipped=bool((limited[0] != chunk[0].astype(np.float32)).any()),
+            sensors=now.sensors,
+            late_steps=now.late,
         )
 
-    def _plan_due(self, now: Sensed) -> bool:
+    def correct(self, action: Array) -> None:
+        """Says what was really sent at the step just decided on, [A]: a server may cut actions further."""
+        self._sent[-1] = np.asarray(action)
+
+    def _plan_due(self, now: Believed) -> bool:
         goal = self.policy.spec.goal
         if goal is not None and goal not in now.values:
             return False  # nobody knows where the robot is: follow the plan there is, or hold
@@ -199,7 +245,7 @@ class Controller:
         ends = (now.values[goal], self.plan.streams[goal][-1])
         return any(np.linalg.norm(place - self.goal) > enough for place in ends)
 
-    def _strayed(self, now: Sensed) -> bool:
+    def _strayed(self, now: Believed) -> bool:
         error, goal = self.policy.preset.planner.replan_error, self.policy.spec.goal
         if error is None or goal is None or self._tracker is None:
             return False
@@ -208,6 +254,14 @@ class Controller:
 
 
 def _checked(value: Array, name: str, label: str, policy: Policy) -> Array:
+    array = _shaped(value, name, label, policy)
+    wrong = _unbelievable(array, name, policy)
+    if wrong is not None:
+        raise ValueError(f"{label} {name!r} must be {wrong}")
+    return array
+
+
+def _shaped(value: Array, name: str, label: str, policy: Policy) -> Array:
     shape = policy.spec[name].shape
     try:
         array = np.asarray(value, dtype=np.float64)
@@ -215,15 +269,20 @@ def _checked(value: Array, name: str, label: str, policy: Policy) -> Array:
         raise ValueError(f"{label} {name!r} must be numbers of shape {shape}: {error}") from error
     if array.shape != shape:
         raise ValueError(f"{label} {name!r} has shape {array.shape}, the policy {policy.name!r} expects {shape}")
+    return array
+
+
+def _unbelievable(array: Array, name: str, policy: Policy) -> str | None:
+    """The rule that no reading of a robot breaks, and what came; None if it is kept."""
     if not np.isfinite(array).all():
-        raise ValueError(f"{label} {name!r} must be finite, got {array.tolist()}")
+        return f"finite, got {array.tolist()}"
     far = policy.away(name, array)
     if far > FARTHEST:
-        raise ValueError(
-            f"{label} {name!r} must be within {FARTHEST:g} standard deviations of the recordings, "
+        return (
+            f"within {FARTHEST:g} standard deviations of the recordings, "
             f"got {array.tolist()}, {far:.3g} away; check its units"
         )
-    return array
+    return None
 
 
 def _same(a: Array | None, b: Array | None) -> bool:

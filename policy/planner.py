@@ -118,7 +118,8 @@ class PlanRequest:
     step: control step it is made at. frames: observation stream -> [history frames, *shape], newest last; a stream that
     is missing is left out. noise: stream -> standard error of its frames in its own units. goal: [*goal shape] or
     None. seed: of the session; the same request gives the same plan. obstacles: to stay out of, in the goal stream, or
-    without one in the first observation. current: the plan that is being followed, if it may be kept.
+    without one in the first observation. current: the plan that is being followed, if it may be kept. sent: [k, A]
+    actions of the first k steps, which are held as they are: the frames are k steps old.
     """
 
     step: int
@@ -128,6 +129,7 @@ class PlanRequest:
     seed: int
     obstacles: Obstacles | None = None
     current: Plan | None = None
+    sent: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +289,7 @@ class Planner:
             if stream.name not in request.frames:
                 continue
             where = tokenizer.slices[stream.name]
-            scale = float(np.mean(tokenizer.normaliser.std[stream.name]))
-            sigma = torch.tensor(request.noise.get(stream.name, 0.0) / scale)
-            level = self.model.schedule.level_of(sigma)
+            level = torch.tensor(self.level_of(stream.name, request.noise.get(stream.name, 0.0)))
             shown = tokenizer.encode_frames(stream.name, request.frames[stream.name])
             if level < 1:
                 tokens[:, : layout.history, where] = self.model.schedule.alpha_bar(level).sqrt() * shown
@@ -299,6 +299,11 @@ class Planner:
             tokens[rows, last, self._goal_slice] = self._goal_token(request.goal)
             levels[rows, last, self._goal_index] = 0.0
         return PlanState(tokens, levels, layout.history + horizons + 1, generator)
+
+    def level_of(self, name: str, sigma: float) -> float:
+        """Level at which a stream's value with the standard error `sigma`, in its units, enters."""
+        scale = float(np.mean(self.tokenizer.normaliser.std[name]))
+        return float(self.model.schedule.level_of(torch.tensor(sigma / scale)))
 
     def _guide(self, request: PlanRequest) -> Guidance | None:
         """What steers the candidates, None if nothing does."""

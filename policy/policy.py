@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from forcing.policy.belief import BeliefConfig, Believer
 from forcing.policy.checkpoint import CheckpointError, PolicyFile, load_policy_file
 from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.network import as_model, build_denoiser
@@ -61,6 +62,9 @@ class Policy:
             feedback=self.feedback,
             support=None if file.world is None else file.world.support,
         )
+        self.believer: Believer | None = None
+        if file.preset.belief is not None and file.world is not None:
+            self.believer = Believer(file.preset.belief, file.world.dynamics, file.spec, file.normaliser)
         if file.preset.tracker.kind == "feedback" and self.feedback is None:
             raise CheckpointError(
                 f"policy {name!r}: a feedback tracker needs dynamics, and its recording showed none; "
@@ -84,9 +88,20 @@ class Policy:
         """
         return float(np.abs(self.normaliser.apply(name, np.asarray(value).reshape(-1))).max())
 
-    def using(self, *, planner: PlannerConfig | None = None, tracker: TrackerConfig | None = None) -> "Policy":
-        """The same weights, planned or tracked otherwise."""
-        preset = replace(self.preset, planner=planner or self.preset.planner, tracker=tracker or self.preset.tracker)
+    def using(
+        self,
+        *,
+        planner: PlannerConfig | None = None,
+        tracker: TrackerConfig | None = None,
+        belief: BeliefConfig | Literal["same"] | None = "same",
+    ) -> "Policy":
+        """The same weights, planned or tracked otherwise, or with readings otherwise doubted."""
+        preset = replace(
+            self.preset,
+            planner=planner or self.preset.planner,
+            tracker=tracker or self.preset.tracker,
+            belief=self.preset.belief if belief == "same" else belief,
+        )
         return Policy(self.name, replace(self._file, preset=preset, revision=f"{self.revision}-adjusted"))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
+from forcing.policy.belief import BeliefConfig
 from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.levels import LevelMix
 from forcing.policy.noise import NoiseSchedule
@@ -52,7 +53,8 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A recipe: token layout, network, noise, optimiser, planner, tracker."""
+    """A recipe: token layout, network, noise, optimiser, planner, tracker, and how readings are doubted, None to
+    believe them all."""
 
     name: str
     layout: TokenLayout = field(default_factory=TokenLayout)
@@ -62,6 +64,7 @@ class Preset:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    belief: BeliefConfig | None = field(default_factory=BeliefConfig)
 
 
 # For policies that carry dynamics and visited places: few samples, and the best of them improved.

@@ -225,6 +225,28 @@ class Plan:
     passes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came of one sensor at a control step. value: [*shape], physical units, finite. noise: its standard error in
+    the same units, None if nobody says. age_steps: control steps since it was read, None if nobody says."""
+
+    value: Array
+    noise: float | None = None
+    age_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SensorReport:
+    """What is thought of one sensor. noise: its standard error, as told or as estimated, in its units; None if nothing
+    tells. rejected: this step's reading was left aside. stuck: it repeats itself while the robot moves. unheard_steps:
+    control steps without a reading, 0 if there is one now."""
+
+    noise: float | None
+    rejected: bool
+    stuck: bool
+    unheard_steps: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What a controller is told to do at one control step.
@@ -233,7 +255,8 @@ class Decision:
     source: fresh (a plan made for this very observation), plan (an earlier plan, still followed) or hold (no plan:
     stay). valid_until_step: the last step at which action_chunk may still be played. noise_level: of the planned
     frame that is being followed, 0 to 1. spread: of that frame's position, in its units. feasible: of the plan that is
-    being followed, False without one. clipped: an action was cut to its limits.
+    being followed, False without one. clipped: an action was cut to its limits. sensors: observation stream -> what is
+    thought of its sensor. late_steps: that readings seem to be late.
     """
 
     step: int
@@ -245,3 +268,5 @@ class Decision:
     spread: float
     feasible: bool
     clipped: bool
+    sensors: Mapping[str, SensorReport] = field(default_factory=dict)
+    late_steps: float = 0.0

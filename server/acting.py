@@ -47,7 +47,12 @@ class Actor:
                 controller.set_goal(request.goal)
             if request.obstacles is not None:
                 controller.set_obstacles(obstacles_of(request.obstacles))
-            controller.observe(request.observation, noise=request.noise, missing=request.missing)
+            controller.observe(
+                request.observation,
+                noise=request.noise,
+                missing=request.missing,
+                age_s={name: age / 1000 for name, age in (request.age_ms or {}).items()},
+            )
         deadline = None if request.deadline_ms is None else received + request.deadline_ms / 1000
         planned = await self._plan_in_time(session, deadline)
         return self._decide(session.policy.name, controller, session.limits, planned)
@@ -102,8 +107,13 @@ class Actor:
         if not (np.isfinite(decision.action).all() and np.isfinite(decision.action_chunk).all()):
             self._refuse(f"policy {policy!r} decided on a non-finite action at step {decision.step}")
         decision = within(decision, limits)
+        controller.correct(decision.action)
         self._metrics.sources.labels(decision.source).inc()
         self._metrics.clipped.inc(int(decision.clipped))
+        for name, report in decision.sensors.items():
+            self._metrics.rejected.labels(policy, name).inc(int(report.rejected))
+            self._metrics.stuck.labels(policy, name).inc(int(report.stuck))
+            self._metrics.unheard.labels(policy, name).inc(int(report.unheard_steps > 0))
         return Answer(decision) if planned is None else Answer(decision, planned.queue_ms, planned.plan_ms)
 
     def _refuse(self, detail: str, cause: Exception | None = None) -> NoReturn:

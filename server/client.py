@@ -54,7 +54,9 @@ class ActResult:
 
     action: [A] float64. action_chunk: [H, A], `action` first; may be played until step valid_until_step if no further
     answer comes. source: fresh, plan or hold. noise_level, spread: of the planned frame being followed. feasible:
-    whether that plan keeps all the planner's rules. timing: queue_ms, plan_ms, total_ms. What was not wanted is None.
+    whether that plan keeps all the planner's rules. sensors: stream -> noise, noise_level, rejected, stuck and
+    unheard_steps, as the server sees them; late_steps: that readings seem to be late. timing: queue_ms, plan_ms,
+    total_ms. What was not wanted is None.
     """
 
     request_id: str
@@ -67,6 +69,8 @@ class ActResult:
     spread: float | None
     feasible: bool
     clipped: bool
+    sensors: Mapping[str, Mapping[str, Any]]
+    late_steps: float
     timing: Mapping[str, float] | None
     revision: str
 
@@ -209,6 +213,7 @@ class Session:
         *,
         noise: Mapping[str, float] | None = None,
         missing: Collection[str] = (),
+        age_ms: Mapping[str, float] | None = None,
         goal: ArrayLike | None = None,
         obstacles: Sequence[Ball] | None = None,
         deadline_ms: float | None = None,
@@ -216,16 +221,20 @@ class Session:
     ) -> ActResult:
         """The action for what was sensed at this control step.
 
-        observation: stream -> value in its units. noise: stream -> standard error. missing: streams that were not
-        sensed; a value given for one is not sent. goal, obstacles: from now on, an empty list for none of them left.
+        observation: stream -> value in its units; one that is not finite counts as missing. noise: stream -> standard
+        error; the server estimates it where it is not told. missing: streams that were not sensed; a value given for
+        one is not sent. age_ms: stream -> milliseconds since it was read. goal, obstacles: from now on, an empty list
+        for none of them left.
         deadline_ms: answer by then, if need be from the plan at hand. want: optional parts of the reply, all by
         default. A repetition after a broken connection carries the same request id, so it is not acted on twice. Raises
         ServerProblem, ServerUnreachable.
         """
         if self._in_doubt:  # the last answer was lost: it may have been acted on
             self.step, self._in_doubt = self._fetch_plan()["step"], False
-        sensed = {name: self._client.array(value) for name, value in observation.items() if name not in missing}
-        body = {"request_id": uuid.uuid4().hex, "step": self.step, "observation": sensed, "missing": sorted(missing)}
+        lost = {*missing, *(name for name, value in observation.items() if not np.isfinite(value).all())}
+        sensed = {name: self._client.array(value) for name, value in observation.items() if name not in lost}
+        body = {"request_id": uuid.uuid4().hex, "step": self.step, "observation": sensed, "missing": sorted(lost)}
+        body |= {"age_ms": None if age_ms is None else dict(age_ms)}
         body |= {"noise": None if noise is None else dict(noise), "goal": self._client.array(goal)}
         body |= {"obstacles": None if obstacles is None else self._client.balls(obstacles)}
         body |= {"deadline_ms": deadline_ms, "want": None if want is None else list(want)}
@@ -287,6 +296,8 @@ def _act_result(reply: Mapping[str, Any]) -> ActResult:
         spread=reply.get("spread"),
         feasible=reply["feasible"],
         clipped=reply["clipped"],
+        sensors=reply["sensors"],
+        late_steps=reply["late_steps"],
         timing=reply.get("timing"),
         revision=reply["revision"],
     )

@@ -26,6 +26,10 @@ class Metrics:
         self.sessions = Gauge("forcing_sessions_active", "Open sessions", registry=mine)
         self.sources = Counter("forcing_decisions", "Decisions by where they came from", ["source"], registry=mine)
         self.clipped = Counter("forcing_actions_clipped", "Actions cut to their limits", registry=mine)
+        sensor = ["policy", "stream"]
+        self.rejected = Counter("forcing_readings_rejected", "Readings that were left aside", sensor, registry=mine)
+        self.stuck = Counter("forcing_readings_stuck", "Readings of sensors that seem stuck", sensor, registry=mine)
+        self.unheard = Counter("forcing_readings_missing", "Steps without a reading of a sensor", sensor, registry=mine)
         self.nonfinite = Counter(
             "forcing_nonfinite_plans", "Plans or actions refused for NaN or infinity", registry=mine
         )

@@ -91,8 +91,10 @@ class ActRequest(_Request):
     """POST /v1/sessions/{id}/act: the observation of one control step.
 
     request_id: chosen by the client; a repeated one gets the same reply. step: 0 first, then one more each time.
-    noise: stream -> standard deviation of its error, in its units. missing: streams left out of observation. goal,
-    obstacles: from now on, as before if left out. deadline_ms: answer within this time, from the present plan if need
+    noise: stream -> standard deviation of its error, in its units; what is left out is estimated. missing: streams left
+    out of observation. age_ms: stream -> how long ago it was read; where none is given at all, that is estimated. A
+    stream with a number that is not finite or absurd is left aside and reported as rejected. goal, obstacles: from now
+    on, as before if left out. deadline_ms: answer within this time, from the present plan if need
     be. want: optional parts of the reply.
     """
 
@@ -101,6 +103,7 @@ class ActRequest(_Request):
     observation: dict[StreamName, Numbers]
     noise: dict[StreamName, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     missing: list[StreamName] = Field(default_factory=list, max_length=100)
+    age_ms: dict[StreamName, Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)]] | None = None
     goal: Numbers | None = None
     obstacles: Balls | None = None
     deadline_ms: Positive | None = None
@@ -112,9 +115,9 @@ class ActRequest(_Request):
         for name, array in sorted(self.observation.items()):
             digest.update(repr((name, array.shape)).encode() + array.tobytes())
         goal = None if self.goal is None else self.goal.tolist()
-        noise = sorted((self.noise or {}).items())
+        noise, ages = sorted((self.noise or {}).items()), sorted((self.age_ms or {}).items())
         balls = None if self.obstacles is None else [(ball.centre.tolist(), ball.radius) for ball in self.obstacles]
-        rest = (self.step, noise, sorted(self.missing), goal, balls, self.deadline_ms, sorted(self.want))
+        rest = (self.step, noise, ages, sorted(self.missing), goal, balls, self.deadline_ms, sorted(self.want))
         digest.update(repr(rest).encode())
         return digest.digest()
 
@@ -136,13 +139,29 @@ class Timing(_Reply):
     total_ms: float
 
 
+class SensorReply(_Reply):
+    """What the server thinks of one sensor.
+
+    noise: its standard error in its units, as told or as estimated, null if nothing tells. noise_level: the level at
+    which such a reading enters, 0 exact to 1 worthless. rejected: this step's reading was left aside. stuck: it repeats
+    itself while the robot moves. unheard_steps: control steps without a reading, 0 if there is one now.
+    """
+
+    noise: float | None
+    noise_level: float | None
+    rejected: bool
+    stuck: bool
+    unheard_steps: int
+
+
 class ActReply(_Reply):
     """One decision. action: [A]. action_chunk: [H, A], `action` first; may be played until `valid_until_step`.
 
     source: fresh (planned for this observation), plan (an earlier plan, still followed) or hold (no plan: stay).
     noise_level: of the planned frame that is followed, 0 to 1. spread: of that frame's position, in its units.
     feasible: whether the plan that is followed keeps all the planner's rules, or nearly: that it ends at the goal, can
-    be driven, keeps to visited places and out of obstacles. False without a plan.
+    be driven, keeps to visited places and out of obstacles. False without a plan. sensors: observation stream -> what
+    its readings are worth. late_steps: that readings seem to be late, or are said to be.
     """
 
     request_id: str
@@ -155,6 +174,8 @@ class ActReply(_Reply):
     spread: float | None = None
     feasible: bool
     clipped: bool
+    sensors: dict[str, SensorReply]
+    late_steps: float
     timing: Timing | None = None
     revision: str
 

@@ -181,7 +181,7 @@ class Service:
     async def _act(self, session: Session, request: ActRequest, new: bool, received: float) -> ActReply:
         try:
             answer = await self._actor.act(session, request, new=new, received=received)
-            reply = views.act_reply(request, answer, session.policy.revision, _ms_since(received))
+            reply = views.act_reply(request, answer, session.policy, _ms_since(received))
         except BaseException:
             session.abandon(time.monotonic())
             raise

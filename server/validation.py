@@ -17,12 +17,17 @@ Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def check_act(policy: Policy, request: ActRequest) -> None:
-    """Raises InvalidRequest, naming every field of an act that does not fit the policy."""
-    errors = observation_errors(
-        policy, request.observation, request.missing, field="observation", advice="; list it in missing if it is lost"
-    )
+    """Raises InvalidRequest, naming every field of an act that does not fit the policy.
+
+    Numbers of an observation may be anything: a wild sensor is nothing that a robot must stop for.
+    """
+    errors = observation_errors(policy, request.observation, request.missing, field="observation")
     names = [stream.name for stream in policy.spec.of_role("observation")]
-    for field, given in (("missing", request.missing), ("noise", request.noise or {})):
+    for field, given in (
+        ("missing", request.missing),
+        ("noise", request.noise or {}),
+        ("age_ms", request.age_ms or {}),
+    ):
         errors += [
             FieldError(f"{field}.{name}", "an observation stream", f"{name!r}{did_you_mean(name, names)}")
             for name in given
@@ -45,17 +50,22 @@ def check_history(policy: Policy, history: list[dict[str, Array]], goal: Array |
     """Raises InvalidRequest, naming every field of a one-shot request that does not fit the policy."""
     errors = goal_errors(policy, goal)
     for index, observation in enumerate(history):
-        errors += observation_errors(policy, observation, (), field=f"history.{index}")
+        field = f"history.{index}"
+        errors += observation_errors(policy, observation, None, field=field)
+        for stream in policy.spec.of_role("observation"):
+            if stream.name in observation and observation[stream.name].shape == stream.shape:
+                errors += _number_errors(f"{field}.{stream.name}", policy, stream, observation[stream.name])
     _raise(errors)
 
 
 def observation_errors(
-    policy: Policy, observation: Mapping[str, Array], missing: Collection[str], *, field: str, advice: str = ""
+    policy: Policy, observation: Mapping[str, Array], missing: Collection[str] | None, *, field: str
 ) -> list[FieldError]:
-    """Every fault of one observation: unknown streams, absent ones, wrong shapes, non-finite or far-off numbers.
+    """Every fault of one observation: unknown streams, absent ones, wrong shapes.
 
-    advice: what to do about an absent stream.
+    missing: streams that are lost, None where none may be.
     """
+    advice = "" if missing is None else "; list it in missing if it is lost"
     wanted = {stream.name: stream for stream in policy.spec.of_role("observation")}
     errors = []
     for name in observation:
@@ -63,12 +73,12 @@ def observation_errors(
             errors.append(
                 FieldError(f"{field}.{name}", "an observation stream", f"{name!r}{did_you_mean(name, wanted)}")
             )
-        elif name in missing:
+        elif name in (missing or ()):
             errors.append(FieldError(f"{field}.{name}", "no value, as it is listed in missing", "a value"))
     for name, stream in wanted.items():
         if name in observation:
-            errors += _array_errors(f"{field}.{name}", policy, stream, observation[name])
-        elif name not in missing:
+            errors += _shape_errors(f"{field}.{name}", stream, observation[name])
+        elif name not in (missing or ()):
             errors.append(FieldError(f"{field}.{name}", _described(stream), f"nothing{advice}"))
     return errors
 
@@ -129,8 +139,16 @@ def action_limits(spec: TrajectorySpec, limits: ActionLimits | None) -> Limits:
 
 
 def _array_errors(field: str, policy: Policy, stream: StreamSpec, array: Array) -> list[FieldError]:
+    return _shape_errors(field, stream, array) or _number_errors(field, policy, stream, array)
+
+
+def _shape_errors(field: str, stream: StreamSpec, array: Array) -> list[FieldError]:
     if array.shape != stream.shape:
         return [FieldError(field, _described(stream), f"shape {list(array.shape)}")]
+    return []
+
+
+def _number_errors(field: str, policy: Policy, stream: StreamSpec, array: Array) -> list[FieldError]:
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         index = tuple(bad[0].tolist())

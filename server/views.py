@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from forcing.policy.policy import Policy
-from forcing.policy.types import Array, Plan, StreamSpec
+from forcing.policy.types import Array, Plan, SensorReport, StreamSpec
 from forcing.server.acting import Answer
 from forcing.server.schemas import (
     ActReply,
@@ -15,6 +15,7 @@ from forcing.server.schemas import (
     PlanBody,
     PolicyReply,
     PolicySummary,
+    SensorReply,
     SessionReply,
     StreamReply,
     Timing,
@@ -22,7 +23,7 @@ from forcing.server.schemas import (
 from forcing.server.sessions import Session
 
 
-def act_reply(request: ActRequest, answer: Answer, revision: str, total_ms: float) -> ActReply:
+def act_reply(request: ActRequest, answer: Answer, policy: Policy, total_ms: float) -> ActReply:
     """The reply to an act; optional parts that the request does not want are left unset."""
     decision = answer.decision
     optional: dict[str, Any] = {
@@ -39,8 +40,20 @@ def act_reply(request: ActRequest, answer: Answer, revision: str, total_ms: floa
         noise_level=finite_or_none(decision.noise_level),
         feasible=decision.feasible,
         clipped=decision.clipped,
-        revision=revision,
+        sensors={name: _sensor_reply(name, report, policy) for name, report in decision.sensors.items()},
+        late_steps=decision.late_steps,
+        revision=policy.revision,
         **{name: optional[name] for name in request.want},
+    )
+
+
+def _sensor_reply(name: str, report: SensorReport, policy: Policy) -> SensorReply:
+    return SensorReply(
+        noise=report.noise,
+        noise_level=None if report.noise is None else policy.planner.level_of(name, report.noise),
+        rejected=report.rejected,
+        stuck=report.stuck,
+        unheard_steps=report.unheard_steps,
     )
 
 

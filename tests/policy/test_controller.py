@@ -15,7 +15,7 @@ import pytest
 from forcing.policy.controller import Controller
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy
-from forcing.policy.types import Array, Decision, Plan, TrajectorySpec
+from forcing.policy.types import Array, Decision, Plan, SensorReport, TrajectorySpec
 
 GOAL = np.array([2.0, 0.0])
 
@@ -316,8 +316,8 @@ def test_while_the_position_is_missing_the_plan_is_followed_as_if_the_robot_were
             r"observation 'position' has shape \(3,\), the policy 'toy' expects \(2,\)",
         ),
         (
-            {"observation": {**_seen(), "velocity": np.array([0.0, np.nan])}},
-            r"observation 'velocity' must be finite, got \[0\.0, nan\]",
+            {"observation": _seen(), "age_s": {"velocity": -0.1}},
+            r"age_s 'velocity' must be finite and at least 0, got -0\.1",
         ),
         (
             {"observation": {**_seen(), "gripper": np.zeros(1)}},
@@ -353,7 +353,7 @@ def test_a_wrong_observation_is_named_with_what_was_expected_and_changes_nothing
     controller: Controller, given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        controller.observe(given["observation"], noise=given.get("noise"), missing=given.get("missing", ()))
+        controller.observe(**given)
     with pytest.raises(ValueError, match="observe must be called first at step 0"):
         controller.request()
 
@@ -405,11 +405,21 @@ def test_the_same_seed_gives_the_same_decisions_bit_for_bit_and_another_seed_oth
 
 def test_a_value_a_thousand_deviations_away_is_a_matter_of_units(controller: Controller, policy: Policy) -> None:
     # The toy's positions have a standard deviation of about 2 and 4 m around (1, -2).
-    with pytest.raises(ValueError, match=r"observation 'position' must be within 1000 standard .* check its units"):
-        controller.observe({**_seen(), "position": np.array([1e5, 0.0])})
-    with pytest.raises(ValueError, match=r"goal 'position' must be within 1000 standard"):
+    with pytest.raises(ValueError, match=r"goal 'position' must be within 1000 standard .* check its units"):
         controller.set_goal(np.array([0.0, 1e30]))
-    controller.observe(_seen(100.0))
+
+
+@pytest.mark.parametrize("wild", [1e5, np.nan, np.inf])
+def test_a_wild_reading_is_left_aside_and_told(controller: Controller, wild: float) -> None:
+    _planned(controller)
+    controller.decide()
+    controller.observe({**_seen(), "position": np.array([wild, 0.0])})
+    assert controller.request() is None
+    decision = controller.decide()
+    assert decision.source == "plan"
+    assert np.isfinite(decision.action).all()
+    assert decision.sensors["position"] == SensorReport(noise=None, rejected=True, stuck=False, unheard_steps=1)
+    assert decision.sensors["velocity"] == SensorReport(noise=None, rejected=False, stuck=False, unheard_steps=0)
 
 
 def test_a_sensors_own_error_is_no_reason_for_another_plan(policy: Policy) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -155,11 +156,8 @@ def test_an_out_of_order_step_names_expected_and_got(http: httpx.Client, open_se
         ),
         ({"obstacles": [{"centre": [1.0, 2.0], "radius": 1e20}]}, "obstacles.0.radius", "check its units, got 1e+20"),
         ({"goal": [2700.0, 0.0]}, "goal", "check its units, got [2700.0, 0.0], 2.7e+03 away"),
-        (
-            {"observation": {**HERE, "position": [-2500.0, 2.0]}},
-            "observation.position",
-            "within 1000 standard deviations",
-        ),
+        ({"age_ms": {"positon": 10}}, "age_ms.positon", "did you mean 'position'?"),
+        ({"age_ms": {"position": -1}}, "age_ms.position", "greater than or equal to 0"),
         ({"step": "0"}, "step", "integer"),
         ({"step": -1}, "step", "greater than or equal to 0"),
         ({"deadline_ms": 0}, "deadline_ms", "greater than 0"),
@@ -178,26 +176,49 @@ def test_a_bad_field_is_named_with_what_was_expected(
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_non_finite_numbers_are_refused_in_both_encodings(
+def test_non_finite_numbers_are_refused_in_both_encodings_but_in_readings(
     http: httpx.Client, open_session: OpenSession, number: float
 ) -> None:
     path = f"/v1/sessions/{open_session()}/act"
     literal = "NaN" if math.isnan(number) else "1e999"
-    text = json.dumps(act_body(observation={**HERE, "position": [0, "?"]})).replace('"?"', literal)
+    text = json.dumps(act_body(goal=[0, "?"])).replace('"?"', literal)
     for media, content in (
         ("application/json", text.encode()),
-        ("application/msgpack", msgpack.packb(act_body(observation={**HERE, "position": [0.0, number]}))),
+        ("application/msgpack", msgpack.packb(act_body(goal=[0.0, number]))),
     ):
         answer = http.post(path, content=content, headers={"Content-Type": media})
         error = assert_problem(answer, 422, "invalid-request")["errors"][0]
-        assert error == {
-            "field": "observation.position",
-            "expected": "finite numbers",
-            "got": f"{number} at index [1]",
-        }
+        assert error == {"field": "goal", "expected": "finite numbers", "got": f"{number} at index [1]"}
         noise = {"request_id": "r", "step": 0, "observation": HERE, "noise": {"position": number}}
         packed = http.post(path, content=msgpack.packb(noise), headers={"Content-Type": "application/msgpack"})
         assert_problem(packed, 422, "invalid-request")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -2500.0])
+def test_a_wild_reading_is_answered_left_aside_and_counted(
+    http: httpx.Client, open_session: OpenSession, number: float
+) -> None:
+    path = f"/v1/sessions/{open_session()}/act"
+
+    def rejected() -> float:
+        found = re.search(
+            r'readings_rejected_total\{policy="tiny",stream="position"\} (\S+)', http.get("/metrics").text
+        )
+        return float(found[1]) if found else 0.0
+
+    before = rejected()
+    body = msgpack.packb(act_body(observation={**HERE, "position": [0.0, number]}))
+    answer = http.post(
+        path, content=body, headers={"Content-Type": "application/msgpack", "Accept": "application/json"}
+    )
+    assert answer.status_code == 200
+    reply = answer.json()
+    assert reply["source"] == "hold", "nobody knows where the robot is"
+    assert reply["action"] == [0.0, 0.0]
+    assert reply["sensors"]["position"]["rejected"]
+    assert reply["sensors"]["position"]["unheard_steps"] == 1
+    assert not reply["sensors"]["velocity"]["rejected"]
+    assert rejected() == before + 1
 
 
 @pytest.mark.parametrize(

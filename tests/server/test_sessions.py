@@ -53,6 +53,8 @@ def reply(step: int) -> ActReply:
         noise_level=1.0,
         feasible=True,
         clipped=False,
+        sensors={},
+        late_steps=0.0,
         revision="0",
     )
 

@@ -1,0 +1,230 @@
+"""What a controller believes about where its robot is, from readings that may be noisy, missing, stuck, late or wild.
+
+Knows sensors and control steps, and what was sent at each; `particles` has the arithmetic. Knows no plan, no clock and
+no socket. A policy without dynamics has no belief, and takes readings as they come.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcing.policy.dynamics import LinearDynamics
+from forcing.policy.particles import (
+    LEAST_NOISE,
+    Particles,
+    advanced,
+    begin,
+    disturbed,
+    motion_of,
+    unseen,
+    weighed,
+)
+from forcing.policy.tokens import Normaliser
+from forcing.policy.types import Array, Reading, SensorReport, TrajectorySpec
+
+LATEST_S = 0.3  # readings that are later than this, and do not say so, are taken for noise
+VAGUE = 0.5  # recorded standard deviations: a stream that is known no better counts as missing
+# Weight at which a reading is taken as it is. Nobody has reason to doubt a first one: a quarter of all weight is on
+# sensors that are exact and on time before anything was read, and no other single supposition has nearly as much.
+PLAIN = 0.2
+REPEATS, STRAYED = 3, 3.0  # a reading so often the same, so many standard errors off, is of a stuck sensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeliefConfig:
+    """Whether and how readings are doubted. particles: suppositions for each lag that readings may have; fewer than a
+    hundred lose track now and then."""
+
+    particles: int = 128
+
+    def __post_init__(self) -> None:
+        if self.particles < 2:
+            raise ValueError(f"particles must be at least 2, got {self.particles}")
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """What is believed now. values: stream -> [*shape], physical units, of streams that are known at all. noise: stream
+    -> standard error of its value, 0 where a reading is taken as it is. sensors: of every stream. late: control steps
+    that readings seem to be late, or are said to be."""
+
+    values: dict[str, Array]
+    noise: dict[str, float]
+    sensors: dict[str, SensorReport]
+    late: float
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """All that an episode's past means for its future. particles: None before anything was read. step: the last one
+    that was taken in. last: stream -> its last reading, repeats: how often that came again, unheard: steps since it
+    came. waiting: (step it was read at, number of its stream, value, its standard error) of readings that the clock of
+    the particles has not reached. late: control steps that clock is behind, None while no age was ever told."""
+
+    particles: Particles | None = None
+    step: int = -1
+    last: Mapping[str, Array] = field(default_factory=dict)
+    repeats: Mapping[str, int] = field(default_factory=dict)
+    unheard: Mapping[str, int] = field(default_factory=dict)
+    waiting: tuple[tuple[int, int, Array, float | None], ...] = ()
+    late: int | None = None
+
+
+class Believer:
+    """Turns readings into beliefs for one policy."""
+
+    def __init__(
+        self, config: BeliefConfig, dynamics: LinearDynamics, spec: TrajectorySpec, normaliser: Normaliser
+    ) -> None:
+        self._count, self._spec = config.particles, spec
+        self._motion = motion_of(dynamics, spec, normaliser)
+        self._names = list(dynamics.streams)
+        lags = [0]
+        while lags[-1] < LATEST_S * spec.control_hz:
+            lags.append(lags[-1] + max(1, lags[-1] // 4))
+        self._lags = np.array(lags)
+
+    def take(
+        self, belief: Belief, readings: Mapping[str, Reading], sent: Sequence[Array], seed: int
+    ) -> tuple[Belief, Believed]:
+        """The belief after the next control step's readings, and what it comes to.
+
+        readings: stream -> what came of it, left out if nothing did. sent: [m] action of every step so far. The same
+        arguments give the same belief.
+        """
+        step = belief.step + 1
+        rng = np.random.default_rng((seed % 2**63, step))
+        fresh = {
+            name: reading
+            for name, reading in readings.items()
+            if not (name in belief.last and np.array_equal(belief.last[name], reading.value))
+        }
+        noted = replace(
+            belief,
+            step=step,
+            last={**belief.last, **{name: reading.value for name, reading in readings.items()}},
+            repeats={
+                name: 0 if name in fresh else belief.repeats.get(name, 0) + (name in readings) for name in self._names
+            },
+            unheard={name: 0 if name in readings else belief.unheard.get(name, -1) + 1 for name in self._names},
+        )
+        if belief.particles is None and not readings:
+            return noted, Believed({}, {}, {name: self._silent(noted, name) for name in self._names}, 0.0)
+        actions = np.array(sent, dtype=np.float64).reshape(step, self._spec.action.size)
+        if belief.late is not None or any(reading.age_steps is not None for reading in readings.values()):
+            noted, now = self._of_told_age(noted, fresh, readings, actions, rng)
+        else:
+            noted, now = self._of_guessed_age(noted, fresh, actions, rng)
+        return noted, self._summary(noted, now, fresh, readings)
+
+    def _of_guessed_age(
+        self, belief: Belief, fresh: Mapping[str, Reading], actions: NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[Belief, Particles]:
+        """Readings that are all as late as each particle supposes."""
+        step, particles = belief.step, belief.particles
+        if particles is None:
+            particles = begin(self._motion, self._lags, self._count, rng)
+            # Nothing is known of before the first reading: whatever its age, the robot is there when it comes.
+            particles = replace(particles, clock=np.maximum(step - particles.lag, 0))
+        else:
+            until = np.maximum(step - particles.lag, particles.clock)
+            particles = advanced(particles, self._motion, actions, until)
+            particles = disturbed(particles, self._motion, rng)
+        particles = self._heard(particles, [(self._number(name), reading) for name, reading in fresh.items()], rng)
+        until = np.full(len(particles.clock), step)
+        return replace(belief, particles=particles), advanced(particles, self._motion, actions, until)
+
+    def _of_told_age(
+        self,
+        belief: Belief,
+        fresh: Mapping[str, Reading],
+        readings: Mapping[str, Reading],
+        actions: NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> tuple[Belief, Particles]:
+        """Readings at the steps they were read at; the particles' clock is as late as the oldest of this step's."""
+        step, particles = belief.step, belief.particles
+        ages = {name: reading.age_steps or 0 for name, reading in readings.items()}
+        late = max(ages.values(), default=belief.late or 0)
+        arrived = [
+            (max(0, step - ages[name]), self._number(name), reading.value, reading.noise)
+            for name, reading in fresh.items()
+        ]
+        waiting = sorted([*belief.waiting, *arrived], key=lambda entry: entry[:2])
+        if particles is None:
+            particles = begin(self._motion, np.zeros(1, dtype=np.int64), self._count, rng)
+            particles = replace(particles, clock=np.full(len(particles.clock), waiting[0][0] - 1))
+        elif belief.late is None:
+            particles = _of_likeliest_lag(particles)
+        clock = int(particles.clock[0])
+        for at in range(clock + 1, step - late + 1):
+            if at > 0:
+                particles = advanced(particles, self._motion, actions, np.full(len(particles.clock), at))
+            else:
+                particles = replace(particles, clock=np.full(len(particles.clock), at))
+            particles = self._heard(disturbed(particles, self._motion, rng), _read_at(waiting, at), rng)
+        waiting = [entry for entry in waiting if entry[0] > particles.clock[0]]
+        now = particles
+        for at in range(int(particles.clock[0]) + 1, step + 1):
+            now = advanced(now, self._motion, actions, np.full(len(now.clock), at))
+            heard = _read_at(waiting, at)
+            now = self._heard(now, heard, rng) if heard else now
+        return replace(belief, particles=particles, waiting=tuple(waiting), late=late), now
+
+    def _heard(self, particles: Particles, heard: Sequence[tuple[int, Reading]], rng: np.random.Generator) -> Particles:
+        """The particles after what was read at their clocks, if anything was."""
+        if not heard:
+            return unseen(particles, self._motion, rng)
+        values = {number: np.asarray(reading.value, dtype=np.float64).reshape(-1) for number, reading in heard}
+        known = {number: reading.noise for number, reading in heard if reading.noise is not None}
+        return weighed(particles, self._motion, values, known, rng)
+
+    def _summary(
+        self, belief: Belief, now: Particles, fresh: Mapping[str, Reading], readings: Mapping[str, Reading]
+    ) -> Believed:
+        weight = now.weight
+        mean = weight @ now.mean
+        spread = np.einsum("n,nii->i", weight, now.cov) + weight @ np.square(now.mean - mean)
+        values, noise, sensors = dict[str, Array](), dict[str, float](), dict[str, SensorReport]()
+        punctual = belief.late == 0 if belief.late is not None else now.lag == 0
+        for number, name in enumerate(self._names):
+            where, scale = self._motion.places[number], float(self._motion.scale[number])
+            shape, told = self._spec[name].shape, readings[name].noise if name in readings else None
+            sensor = float(np.exp(weight @ np.log(now.noise[:, number]))) * scale if told is None else told
+            exact = now.noise[:, number] <= LEAST_NOISE if told is None else told <= LEAST_NOISE * scale
+            error = float(np.sqrt(spread[where].mean()))
+            if name in fresh and weight @ (exact & ~now.off[:, number] & punctual) > PLAIN:
+                values[name], noise[name] = readings[name].value, 0.0  # no estimate is better than what is exact
+            elif error < VAGUE * scale:
+                values[name], noise[name] = mean[where].reshape(shape), error
+            missed = 0.0
+            if name in belief.last:
+                missed = float(np.linalg.norm(belief.last[name].reshape(-1) - mean[where]))
+            doubt = STRAYED * np.sqrt((error**2 + sensor**2) * (where.stop - where.start))
+            sensors[name] = SensorReport(
+                noise=sensor if sensor > 2 * LEAST_NOISE * scale else 0.0,
+                rejected=name in fresh and bool(weight @ now.off[:, number] > 0.5),
+                stuck=belief.repeats[name] >= REPEATS and missed > doubt,
+                unheard_steps=belief.unheard[name],
+            )
+        late = float(belief.late) if belief.late is not None else float(weight @ now.lag)
+        return Believed(values, noise, sensors, late)
+
+    def _number(self, name: str) -> int:
+        return self._names.index(name)
+
+    def _silent(self, belief: Belief, name: str) -> SensorReport:
+        return SensorReport(noise=None, rejected=False, stuck=False, unheard_steps=belief.unheard[name])
+
+
+def _read_at(waiting: Sequence[tuple[int, int, Array, float | None]], step: int) -> list[tuple[int, Reading]]:
+    return [(number, Reading(value, noise)) for at, number, value, noise in waiting if at == step]
+
+
+def _of_likeliest_lag(particles: Particles) -> Particles:
+    """Those of one lag alone, whose clock they keep."""
+    groups = np.logaddexp.reduce(particles.log_weight.reshape(-1, particles.count), axis=1)
+    index = int(groups.argmax()) * particles.count + np.arange(particles.count)
+    return particles.rows(index, particles.log_weight[index])

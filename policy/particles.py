@@ -1,0 +1,245 @@
+"""Where a robot may be, given readings of doubtful sensors: a Rao-Blackwellised particle filter on fitted dynamics.
+
+Each particle supposes how noisy every sensor is, by how many steps all readings are late, which of them are off and
+when the robot was jolted; given these, where the robot is has a closed form, Kalman's. (Doucet et al. 2000, UAI.)
+Plain numpy. Knows no network, plan or socket; `belief` decides what is a reading and what is believed in the end.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcing.policy.dynamics import MEDIAN_ERROR, LinearDynamics
+from forcing.policy.tokens import Normaliser
+from forcing.policy.types import TrajectorySpec
+
+Floats = NDArray[np.float64]
+
+# How often things happen, a step; docs/observations.md tells what was measured and how much hangs on each.
+JOLTED = 0.002  # the robot is stopped or pushed by what its dynamics do not know
+MOVED = 1e-4  # it is anywhere: nothing that was believed counts
+OFF = 0.05  # a reading says nothing
+CHANGED = 0.002  # a sensor's noise becomes another
+EXACT = 0.5  # sensors without noise, and readings that are not late, at the beginning
+# Sensor noise, in recorded standard deviations: what counts as none, and the most there may be.
+LEAST_NOISE, MOST_NOISE = 1e-3, 1.0
+NOISE_DRIFT = 0.07  # by which the logarithm of a sensor's noise may change in a step
+EXPLORED = 1 / 32  # share of particles that suppose the robot was moved, whatever their weight
+HOPELESS = 1e-9  # of all weight: a lag with less is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """How the state of a robot moves, [n] numbers in physical units.
+
+    drift: [n, n] of the state itself. process: [n, n] covariance of what the dynamics may miss in a step: as much of
+    the usual change as recordings must show for dynamics to be trusted. jolt: [n, n] covariance of what a contact may
+    do: a rate takes any recorded value at once, and the stream that it is the rate of follows; the others change as
+    much as they usually do. mean, std: [n] of the recordings. scale: [S] mean std of each stream.
+    """
+
+    dynamics: LinearDynamics
+    drift: Floats
+    process: Floats
+    jolt: Floats
+    mean: Floats
+    std: Floats
+    scale: Floats
+
+    @property
+    def places(self) -> list[slice]:
+        """Where each stream lies in the state."""
+        return list(self.dynamics.streams.values())
+
+
+def motion_of(dynamics: LinearDynamics, spec: TrajectorySpec, normaliser: Normaliser) -> Motion:
+    """What the recordings say about how a state moves."""
+    places, n = dynamics.streams, len(dynamics.low)
+    std, mean = (np.concatenate([table[name] for name in places]) for table in (normaliser.std, normaliser.mean))
+    drift, push = dynamics.weights[:n], dynamics.weights[n:-1]
+    usual = np.sqrt((drift**2).T @ std**2 + (push**2).T @ np.square(normaliser.std[spec.action.name]))
+    jolts = np.diag(usual)
+    for stream in spec.of_role("observation"):
+        if stream.rate_of is not None and stream.rate_of in places:
+            rate, moved = places[stream.name], places[stream.rate_of]
+            jolts[:, rate], jolts[:, moved] = 0.0, 0.0
+            jolts[rate, rate] = np.diag(std[rate])
+            jolts[moved, rate] = np.diag(std[rate]) / spec.control_hz
+    return Motion(
+        dynamics=dynamics,
+        drift=np.eye(n) + drift.T,
+        process=np.diag((MEDIAN_ERROR * usual) ** 2),
+        jolt=jolts @ jolts.T,
+        mean=mean,
+        std=std,
+        scale=np.array([std[where].mean() for where in places.values()]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Particles:
+    """N suppositions, `count` of them for each lag, one lag after another.
+
+    mean, cov: [N, n], [N, n, n] of the state at step `clock` [N]. noise: [N, S] of every sensor, in recorded standard
+    deviations. off: [N, S] whether the last reading of each sensor said nothing. lag: [N] control steps that readings
+    are late. log_weight: [N], normalised.
+    """
+
+    mean: Floats
+    cov: Floats
+    noise: Floats
+    off: NDArray[np.bool_]
+    lag: NDArray[np.int64]
+    clock: NDArray[np.int64]
+    log_weight: Floats
+    count: int
+
+    @property
+    def weight(self) -> Floats:
+        """[N], sum 1."""
+        return np.asarray(np.exp(self.log_weight))
+
+    def rows(self, index: NDArray[np.int64], log_weight: Floats) -> "Particles":
+        """Some of the particles, at other weights."""
+        return Particles(
+            mean=self.mean[index],
+            cov=self.cov[index],
+            noise=self.noise[index],
+            off=self.off[index],
+            lag=self.lag[index],
+            clock=self.clock[index],
+            log_weight=log_weight - np.logaddexp.reduce(log_weight),
+            count=self.count,
+        )
+
+
+def begin(motion: Motion, lags: NDArray[np.int64], count: int, rng: np.random.Generator) -> Particles:
+    """Particles of a robot that may be anywhere in the recordings. lags: [G], the first the likeliest."""
+    lag = np.repeat(lags, count)
+    many = len(lag)
+    share = np.full(len(lags), (1 - EXACT) / max(1, len(lags) - 1))
+    share[0] = EXACT if len(lags) > 1 else 1.0
+    noise = np.where(rng.random((many, len(motion.scale))) < EXACT, LEAST_NOISE, _noise(many, motion, rng))
+    return Particles(
+        mean=np.tile(motion.mean, (many, 1)),
+        cov=np.tile(np.diag(motion.std**2), (many, 1, 1)),
+        noise=noise,
+        off=np.zeros(noise.shape, dtype=np.bool_),
+        lag=lag,
+        clock=np.zeros(many, dtype=np.int64),
+        log_weight=np.log(np.repeat(share, count) / count),
+        count=count,
+    )
+
+
+def _noise(many: int, motion: Motion, rng: np.random.Generator) -> Floats:
+    """[many, S] noise of sensors about which nothing is known."""
+    low, high = np.log(3 * LEAST_NOISE), np.log(MOST_NOISE)
+    return np.asarray(np.exp(rng.uniform(low, high, (many, len(motion.scale)))))
+
+
+def advanced(particles: Particles, motion: Motion, actions: Floats, until: NDArray[np.int64]) -> Particles:
+    """The particles with their clocks at `until` [N], none of which is behind, as the dynamics move them without a
+    jolt. actions: [T, m] sent at every step so far."""
+    mean, cov, clock = particles.mean, particles.cov, particles.clock
+    while True:
+        moves = np.asarray(clock < until)
+        if not moves.any():
+            return replace(particles, mean=mean, cov=cov, clock=clock)
+        action = actions[np.minimum(clock, len(actions) - 1)]
+        moved = moves[:, None]
+        mean = np.where(moved, motion.dynamics.step(mean, action), mean)
+        cov = np.where(moved[..., None], motion.drift @ cov @ motion.drift.T + motion.process, cov)
+        clock = clock + moves
+
+
+def disturbed(particles: Particles, motion: Motion, rng: np.random.Generator) -> Particles:
+    """The particles after what may have happened in a step besides: sensors that changed, a robot that was moved."""
+    shape, noise = particles.noise.shape, particles.noise
+    exact = noise <= LEAST_NOISE
+    drifted = noise * np.exp(NOISE_DRIFT * rng.standard_normal(shape))
+    noise = np.where(exact, noise, drifted.clip(1.01 * LEAST_NOISE, MOST_NOISE))
+    other = np.where(exact, _noise(shape[0], motion, rng), LEAST_NOISE)
+    noise = np.where(rng.random(shape) < CHANGED, other, noise)
+    moved = np.asarray(rng.random(shape[0]) < EXPLORED)
+    log_weight = particles.log_weight + np.where(moved, np.log(MOVED / EXPLORED), np.log((1 - MOVED) / (1 - EXPLORED)))
+    return replace(
+        particles,
+        mean=np.where(moved[:, None], motion.mean, particles.mean),
+        cov=np.where(moved[:, None, None], np.diag(motion.std**2), particles.cov),
+        noise=noise,
+        log_weight=log_weight - np.logaddexp.reduce(log_weight),
+    )
+
+
+def unseen(particles: Particles, motion: Motion, rng: np.random.Generator) -> Particles:
+    """The particles after a step of which nothing was read: some were jolted."""
+    jolted = np.asarray(rng.random(len(particles.mean)) < JOLTED)
+    return replace(particles, cov=np.where(jolted[:, None, None], particles.cov + motion.jolt, particles.cov))
+
+
+def weighed(
+    particles: Particles,
+    motion: Motion,
+    readings: Mapping[int, Floats],
+    known: Mapping[int, float],
+    rng: np.random.Generator,
+) -> Particles:
+    """The particles after readings of the state at their clocks, resampled where few of a lag still count.
+
+    readings: number of the stream -> [size]. known: number of a stream -> standard error of its sensor, where that
+    needs no guess. Each particle supposes a jolt or none, by how well either explains the readings.
+    """
+    many = len(particles.mean)
+    mean = np.concatenate([particles.mean, particles.mean])
+    cov = np.concatenate([particles.cov, particles.cov + motion.jolt])
+    log_weight = np.concatenate([particles.log_weight + np.log1p(-JOLTED), particles.log_weight + np.log(JOLTED)])
+    off = np.concatenate([particles.off, particles.off])
+    for number, reading in readings.items():
+        noise = np.tile(particles.noise[:, number] * motion.scale[number], 2)
+        if number in known:
+            noise = np.full(2 * many, np.hypot(known[number], LEAST_NOISE * motion.scale[number]))
+        where = motion.places[number]
+        missed, before = reading - mean[:, where], cov[:, where, where]
+        eye = np.eye(len(reading))
+        fits, weights = [], []
+        for more in (0.0, motion.scale[number] ** 2):
+            spread = before + (noise**2 + more)[:, None, None] * eye
+            inverse = np.linalg.inv(spread)
+            distance = (missed[:, None] @ inverse @ missed[..., None])[:, 0, 0]
+            fits.append(-0.5 * (distance + np.linalg.slogdet(spread)[1]))
+            weights.append(inverse)
+        fits = [fits[0] + np.log1p(-OFF), fits[1] + np.log(OFF)]
+        either = np.logaddexp(*fits)
+        off[:, number] = np.log(rng.random(2 * many)) < fits[1] - either
+        log_weight = log_weight + either
+        gain = cov[:, :, where] @ np.where(off[:, number, None, None], weights[1], weights[0])
+        mean = mean + (gain @ missed[..., None])[..., 0]
+        cov = cov - gain @ cov[:, where]
+    pair = log_weight.reshape(2, many)
+    either = np.logaddexp(*pair)
+    chosen = np.arange(many) + many * (np.log(rng.random(many)) < pair[1] - either)
+    cov = cov[chosen]
+    either = either - np.logaddexp.reduce(either)
+    cov = (cov + cov.swapaxes(1, 2)) / 2
+    return _resampled(replace(particles, mean=mean[chosen], cov=cov, off=off[chosen], log_weight=either), rng)
+
+
+def _resampled(particles: Particles, rng: np.random.Generator) -> Particles:
+    """Within each lag, which keeps its weight, systematically; lags that are hopeless are given up."""
+    count = particles.count
+    groups = particles.log_weight.reshape(-1, count)
+    total = np.logaddexp.reduce(groups, axis=1)
+    kept, log_weight = [], []
+    for group in np.flatnonzero(total >= total.max() + np.log(HOPELESS)):
+        share = np.exp(groups[group] - total[group])
+        index, weight = np.arange(count), groups[group]
+        if 1 / (share**2).sum() < count / 2:
+            at = (rng.random() + index) / count
+            index = np.minimum(np.searchsorted(np.cumsum(share), at), count - 1)
+            weight = np.full(count, total[group] - np.log(count))
+        kept.append(group * count + index)
+        log_weight.append(weight)
+    return particles.rows(np.concatenate(kept), np.concatenate(log_weight))
