@@ -12,6 +12,7 @@ from forcing.eval.adjust import Adjusted
 from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
 from forcing.eval.evaluate import watch
+from forcing.eval.fronts import Front
 from forcing.eval.plan_rows import Row, rows_of
 from forcing.eval.report import Report, build_report, plus_minus
 from forcing.eval.rollout import DriverSpec
@@ -34,9 +35,19 @@ class Trial:
     command: str
     console: Console
 
-    def run(self, name: str, policy: Policy | None, settings: Sequence[str] = ()) -> Report:
-        """The report of a yardstick by its name, or of a policy, found by this name, with these settings."""
-        spec = DriverSpec(policy=name, adjust=Adjusted(tuple(settings)) if settings else None)
+    def run(
+        self,
+        name: str,
+        policy: Policy | None,
+        settings: Sequence[str] = (),
+        *,
+        faults: str = "",
+        front: Front | None = None,
+    ) -> Report:
+        """The report of a yardstick by its name, or of a policy, found by this name, with these settings; under faults
+        of the sensors, and with something between them and the policy."""
+        adjust = Adjusted(tuple(settings)) if settings else None
+        spec = DriverSpec(policy=name, adjust=adjust, faults=faults, front=front)
         episodes = watch(self.task, spec, self.episodes, self.seed, self.workers, self.console)
         revision = None if policy is None else policy.revision
         report = build_report(self.task, name, revision, self.seed, episodes, self.command)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from forcing.eval.fronts import Front
 from forcing.eval.tasks import Task
 from forcing.policy.clone import Clone
 from forcing.policy.controller import Controller
@@ -51,19 +52,22 @@ class Driver(Protocol):
 
 
 class PolicyDriver:
-    """A policy in this process."""
+    """A policy in this process. front: what stands between the sensors and it, None for nothing."""
 
-    def __init__(self, policy: Policy, task: Task) -> None:
-        self.name, self._policy, self._task = policy.name, policy, task
+    def __init__(self, policy: Policy, task: Task, front: Front | None = None) -> None:
+        self.name, self._policy, self._task, self._front = policy.name, policy, task, front
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
+        if self._front is not None:
+            self._front.begin()
         self._controller = Controller(self._policy, goal=self._task.goal(observation), seed=seed)
         self._trace = Trace(token_steps=self._policy.preset.layout.token_steps)
         return self._trace
 
     def act(self, observation: Mapping[str, Array]) -> Array:
         began = time.perf_counter()
-        self._controller.observe(self._task.observe(observation))
+        read = self._task.observe(observation)
+        self._controller.observe(**({"observation": read} if self._front is None else self._front.told(read)))
         request = self._controller.request()
         if request is not None:
             asked = time.perf_counter()

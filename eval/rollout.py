@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from forcing.envs.faults import truth_of, with_faults
 from forcing.eval.drivers import CloneDriver, Driver, ExpertDriver, PolicyDriver, ServerDriver, StraightDriver, Trace
+from forcing.eval.fronts import Front
 from forcing.eval.mpc_driver import MpcDriver
 from forcing.eval.tasks import Task, find_task
 from forcing.policy.clone import is_clone, load_clone
@@ -34,7 +35,7 @@ class DriverSpec:
 
     policy: name or folder, or one of `BASELINES`. adjust: changes the loaded policy before it drives, for ablations;
     must be picklable. data: the recording that the baseline `mpc` stands on, and no other needs. faults: of the sensors
-    between the simulator and the driver, see `parse_faults`.
+    between the simulator and the driver, see `parse_faults`. front: between them and a policy in this process.
     """
 
     policy: str
@@ -42,6 +43,7 @@ class DriverSpec:
     adjust: Callable[[Policy], Policy] | None = None
     data: str | None = None
     faults: str = ""
+    front: Front | None = None
 
     def __post_init__(self) -> None:
         if self.faults and (self.policy in BASELINES or (self.url is None and is_clone(self.policy))):
@@ -64,7 +66,7 @@ class DriverSpec:
         if is_clone(self.policy):
             return CloneDriver(load_clone(self.policy), task)
         policy = load_policy(self.policy)
-        return PolicyDriver(self.adjust(policy) if self.adjust else policy, task)
+        return PolicyDriver(self.adjust(policy) if self.adjust else policy, task, self.front)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

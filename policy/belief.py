@@ -29,6 +29,9 @@ VAGUE = 0.5  # recorded standard deviations: a stream that is known no better co
 # Weight at which a reading is taken as it is. Nobody has reason to doubt a first one: a quarter of all weight is on
 # sensors that are exact and on time before anything was read, and no other single supposition has nearly as much.
 PLAIN = 0.2
+# Weight that has a say on how well anything is known: the rest supposes that the robot was carried away or struck just
+# now, and would say that nobody knows anything.
+TRIMMED = 0.95
 REPEATS, STRAYED = 3, 3.0  # a reading so often the same, so many standard errors off, is of a stuck sensor
 
 
@@ -108,7 +111,7 @@ class Believer:
             repeats={
                 name: 0 if name in fresh else belief.repeats.get(name, 0) + (name in readings) for name in self._names
             },
-            unheard={name: 0 if name in readings else belief.unheard.get(name, -1) + 1 for name in self._names},
+            unheard={name: 0 if name in readings else belief.unheard.get(name, 0) + 1 for name in self._names},
         )
         if belief.particles is None and not readings:
             return noted, Believed({}, {}, {name: self._silent(noted, name) for name in self._names}, 0.0)
@@ -186,7 +189,7 @@ class Believer:
     ) -> Believed:
         weight = now.weight
         mean = weight @ now.mean
-        spread = np.einsum("n,nii->i", weight, now.cov) + weight @ np.square(now.mean - mean)
+        spread = np.diagonal(now.cov, axis1=1, axis2=2) + np.square(now.mean - mean)
         values, noise, sensors = dict[str, Array](), dict[str, float](), dict[str, SensorReport]()
         punctual = belief.late == 0 if belief.late is not None else now.lag == 0
         for number, name in enumerate(self._names):
@@ -194,19 +197,20 @@ class Believer:
             shape, told = self._spec[name].shape, readings[name].noise if name in readings else None
             sensor = float(np.exp(weight @ np.log(now.noise[:, number]))) * scale if told is None else told
             exact = now.noise[:, number] <= LEAST_NOISE if told is None else told <= LEAST_NOISE * scale
-            error = float(np.sqrt(spread[where].mean()))
-            if name in fresh and weight @ (exact & ~now.off[:, number] & punctual) > PLAIN:
-                values[name], noise[name] = readings[name].value, 0.0  # no estimate is better than what is exact
-            elif error < VAGUE * scale:
-                values[name], noise[name] = mean[where].reshape(shape), error
+            error = float(np.sqrt(_trimmed(spread[:, where].mean(axis=1), weight)))
             missed = 0.0
             if name in belief.last:
                 missed = float(np.linalg.norm(belief.last[name].reshape(-1) - mean[where]))
             doubt = STRAYED * np.sqrt((error**2 + sensor**2) * (where.stop - where.start))
+            alive = name in fresh or (name in readings and missed <= doubt)  # a robot at rest reads the same
+            if alive and weight @ (exact & ~now.off[:, number] & punctual) > PLAIN:
+                values[name], noise[name] = readings[name].value, 0.0  # no estimate is better than what is exact
+            elif error < VAGUE * scale:
+                values[name], noise[name] = mean[where].reshape(shape), error
             sensors[name] = SensorReport(
                 noise=sensor if sensor > 2 * LEAST_NOISE * scale else 0.0,
                 rejected=name in fresh and bool(weight @ now.off[:, number] > 0.5),
-                stuck=belief.repeats[name] >= REPEATS and missed > doubt,
+                stuck=belief.repeats[name] >= REPEATS and bool(missed > doubt),
                 unheard_steps=belief.unheard[name],
             )
         late = float(belief.late) if belief.late is not None else float(weight @ now.lag)
@@ -217,6 +221,13 @@ class Believer:
 
     def _silent(self, belief: Belief, name: str) -> SensorReport:
         return SensorReport(noise=None, rejected=False, stuck=False, unheard_steps=belief.unheard[name])
+
+
+def _trimmed(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """Weighted mean of the smallest values, those of `TRIMMED` of the weight."""
+    order = np.argsort(values)
+    share = np.diff(np.minimum(np.cumsum(weight[order]), TRIMMED), prepend=0.0)
+    return float(share @ values[order] / share.sum())
 
 
 def _read_at(waiting: Sequence[tuple[int, int, Array, float | None]], step: int) -> list[tuple[int, Reading]]:

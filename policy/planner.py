@@ -199,7 +199,7 @@ class Planner:
         state = self._with_rest(state, request, roots)
         if config.refine is not None:
             planned, cost, guide = self._planned(state), self._cost(request), self._guide(request)
-            state, more = refine(self.model, state, planned, cost, config.refine, guide)
+            state, more = refine(self._model(request), state, planned, cost, config.refine, guide)
             passes += more
         return _Attempt(state, self._judge(self.selector.decode(_finite(state)), request), samples, passes)
 
@@ -220,7 +220,7 @@ class Planner:
         config, depth = self.config.search, self._depth(roots)
         assert config is not None
         cost, guide = self._cost(request), self._guide(request)
-        found = search(self.model, roots, depth, self._levels_at, cost, config, guide)
+        found = search(self._model(request), roots, depth, self._levels_at, cost, config, guide)
         return found.state, found.passes
 
     def _cost(self, request: PlanRequest) -> Cost:
@@ -260,10 +260,10 @@ class Planner:
         return self._sampling(request, self._start(request))
 
     def _sampling(self, request: PlanRequest, state: PlanState) -> Iterator[PlanState]:
-        guide = self._guide(request)
+        guide, model = self._guide(request), self._model(request)
         yield state
         for row in range(1, self._depth(state) + 1):
-            state = denoise_step(self.model, state, self._levels_at(state, row), guide, self._declared(state))
+            state = denoise_step(model, state, self._levels_at(state, row), guide, self._declared(state))
             yield state
 
     def _declared(self, state: PlanState) -> Tensor | None:
@@ -299,6 +299,29 @@ class Planner:
             tokens[rows, last, self._goal_slice] = self._goal_token(request.goal)
             levels[rows, last, self._goal_index] = 0.0
         return PlanState(tokens, levels, layout.history + horizons + 1, generator)
+
+    def _model(self, request: PlanRequest) -> Model:
+        """The model, which has no doubt about actions that were sent already: frames that they fill are theirs."""
+        layout, where = self.tokenizer.layout, self.tokenizer.slices[self.tokenizer.spec.action.name]
+        count = 0 if request.sent is None else min(len(request.sent) // layout.stride, layout.horizon * layout.frames)
+        if request.sent is None or count == 0:
+            return self.model
+        size = self.tokenizer.spec.action.size
+        frames = np.asarray(request.sent, dtype=np.float64)[: count * layout.stride]
+        frames = frames.reshape(count, layout.stride, size).mean(axis=1)
+        whole = np.zeros((-(-count // layout.frames) * layout.frames, size))
+        whole[:count] = frames
+        sent = self.tokenizer.encode_frames(self.tokenizer.spec.action.name, whole)
+        held = (torch.arange(len(whole)) < count).repeat_interleave(size).reshape(sent.shape)
+
+        def denoise(x: Tensor, levels: Tensor, lengths: Tensor) -> Tensor:
+            x0_hat = self.model.denoise(x, levels, lengths).clone()
+            ahead = slice(layout.history, min(layout.history + len(sent), x.shape[1] - 1))
+            many = ahead.stop - ahead.start
+            x0_hat[:, ahead, where] = torch.where(held[:many], sent[:many], x0_hat[:, ahead, where])
+            return x0_hat
+
+        return replace(self.model, denoise=denoise)
 
     def level_of(self, name: str, sigma: float) -> float:
         """Level at which a stream's value with the standard error `sigma`, in its units, enters."""

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from forcing.policy.checkpoint import save_policy
 from forcing.policy.denoiser import DenoiserConfig
+from forcing.policy.dynamics import LinearDynamics
 from forcing.policy.network import build_denoiser
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.policy import Policy, load_policy
@@ -109,3 +111,42 @@ def write_policy(normaliser: Normaliser) -> PolicyWriter:
 def policy(write_policy: PolicyWriter, tmp_path_factory: pytest.TempPathFactory) -> Policy:
     """Untrained, so that its plans are anything but what one would wish for."""
     return load_policy(str(write_policy(tmp_path_factory.mktemp("policies") / "toy")))
+
+
+class Cart:
+    """A cart on a rail at 100 Hz: position += 0.01 velocity, velocity += 0.2 action."""
+
+    spec = TrajectorySpec(
+        streams=(
+            StreamSpec(name="position", role="observation", shape=(1,), units="m"),
+            StreamSpec(name="velocity", role="observation", shape=(1,), units="m/s", rate_of="position"),
+            StreamSpec(name="action", role="action", shape=(1,), low=(-1.0,), high=(1.0,)),
+        ),
+        control_hz=100.0,
+        goal="position",
+    )
+    normaliser = Normaliser(
+        mean={"position": (0.0,), "velocity": (0.0,), "action": (0.0,)},
+        std={"position": (2.0,), "velocity": (3.0,), "action": (0.5,)},
+    )
+    dynamics = LinearDynamics(
+        streams={"position": slice(0, 1), "velocity": slice(1, 2)},
+        weights=np.array([[0.0, 0.0], [0.01, 0.0], [0.0, 0.2], [0.0, 0.0]]),
+        low=np.full(2, -np.inf),
+        high=np.full(2, np.inf),
+    )
+
+    def drive(
+        self, steps: int, rng: np.random.Generator, *, at_rest: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """[T + 1, 2] states and [T, 1] actions of a cart that is pushed back and forth."""
+        actions = np.sin(np.arange(steps) / 15 + rng.uniform(0, 6))[:, None]
+        states = [rng.normal(0, [2, 3]) * (1, 0 if at_rest else 1)]
+        for action in actions:
+            states.append(self.dynamics.step(states[-1], action))
+        return np.array(states), actions
+
+
+@pytest.fixture
+def cart() -> Cart:
+    return Cart()

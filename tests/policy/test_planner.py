@@ -198,6 +198,21 @@ def test_a_noisy_stream_enters_at_the_level_whose_noise_is_its_error(tokens: Tok
     assert state.levels[0, 0].tolist() == [level, 0, 1]
 
 
+@pytest.mark.parametrize("count", [4, 7, 12])
+def test_actions_that_were_sent_already_are_the_plans_own_and_the_rest_is_planned(
+    tokens: Tokenizer, normaliser: Normaliser, count: int
+) -> None:
+    planner = _planner(tokens, LineWorld(normaliser))
+    request = _request()
+    sent = np.random.default_rng(0).uniform(-1, 1, (count, 2))
+    free, plan = planner.plan(request), planner.plan(replace(request, sent=sent))
+    whole = count // 4  # a frame is the mean of 4 actions; one of which some are to come is planned
+    np.testing.assert_allclose(
+        plan.streams["action"][:whole], sent[: 4 * whole].reshape(whole, 4, 2).mean(axis=1), atol=1e-6
+    )
+    np.testing.assert_allclose(plan.streams["action"][whole:], free.streams["action"][whole:], atol=1e-6)
+
+
 def _assert_same_plan(first: Plan, second: Plan) -> None:
     for name in first.streams:
         assert np.array_equal(first.streams[name], second.streams[name])

@@ -1,0 +1,92 @@
+"""A cart on a rail, whose state [position, velocity] is known to be pushed by its action at 100 Hz.
+
+With one lag, a sensor of known noise and no surprise, what is believed must be what Kalman's filter says, and that is
+the mean of a joint Gaussian, which the test writes down whole.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from forcing.policy.particles import Motion, advanced, begin, disturbed, motion_of, weighed
+
+
+@pytest.fixture
+def motion(cart: Any) -> Motion:
+    return motion_of(cart.dynamics, cart.spec, cart.normaliser)
+
+
+def test_a_motion_says_what_is_usual_and_what_a_contact_may_do(motion: Motion) -> None:
+    np.testing.assert_allclose(motion.drift, np.array([[1, 0.01], [0, 1]]))
+    # A step usually moves it by .01 x 3 m and changes its velocity by .2 x .5 m/s; a twentieth of that may be missed.
+    np.testing.assert_allclose(motion.process, np.diag([(0.05 * 0.03) ** 2, (0.05 * 0.1) ** 2]))
+    # A contact gives it any recorded velocity, by which it has moved for one step.
+    np.testing.assert_allclose(motion.jolt, 9 * np.array([[1e-4, 1e-2], [1e-2, 1]]))
+    np.testing.assert_allclose(motion.scale, np.array([2.0, 3.0]))
+
+
+def _kalman(
+    motion: Motion, read: NDArray[np.float64], actions: NDArray[np.float64], sigma: float
+) -> NDArray[np.float64]:
+    """[2] mean of the last state given all positions read, by conditioning the Gaussian of everything at once."""
+    steps = len(read)
+    size = 2 * steps
+    mean, cov = np.zeros(size), np.zeros((size, size))
+    mean[:2], cov[:2, :2] = motion.mean, np.diag(motion.std**2)
+    for t in range(1, steps):
+        here, before = slice(2 * t, 2 * t + 2), slice(2 * t - 2, 2 * t)
+        mean[here] = motion.drift @ mean[before] + np.array([0, 0.2]) * actions[t - 1]
+        cov[here, : 2 * t] = motion.drift @ cov[before, : 2 * t]
+        cov[: 2 * t, here] = cov[here, : 2 * t].T
+        cov[here, here] = motion.drift @ cov[before, before] @ motion.drift.T + motion.process
+    seen = 2 * np.arange(steps)
+    gain = cov[-2:, seen] @ np.linalg.inv(cov[np.ix_(seen, seen)] + sigma**2 * np.eye(steps))
+    return np.asarray(mean[-2:] + gain @ (read - mean[seen]))
+
+
+def test_what_is_believed_is_what_kalman_says(motion: Motion, cart: Any) -> None:
+    sigma, rng = 0.3, np.random.default_rng(0)
+    states, actions = cart.drive(40, rng)
+    read = states[:, 0] + sigma * rng.standard_normal(len(states))
+    particles = begin(motion, np.zeros(1, dtype=np.int64), 500, rng)
+    for t, value in enumerate(read):
+        if t > 0:
+            particles = advanced(particles, motion, actions[:t], np.full(500, t))
+            particles = disturbed(particles, motion, rng)
+        particles = weighed(particles, motion, {0: np.array([value])}, {0: sigma}, rng)
+    expected = _kalman(motion, read, actions[:, 0], sigma)
+    found = particles.weight @ particles.mean
+    error = np.sqrt(particles.weight @ np.diagonal(particles.cov, axis1=1, axis2=2))
+    # Jolts and wild readings are thought possible besides, which moves it by little.
+    assert (np.abs(found - expected) < 0.5 * error).all()
+    assert abs(found[0] - states[-1, 0]) < sigma
+
+
+@pytest.mark.parametrize("late", [0, 3, 10])
+def test_how_late_readings_are_is_found_out_while_the_robot_moves(motion: Motion, cart: Any, late: int) -> None:
+    rng = np.random.default_rng(late)
+    # From rest: nobody reads anything before the first reading.
+    states, actions = cart.drive(60, rng, at_rest=True)
+    lags = np.array([0, 1, 2, 3, 5, 7, 10])
+    particles = begin(motion, lags, 64, rng)
+    for t in range(1, 60 - late):
+        # The clock of each particle begins where it thinks that the first reading is from.
+        particles = advanced(particles, motion, actions[: t + late], np.maximum(t + late - particles.lag, 0))
+        particles = disturbed(particles, motion, rng)
+        particles = weighed(particles, motion, {0: states[t, :1], 1: states[t, 1:]}, {}, rng)
+    assert set(particles.lag[particles.weight > 1e-3]) == {late}
+
+
+def test_one_that_has_little_weight_is_given_up_and_the_others_are_as_many(motion: Motion, cart: Any) -> None:
+    rng = np.random.default_rng(0)
+    particles = begin(motion, np.array([0, 5]), 32, rng)
+    assert particles.weight.sum() == pytest.approx(1)
+    assert particles.weight[:32].sum() == pytest.approx(0.5), "on time is as likely as all the rest"
+    states, actions = cart.drive(30, rng)
+    for t in range(1, 30):
+        particles = advanced(particles, motion, actions[:t], np.maximum(t - particles.lag, 0))
+        particles = weighed(particles, motion, {0: states[t, :1], 1: states[t, 1:]}, {}, rng)
+    assert len(particles.lag) == 32
+    assert particles.weight.sum() == pytest.approx(1)
