@@ -11,18 +11,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.policy.dynamics import MEDIAN_ERROR, LinearDynamics
+from forcing.policy.dynamics import LinearDynamics
 from forcing.policy.tokens import Normaliser
 from forcing.policy.types import TrajectorySpec
 
 Floats = NDArray[np.float64]
 
 # How often things happen, a step; docs/observations.md tells what was measured and how much hangs on each.
-JOLTED = 0.002  # the robot is stopped or pushed by what its dynamics do not know
+JOLTED = 0.003  # the robot is stopped or pushed by what its dynamics do not know
 MOVED = 1e-4  # it is anywhere: nothing that was believed counts
 OFF = 0.05  # a reading says nothing
 CHANGED = 0.002  # a sensor's noise becomes another
-EXACT = 0.5  # sensors without noise, and readings that are not late, at the beginning
+UNTOLD = 0.02  # of a step's usual change: what fitted dynamics miss of it at every step
+EXACT, PUNCTUAL = 0.5, 0.9  # a sensor without noise, and readings that are not late, at the beginning
 # Sensor noise, in recorded standard deviations: what counts as none, and the most there may be.
 LEAST_NOISE, MOST_NOISE = 1e-3, 1.0
 NOISE_DRIFT = 0.07  # by which the logarithm of a sensor's noise may change in a step
@@ -34,10 +35,10 @@ HOPELESS = 1e-9  # of all weight: a lag with less is given up
 class Motion:
     """How the state of a robot moves, [n] numbers in physical units.
 
-    drift: [n, n] of the state itself. process: [n, n] covariance of what the dynamics may miss in a step: as much of
-    the usual change as recordings must show for dynamics to be trusted. jolt: [n, n] covariance of what a contact may
-    do: a rate takes any recorded value at once, and the stream that it is the rate of follows; the others change as
-    much as they usually do. mean, std: [n] of the recordings. scale: [S] mean std of each stream.
+    drift: [n, n] of the state itself. process: [n, n] covariance of what the dynamics may miss in a step. jolt: [n, n]
+    covariance of what a contact may do: a rate takes any recorded value at once, and the stream that it is the rate of
+    follows; the others change as much as they usually do. mean, std: [n] of the recordings. scale: [S] mean std of each
+    stream.
     """
 
     dynamics: LinearDynamics
@@ -70,7 +71,7 @@ def motion_of(dynamics: LinearDynamics, spec: TrajectorySpec, normaliser: Normal
     return Motion(
         dynamics=dynamics,
         drift=np.eye(n) + drift.T,
-        process=np.diag((MEDIAN_ERROR * usual) ** 2),
+        process=np.diag((UNTOLD * usual) ** 2),
         jolt=jolts @ jolts.T,
         mean=mean,
         std=std,
@@ -119,8 +120,8 @@ def begin(motion: Motion, lags: NDArray[np.int64], count: int, rng: np.random.Ge
     """Particles of a robot that may be anywhere in the recordings. lags: [G], the first the likeliest."""
     lag = np.repeat(lags, count)
     many = len(lag)
-    share = np.full(len(lags), (1 - EXACT) / max(1, len(lags) - 1))
-    share[0] = EXACT if len(lags) > 1 else 1.0
+    share = np.full(len(lags), (1 - PUNCTUAL) / max(1, len(lags) - 1))
+    share[0] = PUNCTUAL if len(lags) > 1 else 1.0
     noise = np.where(rng.random((many, len(motion.scale))) < EXACT, LEAST_NOISE, _noise(many, motion, rng))
     return Particles(
         mean=np.tile(motion.mean, (many, 1)),

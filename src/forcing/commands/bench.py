@@ -84,6 +84,33 @@ def obstacles(
 
 
 @command(app)
+def faults(
+    task: str = "maze2d-medium-multi",
+    policy: str | None = None,
+    only: tuple[str, ...] = (),
+    episodes: int = 100,
+    seed: int = 3000,
+    report: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """What faulty sensors cost, whether they are believed, declared noisy, filtered, or doubted by the policy itself.
+
+    Args:
+        task: such as maze2d-medium-multi.
+        policy: shipped policy or folder; the one shipped for the task if not given.
+        only: names of faults, such as 'noise 0.2'; all if not given.
+        episodes: of each fault and way.
+        seed: of the first episode.
+        report: where to write the figures as JSON, row by row; rows that it has already are not measured again.
+        workers: processes, one a core if not given.
+    """
+    from forcing.eval.bench_faults import run_bench
+
+    one_thread()
+    run_bench(_trial(task, episodes, seed, workers), policy=policy, faults=only, report=report)
+
+
+@command(app)
 def ablation(
     task: TaskName,
     data: str,
