@@ -20,13 +20,14 @@ Floats = NDArray[np.float64]
 # How often things happen, a step; docs/observations.md tells what was measured and how much hangs on each.
 JOLTED = 0.003  # the robot is stopped or pushed by what its dynamics do not know
 MOVED = 1e-4  # it is anywhere: nothing that was believed counts
-OFF = 0.05  # a reading says nothing
+OFF = 0.05  # a reading says nothing, of a sensor of which little is known; then as often as it was so
 CHANGED = 0.002  # a sensor's noise becomes another
 UNTOLD = 0.02  # of a step's usual change: what fitted dynamics miss of it at every step
 EXACT, PUNCTUAL = 0.5, 0.9  # a sensor without noise, and readings that are not late, at the beginning
 # Sensor noise, in recorded standard deviations: what counts as none, and the most there may be.
 LEAST_NOISE, MOST_NOISE = 1e-3, 1.0
-NOISE_DRIFT = 0.07  # by which the logarithm of a sensor's noise may change in a step
+NOISE_DRIFT = 0.1  # by which the logarithm of a sensor's noise may change in a step
+OFF_READINGS, OFF_MEMORY = 4.0, 200.0  # readings that this first guess is worth, and that are remembered
 EXPLORED = 1 / 32  # share of particles that suppose the robot was moved, whatever their weight
 HOPELESS = 1e-9  # of all weight: a lag with less is given up
 
@@ -85,7 +86,8 @@ class Particles:
 
     mean, cov: [N, n], [N, n, n] of the state at step `clock` [N]. noise: [N, S] of every sensor, in recorded standard
     deviations. off: [N, S] whether the last reading of each sensor said nothing. lag: [N] control steps that readings
-    are late. log_weight: [N], normalised.
+    are late. log_weight: [N], normalised. counted: [S, 2] readings of each sensor that said nothing, and all, by what
+    was believed of them.
     """
 
     mean: Floats
@@ -95,7 +97,13 @@ class Particles:
     lag: NDArray[np.int64]
     clock: NDArray[np.int64]
     log_weight: Floats
+    counted: Floats
     count: int
+
+    @property
+    def off_rate(self) -> Floats:
+        """[S] how often a reading of each sensor says nothing."""
+        return np.asarray(self.counted[:, 0] / self.counted[:, 1])
 
     @property
     def weight(self) -> Floats:
@@ -104,7 +112,8 @@ class Particles:
 
     def rows(self, index: NDArray[np.int64], log_weight: Floats) -> "Particles":
         """Some of the particles, at other weights."""
-        return Particles(
+        return replace(
+            self,
             mean=self.mean[index],
             cov=self.cov[index],
             noise=self.noise[index],
@@ -112,7 +121,6 @@ class Particles:
             lag=self.lag[index],
             clock=self.clock[index],
             log_weight=log_weight - np.logaddexp.reduce(log_weight),
-            count=self.count,
         )
 
 
@@ -131,6 +139,7 @@ def begin(motion: Motion, lags: NDArray[np.int64], count: int, rng: np.random.Ge
         lag=lag,
         clock=np.zeros(many, dtype=np.int64),
         log_weight=np.log(np.repeat(share, count) / count),
+        counted=np.tile([OFF * OFF_READINGS, OFF_READINGS], (len(motion.scale), 1)),
         count=count,
     )
 
@@ -212,7 +221,7 @@ def weighed(
             distance = (missed[:, None] @ inverse @ missed[..., None])[:, 0, 0]
             fits.append(-0.5 * (distance + np.linalg.slogdet(spread)[1]))
             weights.append(inverse)
-        fits = [fits[0] + np.log1p(-OFF), fits[1] + np.log(OFF)]
+        fits = [fits[0] + np.log1p(-particles.off_rate[number]), fits[1] + np.log(particles.off_rate[number])]
         either = np.logaddexp(*fits)
         off[:, number] = np.log(rng.random(2 * many)) < fits[1] - either
         log_weight = log_weight + either
@@ -224,8 +233,13 @@ def weighed(
     chosen = np.arange(many) + many * (np.log(rng.random(many)) < pair[1] - either)
     cov = cov[chosen]
     either = either - np.logaddexp.reduce(either)
-    cov = (cov + cov.swapaxes(1, 2)) / 2
-    return _resampled(replace(particles, mean=mean[chosen], cov=cov, off=off[chosen], log_weight=either), rng)
+    cov, off = (cov + cov.swapaxes(1, 2)) / 2, off[chosen]
+    counted = particles.counted.copy()
+    for number in readings:
+        counted[number] += (np.exp(either) @ off[:, number], 1.0)
+    counted *= np.minimum(1, OFF_MEMORY / counted[:, 1:])
+    weighed_all = replace(particles, mean=mean[chosen], cov=cov, off=off, log_weight=either, counted=counted)
+    return _resampled(weighed_all, rng)
 
 
 def _resampled(particles: Particles, rng: np.random.Generator) -> Particles:

@@ -110,6 +110,29 @@ def faults(
     run_bench(_trial(task, episodes, seed, workers), policy=policy, faults=only, report=report)
 
 
+@command(app, name="filter")
+def filter_(
+    task: str = "maze2d-medium-multi",
+    policy: str | None = None,
+    episodes: int = 20,
+    seed: int = 3000,
+    report: Path | None = None,
+) -> None:
+    """How well the state of a driven robot is known from doubtful readings: read, filtered, guessed and believed.
+
+    Args:
+        task: such as maze2d-medium-multi.
+        policy: shipped policy or folder; the one shipped for the task if not given.
+        episodes: driven with perfect sensors, whose readings are spoiled then.
+        seed: of the first episode.
+        report: where to write the figures as JSON, row by row; rows that it has already are not measured again.
+    """
+    from forcing.eval.bench_filter import run_bench
+
+    one_thread()
+    run_bench(_trial(task, episodes, seed, workers=1), policy=policy, report=report)
+
+
 @command(app)
 def ablation(
     task: TaskName,
