@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from forcing.eval.ablation_table import ablation_table
+from forcing.eval.faults_picture import draw_faults
+from forcing.eval.faults_tables import faults_table, filter_table
 from forcing.eval.files import replacing
 from forcing.eval.ogbench_table import ogbench_table
 from forcing.eval.plan_tables import obstacles_table, planning_table, search_table
@@ -22,6 +24,8 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "obstacles": obstacles_table,
     "ablation": ablation_table,
     "ogbench": ogbench_table,
+    "faults": faults_table,
+    "filter": filter_table,
 }
 MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILINE | re.DOTALL)
 
@@ -29,8 +33,8 @@ MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILI
 def write_page(page: Path, results: Path) -> list[str]:
     """What was done, line by line. results: folder of the reports.
 
-    The curve of the search is drawn beside the page, as pictures/search.png, if there is one. Raises ValueError if
-    there is no such folder, or a mark names no table or begins one that does not end.
+    The curves of the search and of faults are drawn beside the page, in pictures/, if there are any. Raises
+    ValueError if there is no such folder, or a mark names no table or begins one that does not end.
     """
     if not results.is_dir():
         raise ValueError(f"results {results} must be a folder of reports, there is none; the page stays as it is")
@@ -46,9 +50,10 @@ def write_page(page: Path, results: Path) -> list[str]:
     with replacing(page) as beside:
         beside.write_text(written)
     said = [f"{page}: {len(names)} tables ({', '.join(names)})"]
-    picture = page.parent / "pictures" / "search.png"
-    if draw_search(results, picture):
-        said.append(f"{picture}: drawn")
+    for draw, name in ((draw_search, "search.png"), (draw_faults, "faults.png")):
+        picture = page.parent / "pictures" / name
+        if draw(results, picture):
+            said.append(f"{picture}: drawn")
     return said
 
 

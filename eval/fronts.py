@@ -51,8 +51,8 @@ class ConstantVelocity:
     velocity_sigma: float
     acceleration: float
     dt_s: float
-    _mean: Floats | None = field(default=None, init=False)
-    _cov: Floats = field(default_factory=lambda: np.zeros((2, 2)), init=False)
+    _mean: Floats | None = field(default=None, init=False, repr=False)
+    _cov: Floats = field(default_factory=lambda: np.zeros((2, 2)), init=False, repr=False)
 
     def begin(self) -> None:
         self._mean = None
