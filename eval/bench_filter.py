@@ -25,7 +25,9 @@ from forcing.policy.types import Array, Reading
 
 Floats = NDArray[np.float64]
 Readings = dict[str, Array]
-HEADER = ("fault", "steps", "raw", "Kalman filter", "network", "belief", "raw, m/s", "Kalman", "network", "belief")
+WAYS = ("raw", "kalman", "network", "belief", "declared")
+SHOWN = ("raw", "Kalman filter", "network", "belief", "declared")
+HEADER = ("fault", "steps", *(f"{way}, m" for way in SHOWN), *(f"{way}, m/s" for way in SHOWN))
 NAMES = ("position", "velocity")
 SIGMAS_M = (0.1, 0.2, 0.5)
 BURSTS = (20, 50)
@@ -65,6 +67,7 @@ def run_bench(trial: Trial, *, policy: str | None, report: Path | None) -> None:
         sigmas = (sigma, ratio * sigma)
         fault = f"noise={sigma:g}@position+noise={sigmas[1]:.3g}@velocity"
         estimates = {"network": _network(loaded, sigmas), "belief": _belief(loaded.believer)}
+        estimates["declared"] = _belief(loaded.believer, sigmas)
         _measure(trial, records, wanted, drives, fault, sigmas, estimates)
     for steps in BURSTS:
         estimates = {"belief": _belief(loaded.believer)}
@@ -75,8 +78,7 @@ def run_bench(trial: Trial, *, policy: str | None, report: Path | None) -> None:
 
 def filter_row(entry: Report) -> list[str]:
     """A row's cells, under `HEADER`."""
-    ways = ("raw", "kalman", "network", "belief")
-    cells = [[entry["rmse"].get(way) for way in ways] for _ in NAMES]
+    cells = [[entry["rmse"].get(way) for way in WAYS] for _ in NAMES]
     shown = [
         "" if values is None else f"{values[name]:.3f}"
         for name, row in zip(NAMES, cells, strict=True)
@@ -202,11 +204,14 @@ def _kalman(position: float, velocity: float, acceleration: float) -> Estimate:
     return estimate
 
 
-def _belief(believer: Believer) -> Estimate:
+def _belief(believer: Believer, sigmas: tuple[float | None, float | None] = (None, None)) -> Estimate:
+    """sigmas: that it is told, None for what it has to guess."""
+    told = dict(zip(NAMES, sigmas, strict=True))
+
     def estimate(drive: Drive, readings: Sequence[Readings], number: int) -> Floats:
         belief, found = Belief(), []
         for step, read in enumerate(readings):
-            came = {name: Reading(value) for name, value in read.items() if not np.isnan(value).any()}
+            came = {name: Reading(value, told[name]) for name, value in read.items() if not np.isnan(value).any()}
             belief, now = believer.take(belief, came, list(drive.actions[:step]), number)
             found.append(_state(now.values))
         return np.array(found)
