@@ -31,6 +31,7 @@ HEADER = ("fault", "steps", *(f"{way}, m" for way in SHOWN), *(f"{way}, m/s" for
 NAMES = ("position", "velocity")
 SIGMAS_M = (0.1, 0.2, 0.5)
 BURSTS = (20, 50)
+LOOK_BACK = 28  # control steps that the network looks back on; those before count for nobody
 MOVING_MPS = 0.5  # slower robots are easily found
 # What Kalman's filter is tuned over, on the very drives that it is scored on: it cannot do better.
 ACCELERATIONS = (1.0, 3.0, 10.0, 20.0, 30.0, 50.0, 100.0)
@@ -78,11 +79,8 @@ def run_bench(trial: Trial, *, policy: str | None, report: Path | None) -> None:
 
 def filter_row(entry: Report) -> list[str]:
     """A row's cells, under `HEADER`."""
-    cells = [[entry["rmse"].get(way) for way in WAYS] for _ in NAMES]
     shown = [
-        "" if values is None else f"{values[name]:.3f}"
-        for name, row in zip(NAMES, cells, strict=True)
-        for values in row
+        "" if (values := entry["rmse"].get(way)) is None else f"{values[name]:.3f}" for name in NAMES for way in WAYS
     ]
     return [entry["row"], str(entry["steps"]), *shown]
 
@@ -144,6 +142,7 @@ def _measure(
         wanted
         | {
             "row": fault,
+            "settings": [],
             "steps": int(sum(mask.sum() for mask in scored)),
             "kalman_acceleration": best,
             "rmse": {way: _rmse(found) for way, found in errors.items()},
@@ -159,7 +158,7 @@ def _scored(drive: Drive, readings: Sequence[Readings]) -> NDArray[np.bool_]:
     lost = np.array([np.isnan(read["position"]).any() for read in readings])
     if lost.any():
         return np.asarray(moving & lost & ~np.append(lost[1:], True))
-    moving[:28] = False  # the network looks back so far
+    moving[:LOOK_BACK] = False
     return np.asarray(moving)
 
 
@@ -181,7 +180,7 @@ def _rmse(errors: Sequence[Floats]) -> dict[str, float]:
     if not len(every):
         return dict.fromkeys(NAMES, float("nan"))
     return {
-        name: float(np.sqrt(np.nanmean(np.square(every[:, where]).sum(axis=1))))
+        name: float(np.sqrt(np.mean(np.square(every[:, where]).sum(axis=1))))
         for name, where in zip(NAMES, (slice(0, 2), slice(2, 4)), strict=True)
     }
 

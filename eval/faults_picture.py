@@ -79,6 +79,8 @@ def _draw(axes: Axes, entries: Sequence[Report], severities: dict[str, str]) -> 
             for fault in severities
         ]
         known = [index for index, values in enumerate(scores) if values]
+        if not known:
+            continue
         low, middle, high = np.array([np.percentile(scores[index], (25, 50, 75)) for index in known]).T
         axes.plot(at[known], middle, color=color, marker="o", markersize=3.5, label=way)
         axes.fill_between(at[known], low, high, color=color, alpha=0.12, linewidth=0)

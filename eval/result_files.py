@@ -23,7 +23,7 @@ def read_report(path: Path) -> Report | None:
 def read_entries(path: Path) -> list[Report]:
     """The entries of a bench's report, none if the file is not there or of an older form."""
     found = _json(path) if path.exists() else []
-    return [entry for entry in found if isinstance(entry, dict) and "row" in entry]
+    return [entry for entry in found if isinstance(entry, dict) and "row" in entry and "settings" in entry]
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

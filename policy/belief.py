@@ -25,6 +25,8 @@ from forcing.policy.tokens import Normaliser
 from forcing.policy.types import Array, Reading, SensorReport, TrajectorySpec
 
 LATEST_S = 0.3  # readings that are later than this, and do not say so, are taken for noise
+OLDEST_S = 2.0  # a reading that says it is older is left aside: every act would have to go over all the time since
+RELENT = 0.1  # control steps by which the greatest age of a stream is forgotten at every step
 VAGUE = 0.5  # recorded standard deviations: a stream that is known no better counts as missing
 # Weight at which a reading is taken as it is. Nobody has reason to doubt a first one: almost half of all weight is on
 # a sensor that is exact and on time before anything was read, and no other single supposition has nearly as much.
@@ -63,20 +65,29 @@ class Believed:
 class Belief:
     """All that an episode's past means for its future. particles: None before anything was read. step: the last one
     that was taken in. last: stream -> its last reading, repeats: how often that came again, unheard: steps since it
-    came. waiting: (step it was read at, number of its stream, value, its standard error) of readings that the clock of
-    the particles has not reached. late: control steps that clock is behind, None while no age was ever told."""
+    came, stuck: whether it repeated itself while the robot moved, told: its noise when that was last said. waiting:
+    (step it was read at, number of its stream, value, its standard error) of readings that the clock of the particles
+    has not reached. ages: stream -> the greatest age that its readings were told to have lately, None while none ever
+    was."""
 
     particles: Particles | None = None
     step: int = -1
     last: Mapping[str, Array] = field(default_factory=dict)
     repeats: Mapping[str, int] = field(default_factory=dict)
     unheard: Mapping[str, int] = field(default_factory=dict)
+    stuck: frozenset[str] = frozenset()
+    told: Mapping[str, float | None] = field(default_factory=dict)
     waiting: tuple[tuple[int, int, Array, float | None], ...] = ()
-    late: int | None = None
+    ages: Mapping[str, float] | None = None
+
+    @property
+    def late(self) -> int | None:
+        """Control steps that the clock of the particles is behind, None while no age was ever told."""
+        return None if self.ages is None else int(np.ceil(max(self.ages.values(), default=0.0)))
 
 
 class Believer:
-    """Turns readings into beliefs for one policy."""
+    """Turns readings into beliefs for one policy. memory: actions that it looks back on at the most."""
 
     def __init__(
         self, config: BeliefConfig, dynamics: LinearDynamics, spec: TrajectorySpec, normaliser: Normaliser
@@ -88,14 +99,15 @@ class Believer:
         while lags[-1] < LATEST_S * spec.control_hz:
             lags.append(lags[-1] + max(1, lags[-1] // 4))
         self._lags = np.array(lags)
+        self.memory = 1 + int(np.ceil(max(OLDEST_S * spec.control_hz, lags[-1])))
 
     def take(
         self, belief: Belief, readings: Mapping[str, Reading], sent: Sequence[Array], seed: int
     ) -> tuple[Belief, Believed]:
         """The belief after the next control step's readings, and what it comes to.
 
-        readings: stream -> what came of it, left out if nothing did. sent: [m] action of every step so far. The same
-        arguments give the same belief.
+        readings: stream -> what came of it, left out if nothing did. sent: [m] action of every step so far, or of the
+        last `memory`. The same arguments give the same belief.
         """
         step = belief.step + 1
         rng = np.random.default_rng((seed % 2**63, step))
@@ -107,6 +119,8 @@ class Believer:
         noted = replace(
             belief,
             step=step,
+            stuck=belief.stuck - fresh.keys(),
+            told={**belief.told, **{name: reading.noise for name, reading in readings.items()}},
             last={**belief.last, **{name: reading.value for name, reading in readings.items()}},
             repeats={
                 name: 0 if name in fresh else belief.repeats.get(name, 0) + (name in readings) for name in self._names
@@ -115,12 +129,13 @@ class Believer:
         )
         if belief.particles is None and not readings:
             return noted, Believed({}, {}, {name: self._silent(noted, name) for name in self._names}, 0.0)
-        actions = np.array(sent, dtype=np.float64).reshape(step, self._spec.action.size)
-        if belief.late is not None or any(reading.age_steps is not None for reading in readings.values()):
-            noted, now = self._of_told_age(noted, fresh, readings, actions, rng)
+        actions = np.array(sent, dtype=np.float64).reshape(len(sent), self._spec.action.size)
+        if belief.ages is not None or any(reading.age_steps is not None for reading in readings.values()):
+            noted, now, late = self._of_told_age(noted, fresh, readings, actions, rng)
         else:
-            noted, now = self._of_guessed_age(noted, fresh, actions, rng)
-        return noted, self._summary(noted, now, fresh, readings)
+            (noted, now), late = self._of_guessed_age(noted, fresh, actions, rng), set()
+        stuck, believed = self._summary(noted, now, fresh, readings, late)
+        return replace(noted, stuck=stuck), believed
 
     def _of_guessed_age(
         self, belief: Belief, fresh: Mapping[str, Reading], actions: NDArray[np.float64], rng: np.random.Generator
@@ -129,15 +144,16 @@ class Believer:
         step, particles = belief.step, belief.particles
         if particles is None:
             particles = begin(self._motion, self._lags, self._count, rng)
-            # Nothing is known of before the first reading: whatever its age, the robot is there when it comes.
+            # Nothing is known of before the first step: a reading that came then is of it, whatever its age.
             particles = replace(particles, clock=np.maximum(step - particles.lag, 0))
         else:
             until = np.maximum(step - particles.lag, particles.clock)
-            particles = advanced(particles, self._motion, actions, until)
+            particles = advanced(particles, self._motion, actions, step - len(actions), until)
             particles = disturbed(particles, self._motion, rng)
         particles = self._heard(particles, [(self._number(name), reading) for name, reading in fresh.items()], rng)
         until = np.full(len(particles.clock), step)
-        return replace(belief, particles=particles), advanced(particles, self._motion, actions, until)
+        now = advanced(particles, self._motion, actions, step - len(actions), until)
+        return replace(belief, particles=particles), now
 
     def _of_told_age(
         self,
@@ -146,35 +162,38 @@ class Believer:
         readings: Mapping[str, Reading],
         actions: NDArray[np.float64],
         rng: np.random.Generator,
-    ) -> tuple[Belief, Particles]:
-        """Readings at the steps they were read at; the particles' clock is as late as the oldest of this step's."""
-        step, particles = belief.step, belief.particles
-        ages = {name: reading.age_steps or 0 for name, reading in readings.items()}
-        late = max(ages.values(), default=belief.late or 0)
-        arrived = [
-            (max(0, step - ages[name]), self._number(name), reading.value, reading.noise)
-            for name, reading in fresh.items()
-        ]
-        waiting = sorted([*belief.waiting, *arrived], key=lambda entry: entry[:2])
+    ) -> tuple[Belief, Particles, set[str]]:
+        """Readings at the steps they were read at; the particles' clock is as late as the oldest that still come. Also
+        the streams whose reading came when the clock had gone by."""
+        step, particles, motion = belief.step, belief.particles, self._motion
+        ages = {name: min(step, reading.age_steps or 0) for name, reading in readings.items()}
+        greatest = {name: max(0.0, age - RELENT) for name, age in (belief.ages or {}).items()}
+        told = replace(belief, ages=greatest | {name: max(age, greatest.get(name, 0.0)) for name, age in ages.items()})
+        waiting = sorted(
+            [*belief.waiting, *((step - ages[n], self._number(n), r.value, r.noise) for n, r in fresh.items())],
+            key=lambda entry: entry[:2],
+        )
+        first = step - len(actions)
         if particles is None:
-            particles = begin(self._motion, np.zeros(1, dtype=np.int64), self._count, rng)
-            particles = replace(particles, clock=np.full(len(particles.clock), waiting[0][0] - 1))
-        elif belief.late is None:
+            particles = begin(motion, np.zeros(1, dtype=np.int64), self._count, rng)
+            particles = replace(particles, clock=np.full(len(particles.clock), waiting[0][0]))
+            particles = self._heard(particles, _read_at(waiting, waiting[0][0]), rng)
+            waiting = [entry for entry in waiting if entry[0] > waiting[0][0]]
+        elif belief.ages is None:
             particles = _of_likeliest_lag(particles)
         clock = int(particles.clock[0])
-        for at in range(clock + 1, step - late + 1):
-            if at > 0:
-                particles = advanced(particles, self._motion, actions, np.full(len(particles.clock), at))
-            else:
-                particles = replace(particles, clock=np.full(len(particles.clock), at))
-            particles = self._heard(disturbed(particles, self._motion, rng), _read_at(waiting, at), rng)
+        late = {self._names[entry[1]] for entry in waiting if entry[0] <= clock}
+        assert told.late is not None
+        for at in range(clock + 1, step - told.late + 1):
+            particles = advanced(particles, motion, actions, first, np.full(len(particles.clock), at))
+            particles = self._heard(disturbed(particles, motion, rng), _read_at(waiting, at), rng)
         waiting = [entry for entry in waiting if entry[0] > particles.clock[0]]
         now = particles
         for at in range(int(particles.clock[0]) + 1, step + 1):
-            now = advanced(now, self._motion, actions, np.full(len(now.clock), at))
+            now = advanced(now, motion, actions, first, np.full(len(now.clock), at))
             heard = _read_at(waiting, at)
             now = self._heard(now, heard, rng) if heard else now
-        return replace(belief, particles=particles, waiting=tuple(waiting), late=late), now
+        return replace(told, particles=particles, waiting=tuple(waiting)), now, late
 
     def _heard(self, particles: Particles, heard: Sequence[tuple[int, Reading]], rng: np.random.Generator) -> Particles:
         """The particles after what was read at their clocks, if anything was."""
@@ -185,36 +204,46 @@ class Believer:
         return weighed(particles, self._motion, values, known, rng)
 
     def _summary(
-        self, belief: Belief, now: Particles, fresh: Mapping[str, Reading], readings: Mapping[str, Reading]
-    ) -> Believed:
+        self,
+        belief: Belief,
+        now: Particles,
+        fresh: Mapping[str, Reading],
+        readings: Mapping[str, Reading],
+        late: set[str],
+    ) -> tuple[frozenset[str], Believed]:
+        """Which streams are stuck, and what the particles come to. late: streams whose reading came too late."""
         weight = now.weight
         mean = weight @ now.mean
         spread = np.diagonal(now.cov, axis1=1, axis2=2) + np.square(now.mean - mean)
         values, noise, sensors = dict[str, Array](), dict[str, float](), dict[str, SensorReport]()
-        punctual = belief.late == 0 if belief.late is not None else now.lag == 0
+        stuck, punctual = set(belief.stuck), now.lag == 0 if belief.late is None else belief.late == 0
         for number, name in enumerate(self._names):
             where, scale = self._motion.places[number], float(self._motion.scale[number])
-            shape, told = self._spec[name].shape, readings[name].noise if name in readings else None
+            error = float(np.sqrt(_trimmed(spread[:, where].mean(axis=1), weight)))
+            if error < VAGUE * scale:
+                values[name], noise[name] = mean[where].reshape(self._spec[name].shape), error
+            if name not in belief.last:
+                sensors[name] = self._silent(belief, name)
+                continue
+            told = belief.told[name]
             sensor = float(np.exp(weight @ np.log(now.noise[:, number]))) * scale if told is None else told
             exact = now.noise[:, number] <= LEAST_NOISE if told is None else told <= LEAST_NOISE * scale
-            error = float(np.sqrt(_trimmed(spread[:, where].mean(axis=1), weight)))
-            missed = 0.0
-            if name in belief.last:
-                missed = float(np.linalg.norm(belief.last[name].reshape(-1) - mean[where]))
-            doubt = STRAYED * np.sqrt((error**2 + sensor**2) * (where.stop - where.start))
-            alive = name in fresh or (name in readings and missed <= doubt)  # a robot at rest reads the same
+            missed = float(np.linalg.norm(belief.last[name].reshape(-1) - mean[where]))
+            doubt = STRAYED * float(np.sqrt((error**2 + sensor**2) * (where.stop - where.start)))
+            if belief.repeats[name] >= REPEATS and missed > doubt:
+                stuck.add(name)
+            # A robot at rest reads the same; a sensor that was caught repeating itself is believed when it changes.
+            alive = name in fresh or (name in readings and missed <= doubt and name not in stuck)
             if alive and weight @ (exact & ~now.off[:, number] & punctual) > PLAIN:
                 values[name], noise[name] = readings[name].value, 0.0  # no estimate is better than what is exact
-            elif error < VAGUE * scale:
-                values[name], noise[name] = mean[where].reshape(shape), error
             sensors[name] = SensorReport(
                 noise=sensor if sensor > 2 * LEAST_NOISE * scale else 0.0,
-                rejected=name in fresh and bool(weight @ now.off[:, number] > 0.5),
-                stuck=belief.repeats[name] >= REPEATS and bool(missed > doubt),
+                rejected=name in late or (name in fresh and bool(weight @ now.off[:, number] > 0.5)),
+                stuck=name in stuck,
                 unheard_steps=belief.unheard[name],
             )
-        late = float(belief.late) if belief.late is not None else float(weight @ now.lag)
-        return Believed(values, noise, sensors, late)
+        steps = float(belief.late) if belief.late is not None else float(weight @ now.lag)
+        return frozenset(stuck), Believed(values, noise, sensors, steps)
 
     def _number(self, name: str) -> int:
         return self._names.index(name)

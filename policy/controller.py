@@ -12,7 +12,7 @@ from itertools import takewhile
 
 import numpy as np
 
-from forcing.policy.belief import Belief, Believed
+from forcing.policy.belief import OLDEST_S, Belief, Believed
 from forcing.policy.objectives import Obstacles
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
@@ -29,11 +29,11 @@ class Controller:
         self.plan: Plan | None = None
         self._history: deque[Believed] = deque(maxlen=policy.preset.layout.past_steps)
         self._readings: dict[str, Reading] | None = None
-        self._wild: set[str] = set()
         self._unheard = {stream.name: 0 for stream in policy.spec.of_role("observation")}
         self._belief = self._believing = Belief()
-        self._sent: list[Array] = []
-        self._asked_at = 0
+        memory = 1 + int(OLDEST_S * policy.spec.control_hz)
+        self._sent: deque[Array] = deque(maxlen=policy.believer.memory if policy.believer is not None else memory)
+        self._asked_at = self._planned_at = 0
         self._tracker: Tracker | None = None
         self._open: PlanRequest | None = None
         self._planned_goal: Array | None = None
@@ -74,8 +74,9 @@ class Controller:
         """Takes in what was sensed at this step; called again before `decide`, it replaces what it took.
 
         noise: stream -> standard error in its own units, of streams whose sensor is known. missing: streams that were
-        not sensed. age_s: stream -> seconds since it was read. A reading that is not finite, or farther than `FARTHEST`
-        from the recordings, is left aside and reported as rejected. Raises ValueError naming stream, expected and got.
+        not sensed. age_s: stream -> seconds since it was read. A reading that is not finite, farther than `FARTHEST`
+        from the recordings or older than `OLDEST_S` is left aside and reported as rejected. Raises ValueError naming
+        stream, expected and got.
         """
         streams = self.policy.spec.of_role("observation")
         names = [stream.name for stream in streams]
@@ -95,15 +96,17 @@ class Controller:
             if name not in observation:
                 raise ValueError(f"observation {name!r} is missing; send it or name it in 'missing'")
             value = _shaped(observation[name], name, "observation", self.policy)
-            if _unbelievable(value, name, self.policy) is None:
+            if _unbelievable(value, name, self.policy) is None and (age or 0.0) <= OLDEST_S:
                 steps = None if age is None else round(age * self.policy.spec.control_hz)
                 readings[name] = Reading(value, error, steps)
             else:
                 wild.add(name)
-        if self._readings is not None and self._history:
-            self._history.pop()  # the same step again: the newer observation counts
-        self._readings, self._wild = readings, wild
-        self._history.append(self._believed(readings))
+        now = self._believed(readings, wild)
+        if self._readings is not None:
+            self._history[-1] = now  # the same step again: the newer observation counts
+        else:
+            self._history.append(now)
+        self._readings = readings
 
     def request(self) -> PlanRequest | None:
         """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.
@@ -114,14 +117,14 @@ class Controller:
         now = self._now()
         if not self._plan_due(now):
             return None
-        frames = {name: self._frames(name) for name in now.values}
         age = self._age()
+        frames = {name: shown for name in now.values if (shown := self._frames(name, age)) is not None}
         self._asked_at = self.step
         self._open = PlanRequest(
             step=self.step - age,
             frames=frames,
-            sent=np.array(self._sent[len(self._sent) - age :]),
-            noise=now.noise,
+            sent=np.array(list(self._sent)[len(self._sent) - age :]),
+            noise={name: now.noise[name] for name in frames},
             goal=self.goal,
             seed=self.seed,
             obstacles=self.obstacles,
@@ -141,8 +144,8 @@ class Controller:
             return 0
         return min(len(self._sent), max((reading.age_steps or 0 for reading in self._readings.values()), default=0))
 
-    def _believed(self, readings: dict[str, Reading]) -> Believed:
-        """What this step's readings come to; without dynamics, what they say."""
+    def _believed(self, readings: dict[str, Reading], wild: set[str]) -> Believed:
+        """What this step's readings come to; without dynamics, what they say. wild: streams that were left aside."""
         if self.policy.believer is not None:
             self._believing, now = self.policy.believer.take(self._belief, readings, self._sent, self.seed)
         else:
@@ -156,14 +159,19 @@ class Controller:
                 },
                 late=0.0,
             )
-        rejected = {name: replace(now.sensors[name], rejected=True) for name in self._wild}
+        rejected = {name: replace(now.sensors[name], rejected=True) for name in wild}
         return replace(now, sensors={**now.sensors, **rejected})
 
-    def _frames(self, name: str) -> Array:
+    def _frames(self, name: str, age: int) -> Array | None:
         """[frames of a history token, *shape], newest last: as many of the past as the planner is shown and as were
-        sensed as well as now (a token's stream has one level), the oldest of them repeated before."""
+        sensed as well as now (a token's stream has one level), the oldest of them repeated before. Of `age` steps ago,
+        so those of a fresher stream are looked up; None if it was not sensed then."""
+        assert self._readings is not None
         layout = self.policy.preset.layout
-        newest = len(self._history) - 1
+        reading = self._readings.get(name)
+        newest = len(self._history) - 1 - max(0, age - ((reading and reading.age_steps) or 0))
+        if newest < 0 or name not in self._history[newest].values:
+            return None
         entries = [
             self._history[max(0, newest - layout.stride * back)]
             for back in range(self.policy.preset.planner.history_frames)
@@ -183,7 +191,7 @@ class Controller:
             plan = replace(plan, made_at_step=plan.made_at_step + late)  # the robot held its place until now
         self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan, self.policy.feedback)
         self.plan, self._planned_goal, self._planned_obstacles = plan, self._open.goal, self._open.obstacles
-        self._open = None
+        self._open, self._planned_at = None, self._asked_at
 
     def decide(self) -> Decision:
         """The action for the observation just given; the episode moves on one step.
@@ -236,7 +244,7 @@ class Controller:
         if self._planned_obstacles is not self.obstacles:
             return True
         planner = self.policy.preset.planner
-        if self.step - self.plan.made_at_step < planner.replan_steps and not self._strayed(now):
+        if self.step - self._planned_at < planner.replan_steps and not self._strayed(now):
             return False
         if self.goal is None or goal is None or self.policy.preset.tracker.kind == "actions":
             return True

@@ -28,6 +28,7 @@ EXACT, PUNCTUAL = 0.5, 0.9  # a sensor without noise, and readings that are not 
 LEAST_NOISE, MOST_NOISE = 1e-3, 1.0
 NOISE_DRIFT = 0.1  # by which the logarithm of a sensor's noise may change in a step
 OFF_READINGS, OFF_MEMORY = 4.0, 200.0  # readings that this first guess is worth, and that are remembered
+ANYWHERE = 30.0  # recorded standard deviations: robots may be where no recording was
 EXPLORED = 1 / 32  # share of particles that suppose the robot was moved, whatever their weight
 HOPELESS = 1e-9  # of all weight: a lag with less is given up
 
@@ -37,9 +38,9 @@ class Motion:
     """How the state of a robot moves, [n] numbers in physical units.
 
     drift: [n, n] of the state itself. process: [n, n] covariance of what the dynamics may miss in a step. jolt: [n, n]
-    covariance of what a contact may do: a rate takes any recorded value at once, and the stream that it is the rate of
-    follows; the others change as much as they usually do. mean, std: [n] of the recordings. scale: [S] mean std of each
-    stream.
+    covariance of what a contact may do: a rate changes by anything that was recorded, and what it is the rate of moves
+    by that for a step; the others change as much as they usually do. mean, std: [n] of the recordings. scale: [S] mean
+    std of each stream.
     """
 
     dynamics: LinearDynamics
@@ -86,8 +87,8 @@ class Particles:
 
     mean, cov: [N, n], [N, n, n] of the state at step `clock` [N]. noise: [N, S] of every sensor, in recorded standard
     deviations. off: [N, S] whether the last reading of each sensor said nothing. lag: [N] control steps that readings
-    are late. log_weight: [N], normalised. counted: [S, 2] readings of each sensor that said nothing, and all, by what
-    was believed of them.
+    are late. log_weight: [N], normalised. counted: [S, 2] readings of each sensor lately that said nothing, and all, by
+    what was believed of them.
     """
 
     mean: Floats
@@ -103,7 +104,7 @@ class Particles:
     @property
     def off_rate(self) -> Floats:
         """[S] how often a reading of each sensor says nothing."""
-        return np.asarray(self.counted[:, 0] / self.counted[:, 1])
+        return np.asarray((OFF * OFF_READINGS + self.counted[:, 0]) / (OFF_READINGS + self.counted[:, 1]))
 
     @property
     def weight(self) -> Floats:
@@ -125,7 +126,7 @@ class Particles:
 
 
 def begin(motion: Motion, lags: NDArray[np.int64], count: int, rng: np.random.Generator) -> Particles:
-    """Particles of a robot that may be anywhere in the recordings. lags: [G], the first the likeliest."""
+    """Particles of a robot that may be anywhere. lags: [G], the first the likeliest."""
     lag = np.repeat(lags, count)
     many = len(lag)
     share = np.full(len(lags), (1 - PUNCTUAL) / max(1, len(lags) - 1))
@@ -133,13 +134,13 @@ def begin(motion: Motion, lags: NDArray[np.int64], count: int, rng: np.random.Ge
     noise = np.where(rng.random((many, len(motion.scale))) < EXACT, LEAST_NOISE, _noise(many, motion, rng))
     return Particles(
         mean=np.tile(motion.mean, (many, 1)),
-        cov=np.tile(np.diag(motion.std**2), (many, 1, 1)),
+        cov=np.tile(np.diag((ANYWHERE * motion.std) ** 2), (many, 1, 1)),
         noise=noise,
         off=np.zeros(noise.shape, dtype=np.bool_),
         lag=lag,
         clock=np.zeros(many, dtype=np.int64),
         log_weight=np.log(np.repeat(share, count) / count),
-        counted=np.tile([OFF * OFF_READINGS, OFF_READINGS], (len(motion.scale), 1)),
+        counted=np.zeros((len(motion.scale), 2)),
         count=count,
     )
 
@@ -150,15 +151,15 @@ def _noise(many: int, motion: Motion, rng: np.random.Generator) -> Floats:
     return np.asarray(np.exp(rng.uniform(low, high, (many, len(motion.scale)))))
 
 
-def advanced(particles: Particles, motion: Motion, actions: Floats, until: NDArray[np.int64]) -> Particles:
+def advanced(particles: Particles, motion: Motion, actions: Floats, first: int, until: NDArray[np.int64]) -> Particles:
     """The particles with their clocks at `until` [N], none of which is behind, as the dynamics move them without a
-    jolt. actions: [T, m] sent at every step so far."""
+    jolt. actions: [T, m] sent at the steps from `first` on, which no clock is before."""
     mean, cov, clock = particles.mean, particles.cov, particles.clock
     while True:
         moves = np.asarray(clock < until)
         if not moves.any():
             return replace(particles, mean=mean, cov=cov, clock=clock)
-        action = actions[np.minimum(clock, len(actions) - 1)]
+        action = actions[np.minimum(clock - first, len(actions) - 1)]
         moved = moves[:, None]
         mean = np.where(moved, motion.dynamics.step(mean, action), mean)
         cov = np.where(moved[..., None], motion.drift @ cov @ motion.drift.T + motion.process, cov)
@@ -178,16 +179,18 @@ def disturbed(particles: Particles, motion: Motion, rng: np.random.Generator) ->
     return replace(
         particles,
         mean=np.where(moved[:, None], motion.mean, particles.mean),
-        cov=np.where(moved[:, None, None], np.diag(motion.std**2), particles.cov),
+        cov=np.where(moved[:, None, None], np.diag((ANYWHERE * motion.std) ** 2), particles.cov),
         noise=noise,
         log_weight=log_weight - np.logaddexp.reduce(log_weight),
     )
 
 
 def unseen(particles: Particles, motion: Motion, rng: np.random.Generator) -> Particles:
-    """The particles after a step of which nothing was read: some were jolted."""
+    """The particles after a step of which nothing was read: some were jolted. Resampled as well: else those that were
+    supposed to be moved took the place of all others in a long silence."""
     jolted = np.asarray(rng.random(len(particles.mean)) < JOLTED)
-    return replace(particles, cov=np.where(jolted[:, None, None], particles.cov + motion.jolt, particles.cov))
+    cov = np.where(jolted[:, None, None], particles.cov + motion.jolt, particles.cov)
+    return _resampled(replace(particles, cov=cov), rng)
 
 
 def weighed(
@@ -237,7 +240,7 @@ def weighed(
     counted = particles.counted.copy()
     for number in readings:
         counted[number] += (np.exp(either) @ off[:, number], 1.0)
-    counted *= np.minimum(1, OFF_MEMORY / counted[:, 1:])
+    counted *= np.minimum(1, OFF_MEMORY / np.maximum(counted[:, 1:], 1))
     weighed_all = replace(particles, mean=mean[chosen], cov=cov, off=off, log_weight=either, counted=counted)
     return _resampled(weighed_all, rng)
 

@@ -14,13 +14,13 @@ from forcing.policy.policy import Policy
 from forcing.policy.sampler import PlanState, denoise_step
 from forcing.policy.types import Array
 
-Role = Literal["policy", "forward", "inverse", "filter"]
+NetworkRole = Literal["policy", "forward", "inverse", "filter"]
 STEPS = 8  # network passes from pure noise to a guess; a filter takes one
 
 
 def guess(
     policy: Policy,
-    role: Role,
+    role: NetworkRole,
     history: Mapping[str, Array],
     *,
     future: Mapping[str, Array] | None = None,
@@ -39,23 +39,32 @@ def guess(
     told. An action frame is the mean of the actions since the frame before. Raises ValueError if the future has not
     what the role needs, or is not made of whole tokens.
     """
-    if role not in get_args(Role):
-        raise ValueError(f"role must be {', '.join(get_args(Role))}, got {role!r}")
+    if role not in get_args(NetworkRole):
+        raise ValueError(f"role must be {', '.join(get_args(NetworkRole))}, got {role!r}")
     tokenizer, planner = policy.planner.tokenizer, policy.planner
     layout = tokenizer.layout
     actions = {policy.spec.action.name}
     observations = {stream.name for stream in policy.spec.of_role("observation")}
     known = {"policy": set[str](), "forward": actions, "inverse": observations, "filter": set[str]()}[role]
     wanted = {"policy": actions, "forward": observations, "inverse": actions, "filter": observations | actions}[role]
-    given = {name: values for name, values in (future or {}).items() if name in known}
+    given = {name: np.asarray(values) for name, values in (future or {}).items()}
     if given.keys() != known:
-        raise ValueError(f"future must have {sorted(known)} for role {role!r}, got {sorted(future or {})}")
-    for name, values in given.items():
-        tokens, rest = divmod(len(values), layout.frames)
-        if rest or not 1 <= tokens <= layout.horizon:
-            raise ValueError(
-                f"future {name!r} must be 1 to {layout.horizon} tokens of {layout.frames} frames, got {len(values)}"
-            )
+        raise ValueError(f"future must have {sorted(known)} for role {role!r}, got {sorted(given)}")
+    names = [stream.name for stream in tokenizer.streams]
+    for label, table in (("history", history), ("noise", noise or {})):
+        unknown = sorted(set(table) - set(names))
+        if unknown:
+            raise ValueError(f"{label} {unknown[0]!r} is unknown; this policy has {names}")
+    for name, values in history.items():
+        if len(values) != layout.history * layout.frames:
+            raise ValueError(f"history {name!r} must be {layout.history * layout.frames} frames, got {len(values)}")
+    lengths = {len(values) for values in given.values()} or {tokens * layout.frames}
+    tokens, rest = divmod(next(iter(lengths)), layout.frames)
+    if len(lengths) > 1 or rest or not 1 <= tokens <= layout.horizon:
+        raise ValueError(
+            f"future must be 1 to {layout.horizon} tokens of {layout.frames} frames, the same of every stream, "
+            f"got {sorted(lengths)} frames"
+        )
     tokens = 1 if role == "filter" else tokens
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(1, layout.history + tokens + 1, tokenizer.width, generator=generator)
@@ -77,7 +86,7 @@ def guess(
         where = tokenizer.slices[policy.spec.goal]
         held = np.repeat(np.asarray(goal, dtype=np.float64)[None], layout.frames, axis=0)
         x[0, -1, where] = tokenizer.encode_frames(policy.spec.goal, held)[0]
-        levels[0, -1, [stream.name for stream in tokenizer.streams].index(policy.spec.goal)] = 0.0
+        levels[0, -1, names.index(policy.spec.goal)] = 0.0
     state = PlanState(x, levels, torch.tensor([x.shape[1]]), generator)
     passes = 1 if role == "filter" else STEPS
     with torch.no_grad():

@@ -47,7 +47,9 @@ class Actor:
                 controller.set_goal(request.goal)
             if request.obstacles is not None:
                 controller.set_obstacles(obstacles_of(request.obstacles))
-            controller.observe(
+            # Beliefs take milliseconds, and tens of them while nobody can tell how late readings are.
+            await asyncio.to_thread(
+                controller.observe,
                 request.observation,
                 noise=request.noise,
                 missing=request.missing,

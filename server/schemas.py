@@ -93,8 +93,8 @@ class ActRequest(_Request):
     request_id: chosen by the client; a repeated one gets the same reply. step: 0 first, then one more each time.
     noise: stream -> standard deviation of its error, in its units; what is left out is estimated. missing: streams left
     out of observation. age_ms: stream -> how long ago it was read; where none is given at all, that is estimated. A
-    stream with a number that is not finite or absurd is left aside and reported as rejected. goal, obstacles: from now
-    on, as before if left out. deadline_ms: answer within this time, from the present plan if need
+    stream with a number that is not finite or absurd, or older than 2 s, is left aside and reported as rejected. goal,
+    obstacles: from now on, as before if left out. deadline_ms: answer within this time, from the present plan if need
     be. want: optional parts of the reply.
     """
 

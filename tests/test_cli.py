@@ -83,9 +83,12 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         ),
         (
             "serve --policy maze2d-umaze --set layout.horizon=3",
-            "begin with planner. or tracker., got 'layout.horizon=3'",
+            "begin with planner, tracker or belief, got 'layout.horizon=3'",
         ),
-        ("eval maze2d-umaze-multi --set layout.horizon=3", "begin with planner. or tracker., got 'layout.horizon=3'"),
+        (
+            "eval maze2d-umaze-multi --set layout.horizon=3",
+            "begin with planner, tracker or belief, got 'layout.horizon=3'",
+        ),
         ("eval maze2d-umaze-multi --policy straight --set tracker.kind=pd", "set changes a policy in this process"),
         ("eval maze2d-umaze-multi --set tracker.knd=pd", "did you mean 'tracker.kind'?"),
         ("eval maze2d-umaze-multi --faults nois=0.1", "fault 'nois=0.1' must be one of noise=SIGMA"),

@@ -118,6 +118,33 @@ def test_a_spike_is_rejected_and_the_next_reading_is_not(watch: Watch) -> None:
     assert drive.believed[51].noise["position"] == 0.0
 
 
+def test_a_sensor_that_was_good_for_long_is_still_not_trusted_with_a_spike(cart: Any) -> None:
+    believer = Believer(BeliefConfig(particles=32), cart.dynamics, cart.spec, cart.normaliser)
+    rng, belief = np.random.default_rng(0), Belief()
+    states, actions = cart.drive(2500, rng)
+    for t in range(2500):
+        read = {"position": Reading(states[t, :1]), "velocity": Reading(states[t, 1:])}
+        if t == 2499:
+            read["position"] = Reading(states[t, :1] + 2.0)
+        belief, now = believer.take(belief, read, list(actions[max(0, t - believer.memory) : t]), 0)
+    assert now.sensors["position"].rejected
+    assert abs(now.values["position"][0] - states[2499, 0]) < 0.02
+
+
+def test_a_sensor_that_stays_stuck_is_never_believed_again(watch: Watch) -> None:
+    drive = watch(lambda t, states: _exact(min(t, 40), states))
+    for now in drive.believed[50:]:
+        assert now.sensors["position"].stuck
+        assert now.noise.get("position", 1.0) > 0
+
+
+def test_a_long_silence_costs_certainty_and_nothing_else(watch: Watch) -> None:
+    drive = watch(lambda t, states: _exact(t, states) if t < 20 else {})
+    last = drive.believed[-1]
+    assert abs(last.values["position"][0] - drive.states[-1, 0]) < 0.1
+    assert last.noise["position"] < 0.3
+
+
 def test_a_stuck_sensor_is_noticed_seen_through_and_taken_back(watch: Watch) -> None:
     def told(t: int, states: NDArray[np.float64]) -> Readings:
         return _exact(50 if 50 < t < 90 else t, states)
@@ -173,7 +200,33 @@ def test_readings_whose_age_is_told_are_placed_where_they_belong(watch: Watch) -
     drive = watch(told)
     assert drive.error("position", slice(20, None)) < 0.02
     assert drive.error("velocity", slice(20, None)) < 0.05
-    assert drive.believed[-1].late == ages[-1]
+    assert drive.believed[-1].late == 9, "as late as the oldest reading lately"
+
+
+def test_a_first_reading_may_be_older_than_the_session(cart: Any) -> None:
+    believer = Believer(BeliefConfig(), cart.dynamics, cart.spec, cart.normaliser)
+    read = {"position": Reading(np.array([0.7]), age_steps=5), "velocity": Reading(np.zeros(1), age_steps=5)}
+    _, now = believer.take(Belief(), read, [], 0)
+    assert now.values["position"][0] == pytest.approx(0.7, abs=0.05)
+    assert now.late == 0
+
+
+def test_a_rare_old_reading_counts_between_fresh_ones_of_another_sensor(watch: Watch) -> None:
+    def told(t: int, states: NDArray[np.float64]) -> Readings:
+        read = {"velocity": Reading(states[t, 1:], age_steps=0)}
+        return read | ({"position": Reading(states[t - 8, :1], age_steps=8)} if t % 3 == 0 and t >= 8 else {})
+
+    drive = watch(told)
+    assert drive.error("position", slice(40, None)) < 0.03
+    assert not any(now.sensors["position"].rejected for now in drive.believed[20:])
+
+
+def test_a_robot_far_from_all_recordings_is_believed_to_be_there(cart: Any) -> None:
+    believer = Believer(BeliefConfig(), cart.dynamics, cart.spec, cart.normaliser)
+    read = {"position": Reading(np.array([40.0])), "velocity": Reading(np.zeros(1))}
+    _, now = believer.take(Belief(), read, [], 0)
+    assert now.values["position"].tolist() == [40.0]
+    assert not now.sensors["position"].rejected
 
 
 def test_before_anything_was_read_nothing_is_believed_and_what_never_comes_counts_as_missing(watch: Watch) -> None:

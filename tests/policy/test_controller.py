@@ -409,6 +409,34 @@ def test_a_value_a_thousand_deviations_away_is_a_matter_of_units(controller: Con
         controller.set_goal(np.array([0.0, 1e30]))
 
 
+def test_without_a_belief_an_old_observation_is_planned_from_where_it_was_and_what_was_sent_since_is_held(
+    controller: Controller,
+) -> None:
+    _planned(controller)
+    sent = [controller.decide().action]
+    for step in range(5):
+        controller.observe(_seen(0.01 * step), age_s=dict.fromkeys(_seen(), 0.0))
+        assert controller.request() is None
+        sent.append(controller.decide().action)
+    # 10 Hz: the position is 3 steps old, the velocity 1; what was known of it 3 steps ago goes with the position.
+    here = {"position": np.array([0.02, 0.0]), "velocity": np.array([9.0, 9.0])}
+    controller.observe(here, age_s={"position": 0.3, "velocity": 0.1})
+    request = controller.request()
+    assert request is not None
+    assert request.step == 3
+    assert request.frames["position"][-1].tolist() == [0.02, 0.0]
+    assert request.frames["velocity"][-1].tolist() == [0.0, 0.0]
+    assert request.sent is not None
+    np.testing.assert_array_equal(request.sent, sent[-3:])
+    controller.install(_plan(3, *TO_GOAL))
+    decision = controller.decide()
+    assert (decision.source, decision.step) == ("fresh", 6)
+    for _ in range(5):
+        controller.observe(here, age_s={"position": 0.3, "velocity": 0.1})
+        assert controller.request() is None, "a plan lasts as long as one of a fresh observation"
+        controller.decide()
+
+
 @pytest.mark.parametrize("wild", [1e5, np.nan, np.inf])
 def test_a_wild_reading_is_left_aside_and_told(controller: Controller, wild: float) -> None:
     _planned(controller)

@@ -34,7 +34,7 @@ def _kalman(
     steps = len(read)
     size = 2 * steps
     mean, cov = np.zeros(size), np.zeros((size, size))
-    mean[:2], cov[:2, :2] = motion.mean, np.diag(motion.std**2)
+    mean[:2], cov[:2, :2] = motion.mean, np.diag((30 * motion.std) ** 2)
     for t in range(1, steps):
         here, before = slice(2 * t, 2 * t + 2), slice(2 * t - 2, 2 * t)
         mean[here] = motion.drift @ mean[before] + np.array([0, 0.2]) * actions[t - 1]
@@ -53,7 +53,7 @@ def test_what_is_believed_is_what_kalman_says(motion: Motion, cart: Any) -> None
     particles = begin(motion, np.zeros(1, dtype=np.int64), 500, rng)
     for t, value in enumerate(read):
         if t > 0:
-            particles = advanced(particles, motion, actions[:t], np.full(500, t))
+            particles = advanced(particles, motion, actions[:t], 0, np.full(500, t))
             particles = disturbed(particles, motion, rng)
         particles = weighed(particles, motion, {0: np.array([value])}, {0: sigma}, rng)
     expected = _kalman(motion, read, actions[:, 0], sigma)
@@ -73,7 +73,7 @@ def test_how_late_readings_are_is_found_out_while_the_robot_moves(motion: Motion
     particles = begin(motion, lags, 64, rng)
     for t in range(1, 60 - late):
         # The clock of each particle begins where it thinks that the first reading is from.
-        particles = advanced(particles, motion, actions[: t + late], np.maximum(t + late - particles.lag, 0))
+        particles = advanced(particles, motion, actions[: t + late], 0, np.maximum(t + late - particles.lag, 0))
         particles = disturbed(particles, motion, rng)
         particles = weighed(particles, motion, {0: states[t, :1], 1: states[t, 1:]}, {}, rng)
     assert set(particles.lag[particles.weight > 1e-3]) == {late}
@@ -86,7 +86,7 @@ def test_one_that_has_little_weight_is_given_up_and_the_others_are_as_many(motio
     assert particles.weight[:32].sum() == pytest.approx(0.9), "on time is likeliest"
     states, actions = cart.drive(30, rng)
     for t in range(1, 30):
-        particles = advanced(particles, motion, actions[:t], np.maximum(t - particles.lag, 0))
+        particles = advanced(particles, motion, actions[:t], 0, np.maximum(t - particles.lag, 0))
         particles = weighed(particles, motion, {0: states[t, :1], 1: states[t, 1:]}, {}, rng)
     assert len(particles.lag) == 32
     assert particles.weight.sum() == pytest.approx(1)

@@ -106,10 +106,18 @@ def test_as_a_policy_it_heads_for_its_goal(shipped: Policy, tokens: list[dict[st
     [
         ("planner", None, "role must be policy, forward, inverse, filter, got 'planner'"),
         ("forward", None, r"future must have \['action'\] for role 'forward', got \[\]"),
-        ("forward", {"action": np.zeros((5, 2))}, "future 'action' must be 1 to 9 tokens of 8 frames, got 5"),
+        (
+            "forward",
+            {"action": np.zeros((5, 2))},
+            r"future must be 1 to 9 tokens of 8 frames, .* got \[5\] frames",
+        ),
     ],
 )
 def test_what_a_role_needs_is_named(shipped: Policy, role: Any, future: Any, message: str) -> None:
     past = {"position": np.zeros((8, 2)), "velocity": np.zeros((8, 2))}
+    with pytest.raises(ValueError, match="history 'speed' is unknown"):
+        guess(shipped, "policy", {**past, "speed": np.zeros((8, 2))})
+    with pytest.raises(ValueError, match="history 'velocity' must be 8 frames, got 3"):
+        guess(shipped, "policy", {**past, "velocity": np.zeros((3, 2))})
     with pytest.raises(ValueError, match=message):
         guess(shipped, role, past, future=future)
