@@ -63,12 +63,14 @@ class Believed:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """All that an episode's past means for its future. particles: None before anything was read. step: the last one
-    that was taken in. last: stream -> its last reading, repeats: how often that came again, unheard: steps since it
-    came, stuck: whether it repeated itself while the robot moved, told: its noise when that was last said. waiting:
-    (step it was read at, number of its stream, value, its standard error) of readings that the clock of the particles
-    has not reached. ages: stream -> the greatest age that its readings were told to have lately, None while none ever
-    was."""
+    """All that an episode's past means for its future.
+
+    particles: None before anything was read. step: the last one that was taken in. Of each stream, last: its last
+    reading, repeats: how often that came again, unheard: steps since it came, told: its noise as said then, read_at:
+    the step it is of; stuck: those that repeated themselves while the robot moved. waiting: (step it was read at,
+    number of its stream, value, its standard error) of readings that the clock of the particles has not reached. ages:
+    stream -> the greatest age that its readings were told to have lately, None while none ever was.
+    """
 
     particles: Particles | None = None
     step: int = -1
@@ -77,6 +79,7 @@ class Belief:
     unheard: Mapping[str, int] = field(default_factory=dict)
     stuck: frozenset[str] = frozenset()
     told: Mapping[str, float | None] = field(default_factory=dict)
+    read_at: Mapping[str, int] = field(default_factory=dict)
     waiting: tuple[tuple[int, int, Array, float | None], ...] = ()
     ages: Mapping[str, float] | None = None
 
@@ -115,12 +118,14 @@ class Believer:
             name: reading
             for name, reading in readings.items()
             if not (name in belief.last and np.array_equal(belief.last[name], reading.value))
+            or (reading.age_steps is not None and step - reading.age_steps > belief.read_at.get(name, -1))
         }
         noted = replace(
             belief,
             step=step,
             stuck=belief.stuck - fresh.keys(),
             told={**belief.told, **{name: reading.noise for name, reading in readings.items()}},
+            read_at={**belief.read_at, **{name: step - (reading.age_steps or 0) for name, reading in readings.items()}},
             last={**belief.last, **{name: reading.value for name, reading in readings.items()}},
             repeats={
                 name: 0 if name in fresh else belief.repeats.get(name, 0) + (name in readings) for name in self._names
@@ -133,14 +138,20 @@ class Believer:
         if belief.ages is not None or any(reading.age_steps is not None for reading in readings.values()):
             noted, now, late = self._of_told_age(noted, fresh, readings, actions, rng)
         else:
-            (noted, now), late = self._of_guessed_age(noted, fresh, actions, rng), set()
+            (noted, now), late = self._of_guessed_age(noted, fresh, readings, actions, rng), set()
         stuck, believed = self._summary(noted, now, fresh, readings, late)
         return replace(noted, stuck=stuck), believed
 
     def _of_guessed_age(
-        self, belief: Belief, fresh: Mapping[str, Reading], actions: NDArray[np.float64], rng: np.random.Generator
+        self,
+        belief: Belief,
+        fresh: Mapping[str, Reading],
+        readings: Mapping[str, Reading],
+        actions: NDArray[np.float64],
+        rng: np.random.Generator,
     ) -> tuple[Belief, Particles]:
-        """Readings that are all as late as each particle supposes."""
+        """Readings that are all as late as each particle supposes; those that came before count again where the robot
+        should not have moved since."""
         step, particles = belief.step, belief.particles
         if particles is None:
             particles = begin(self._motion, self._lags, self._count, rng)
@@ -150,10 +161,19 @@ class Believer:
             until = np.maximum(step - particles.lag, particles.clock)
             particles = advanced(particles, self._motion, actions, step - len(actions), until)
             particles = disturbed(particles, self._motion, rng)
-        particles = self._heard(particles, [(self._number(name), reading) for name, reading in fresh.items()], rng)
+        resting = {name: r for name, r in readings.items() if name not in fresh and self._rests(particles, name, r)}
+        heard = [(self._number(name), reading) for name, reading in {**fresh, **resting}.items()]
+        particles = self._heard(particles, heard, rng)
         until = np.full(len(particles.clock), step)
         now = advanced(particles, self._motion, actions, step - len(actions), until)
         return replace(belief, particles=particles), now
+
+    def _rests(self, particles: Particles, name: str, reading: Reading) -> bool:
+        """Whether the particles say that a sensor should read what it read before."""
+        where, scale = self._motion.places[self._number(name)], float(self._motion.scale[self._number(name)])
+        mean = particles.weight @ particles.mean[:, where]
+        missed = np.linalg.norm(reading.value.reshape(-1) - mean)
+        return bool(missed <= 2 * LEAST_NOISE * scale * np.sqrt(len(mean)))
 
     def _of_told_age(
         self,
@@ -236,13 +256,14 @@ class Believer:
             alive = name in fresh or (name in readings and missed <= doubt and name not in stuck)
             if alive and weight @ (exact & ~now.off[:, number] & punctual) > PLAIN:
                 values[name], noise[name] = readings[name].value, 0.0  # no estimate is better than what is exact
+            plain = noise.get(name) == 0.0 or sensor <= 2 * LEAST_NOISE * scale
             sensors[name] = SensorReport(
-                noise=sensor if sensor > 2 * LEAST_NOISE * scale else 0.0,
+                noise=0.0 if plain else sensor,
                 rejected=name in late or (name in fresh and bool(weight @ now.off[:, number] > 0.5)),
                 stuck=name in stuck,
                 unheard_steps=belief.unheard[name],
             )
-        steps = float(belief.late) if belief.late is not None else float(weight @ now.lag)
+        steps = float(now.lag[np.argmax(weight)]) if belief.late is None else float(belief.late)
         return frozenset(stuck), Believed(values, noise, sensors, steps)
 
     def _number(self, name: str) -> int:

@@ -111,6 +111,9 @@ class Controller:
     def request(self) -> PlanRequest | None:
         """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.
 
+        What is believed is planned from as it is: the network's own guess of a present that is declared noisy is worse
+        (docs/experiments.md). Without a belief declared noise sets its level.
+
         Raises ValueError if nothing was observed at this step.
         """
         self._fresh = False
@@ -124,7 +127,7 @@ class Controller:
             step=self.step - age,
             frames=frames,
             sent=np.array(list(self._sent)[len(self._sent) - age :]),
-            noise={name: now.noise[name] for name in frames},
+            noise={} if self.policy.believer is not None else {name: now.noise[name] for name in frames},
             goal=self.goal,
             seed=self.seed,
             obstacles=self.obstacles,

@@ -30,6 +30,7 @@ NOISE_DRIFT = 0.1  # by which the logarithm of a sensor's noise may change in a 
 OFF_READINGS, OFF_MEMORY = 4.0, 200.0  # readings that this first guess is worth, and that are remembered
 ANYWHERE = 30.0  # recorded standard deviations: robots may be where no recording was
 EXPLORED = 1 / 32  # share of particles that suppose the robot was moved, whatever their weight
+ALIKE = 0.3  # standard errors of the state: lags that expect it within as much cannot be told apart
 HOPELESS = 1e-9  # of all weight: a lag with less is given up
 
 
@@ -241,8 +242,23 @@ def weighed(
     for number in readings:
         counted[number] += (np.exp(either) @ off[:, number], 1.0)
     counted *= np.minimum(1, OFF_MEMORY / np.maximum(counted[:, 1:], 1))
+    either = _told_apart(particles, motion, either)
     weighed_all = replace(particles, mean=mean[chosen], cov=cov, off=off, log_weight=either, counted=counted)
     return _resampled(weighed_all, rng)
+
+
+def _told_apart(particles: Particles, motion: Motion, log_weight: Floats) -> Floats:
+    """[N] log weights after a reading. Lags that all expected the same reading keep their weights of before: what tells
+    them apart then is chance. particles: before the reading."""
+    groups = log_weight.reshape(-1, particles.count)
+    share = np.exp(groups - np.logaddexp.reduce(groups, axis=1, keepdims=True))
+    places = np.einsum("gn,gni->gi", share, particles.mean.reshape(*groups.shape, -1))
+    error = np.sqrt(np.einsum("n,nii->i", np.exp(log_weight), particles.cov))
+    apart = np.ptp(places, axis=0) > np.maximum(3 * LEAST_NOISE * motion.std, ALIKE * error)
+    if apart.any():
+        return log_weight
+    before = np.logaddexp.reduce(particles.log_weight.reshape(groups.shape), axis=1)
+    return np.asarray((groups + (before - np.logaddexp.reduce(groups, axis=1))[:, None]).reshape(-1))
 
 
 def _resampled(particles: Particles, rng: np.random.Generator) -> Particles:

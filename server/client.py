@@ -163,6 +163,15 @@ class Client:
         array = np.asarray(value)
         return codec.array_map(array) if self._media == codec.MSGPACK else array.tolist()
 
+    def reading(self, value: ArrayLike) -> Any:
+        """A sensor's value as it travels in this client's encoding; JSON has null for what is not finite."""
+        array = np.asarray(value, dtype=np.float64)
+        if self._media == codec.MSGPACK or np.isfinite(array).all():
+            return self.array(array)
+        boxed = array.astype(object)
+        boxed[~np.isfinite(array)] = None
+        return boxed.tolist()
+
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The decoded answer, None if empty. Raises ServerProblem, ServerUnreachable; ValueError on NaN in JSON."""
         content = None if body is None else codec.encode({k: v for k, v in body.items() if v is not None}, self._media)
@@ -221,7 +230,7 @@ class Session:
     ) -> ActResult:
         """The action for what was sensed at this control step.
 
-        observation: stream -> value in its units; one that is not finite counts as missing. noise: stream -> standard
+        observation: stream -> value in its units; one that is not finite is left aside. noise: stream -> standard
         error; the server estimates it where it is not told. missing: streams that were not sensed; a value given for
         one is not sent. age_ms: stream -> milliseconds since it was read. goal, obstacles: from now on, an empty list
         for none of them left.
@@ -231,11 +240,12 @@ class Session:
         """
         if self._in_doubt:  # the last answer was lost: it may have been acted on
             self.step, self._in_doubt = self._fetch_plan()["step"], False
-        lost = {*missing, *(name for name, value in observation.items() if not np.isfinite(value).all())}
-        sensed = {name: self._client.array(value) for name, value in observation.items() if name not in lost}
-        body = {"request_id": uuid.uuid4().hex, "step": self.step, "observation": sensed, "missing": sorted(lost)}
-        body |= {"age_ms": None if age_ms is None else dict(age_ms)}
-        body |= {"noise": None if noise is None else dict(noise), "goal": self._client.array(goal)}
+        if isinstance(missing, str):
+            raise ValueError(f"missing must be a list of streams, got {missing!r}")
+        sensed = {name: self._client.reading(value) for name, value in observation.items() if name not in missing}
+        body = {"request_id": uuid.uuid4().hex, "step": self.step, "observation": sensed, "missing": sorted(missing)}
+        body |= {"age_ms": _floats(age_ms)}
+        body |= {"noise": _floats(noise), "goal": self._client.array(goal)}
         body |= {"obstacles": None if obstacles is None else self._client.balls(obstacles)}
         body |= {"deadline_ms": deadline_ms, "want": None if want is None else list(want)}
         try:
@@ -268,6 +278,10 @@ class Session:
     def _fetch_plan(self) -> dict[str, Any]:
         reply: dict[str, Any] = self._client.call("GET", f"/v1/sessions/{self.id}/plan")
         return reply
+
+
+def _floats(table: Mapping[str, float] | None) -> dict[str, float] | None:
+    return None if table is None else {name: float(number) for name, number in table.items()}
 
 
 def _answer(response: httpx.Response) -> Any:

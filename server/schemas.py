@@ -25,6 +25,14 @@ def _to_array(value: Any) -> NDArray[np.float64]:
     return np.asarray(array, dtype=np.float64)
 
 
+def _to_reading(value: Any) -> NDArray[np.float64]:
+    """As `_to_array`, with null for a number that a sensor did not have: NaN."""
+    array = np.asarray(value, dtype=object) if isinstance(value, list) else np.asarray(value)
+    if array.dtype == object and all(entry is None or type(entry) in (int, float) for entry in array.flat):
+        return array.astype(np.float64)
+    return _to_array(value)
+
+
 Numbers = Annotated[
     Any,
     BeforeValidator(_to_array),
@@ -32,6 +40,17 @@ Numbers = Annotated[
         {
             "description": "number, nested lists of numbers, or in msgpack {__ndarray__, data, dtype, shape}",
             "anyOf": [{"type": "number"}, {"type": "array"}, {"type": "object"}],
+        }
+    ),
+]
+Sensed = Annotated[
+    Any,
+    BeforeValidator(_to_reading),
+    WithJsonSchema(
+        {
+            "description": "number, nested lists of numbers, null for one that was not read, or in msgpack "
+            "{__ndarray__, data, dtype, shape}",
+            "anyOf": [{"type": "number"}, {"type": "null"}, {"type": "array"}, {"type": "object"}],
         }
     ),
 ]
@@ -100,7 +119,7 @@ class ActRequest(_Request):
 
     request_id: str = Field(min_length=1, max_length=200)
     step: int = Field(ge=0)
-    observation: dict[StreamName, Numbers]
+    observation: dict[StreamName, Sensed]
     noise: dict[StreamName, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     missing: list[StreamName] = Field(default_factory=list, max_length=100)
     age_ms: dict[StreamName, Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)]] | None = None

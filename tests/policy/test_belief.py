@@ -166,6 +166,19 @@ def test_a_sensor_that_rests_with_its_robot_is_not_stuck(cart: Any) -> None:
     assert now.values["position"][0] == pytest.approx(0.7, abs=0.01)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_a_robot_may_rest_for_long_and_nothing_is_made_of_it(cart: Any, noise: float) -> None:
+    believer = Believer(BeliefConfig(), cart.dynamics, cart.spec, cart.normaliser)
+    rng, belief = np.random.default_rng(0), Belief()
+    for t in range(500):
+        read = np.array([0.7, 0.0]) + noise * rng.standard_normal(2)
+        readings = {"position": Reading(read[:1]), "velocity": Reading(read[1:])}
+        belief, now = believer.take(belief, readings, [np.zeros(1)] * min(t, believer.memory), 0)
+    assert now.late == 0, "nothing tells how late a robot at rest is read"
+    assert now.values["position"][0] == pytest.approx(0.7, abs=0.5 * noise + 1e-9)
+    assert (now.noise["position"] == 0) == (noise == 0)
+
+
 def test_silence_is_counted_and_seen_through(watch: Watch) -> None:
     drive = watch(lambda t, states: {} if 60 <= t < 100 else _exact(t, states))
     assert [drive.believed[t].sensors["velocity"].unheard_steps for t in (59, 60, 99, 100)] == [0, 1, 40, 0]
