@@ -72,7 +72,7 @@ def test_without_a_position_ever_the_robot_holds() -> None:
     assert replies[-1].sensors["position"] == {
         "noise": None,
         "noise_level": None,
-        "rejected": False,
+        "rejected": True,
         "stuck": False,
         "unheard_steps": 30,
     }
