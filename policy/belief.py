@@ -263,7 +263,8 @@ class Believer:
                 stuck=name in stuck,
                 unheard_steps=belief.unheard[name],
             )
-        steps = float(now.lag[np.argmax(weight)]) if belief.late is None else float(belief.late)
+        likeliest = now.lag[:: now.count][weight.reshape(-1, now.count).sum(axis=1).argmax()]
+        steps = float(likeliest if belief.late is None else belief.late)
         return frozenset(stuck), Believed(values, noise, sensors, steps)
 
     def _number(self, name: str) -> int:
