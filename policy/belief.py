@@ -69,7 +69,8 @@ class Belief:
     reading, repeats: how often that came again, unheard: steps since it came, told: its noise as said then, read_at:
     the step it is of; stuck: those that repeated themselves while the robot moved. waiting: (step it was read at,
     number of its stream, value, its standard error) of readings that the clock of the particles has not reached. ages:
-    stream -> the greatest age that its readings were told to have lately, None while none ever was.
+    stream -> the greatest age that its readings were told to have lately, None while none ever was. trail: [n] where
+    the robot was believed to be, at as many steps as the greatest lag has, oldest first.
     """
 
     particles: Particles | None = None
@@ -82,6 +83,7 @@ class Belief:
     read_at: Mapping[str, int] = field(default_factory=dict)
     waiting: tuple[tuple[int, int, Array, float | None], ...] = ()
     ages: Mapping[str, float] | None = None
+    trail: tuple[NDArray[np.float64], ...] = ()
 
     @property
     def late(self) -> int | None:
@@ -140,7 +142,8 @@ class Believer:
         else:
             (noted, now), late = self._of_guessed_age(noted, fresh, readings, actions, rng), set()
         stuck, believed = self._summary(noted, now, fresh, readings, late)
-        return replace(noted, stuck=stuck), believed
+        trail = (*noted.trail, now.weight @ now.mean)[-int(self._lags[-1]) - 1 :]
+        return replace(noted, stuck=stuck, trail=trail), believed
 
     def _of_guessed_age(
         self,
@@ -163,7 +166,7 @@ class Believer:
             particles = disturbed(particles, self._motion, rng)
         resting = {name: r for name, r in readings.items() if name not in fresh and self._rests(particles, name, r)}
         heard = [(self._number(name), reading) for name, reading in {**fresh, **resting}.items()]
-        particles = self._heard(particles, heard, rng)
+        particles = self._heard(particles, heard, rng, resting=self._rested(belief))
         until = np.full(len(particles.clock), step)
         now = advanced(particles, self._motion, actions, step - len(actions), until)
         return replace(belief, particles=particles), now
@@ -215,13 +218,28 @@ class Believer:
             now = self._heard(now, heard, rng) if heard else now
         return replace(told, particles=particles, waiting=tuple(waiting)), now, late
 
-    def _heard(self, particles: Particles, heard: Sequence[tuple[int, Reading]], rng: np.random.Generator) -> Particles:
+    def _rested(self, belief: Belief) -> bool:
+        """Whether the robot has not moved by more than is known of it, since it is known or for longer than any lag."""
+        if belief.particles is None or not belief.trail:
+            return True
+        spread = np.einsum("n,nii->i", belief.particles.weight, belief.particles.cov)
+        moved = np.ptp(np.stack(belief.trail), axis=0)
+        return bool((moved <= np.maximum(3 * LEAST_NOISE * self._motion.std, 2 * np.sqrt(spread))).all())
+
+    def _heard(
+        self,
+        particles: Particles,
+        heard: Sequence[tuple[int, Reading]],
+        rng: np.random.Generator,
+        *,
+        resting: bool = False,
+    ) -> Particles:
         """The particles after what was read at their clocks, if anything was."""
         if not heard:
             return unseen(particles, self._motion, rng)
         values = {number: np.asarray(reading.value, dtype=np.float64).reshape(-1) for number, reading in heard}
         known = {number: reading.noise for number, reading in heard if reading.noise is not None}
-        return weighed(particles, self._motion, values, known, rng)
+        return weighed(particles, self._motion, values, known, rng, resting=resting)
 
     def _summary(
         self,

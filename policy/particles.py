@@ -30,7 +30,6 @@ NOISE_DRIFT = 0.1  # by which the logarithm of a sensor's noise may change in a 
 OFF_READINGS, OFF_MEMORY = 4.0, 200.0  # readings that this first guess is worth, and that are remembered
 ANYWHERE = 30.0  # recorded standard deviations: robots may be where no recording was
 EXPLORED = 1 / 32  # share of particles that suppose the robot was moved, whatever their weight
-ALIKE = 0.3  # standard errors of the state: lags that expect it within as much cannot be told apart
 HOPELESS = 1e-9  # of all weight: a lag with less is given up
 
 
@@ -200,11 +199,14 @@ def weighed(
     readings: Mapping[int, Floats],
     known: Mapping[int, float],
     rng: np.random.Generator,
+    *,
+    resting: bool = False,
 ) -> Particles:
     """The particles after readings of the state at their clocks, resampled where few of a lag still count.
 
     readings: number of the stream -> [size]. known: number of a stream -> standard error of its sensor, where that
-    needs no guess. Each particle supposes a jolt or none, by how well either explains the readings.
+    needs no guess. resting: the robot has not moved, so that only chance tells lags apart, and each keeps
+    its weight. Each particle supposes a jolt or none, by how well either explains the readings.
     """
     many = len(particles.mean)
     mean = np.concatenate([particles.mean, particles.mean])
@@ -242,23 +244,17 @@ def weighed(
     for number in readings:
         counted[number] += (np.exp(either) @ off[:, number], 1.0)
     counted *= np.minimum(1, OFF_MEMORY / np.maximum(counted[:, 1:], 1))
-    either = _told_apart(particles, motion, either)
+    if resting:
+        either = _as_before(particles, either)
     weighed_all = replace(particles, mean=mean[chosen], cov=cov, off=off, log_weight=either, counted=counted)
     return _resampled(weighed_all, rng)
 
 
-def _told_apart(particles: Particles, motion: Motion, log_weight: Floats) -> Floats:
-    """[N] log weights after a reading. Lags that all expected the same reading keep their weights of before: what tells
-    them apart then is chance. particles: before the reading."""
-    groups = log_weight.reshape(-1, particles.count)
-    share = np.exp(groups - np.logaddexp.reduce(groups, axis=1, keepdims=True))
-    places = np.einsum("gn,gni->gi", share, particles.mean.reshape(*groups.shape, -1))
-    error = np.sqrt(np.einsum("n,nii->i", np.exp(log_weight), particles.cov))
-    apart = np.ptp(places, axis=0) > np.maximum(3 * LEAST_NOISE * motion.std, ALIKE * error)
-    if apart.any():
-        return log_weight
-    before = np.logaddexp.reduce(particles.log_weight.reshape(groups.shape), axis=1)
-    return np.asarray((groups + (before - np.logaddexp.reduce(groups, axis=1))[:, None]).reshape(-1))
+def _as_before(particles: Particles, log_weight: Floats) -> Floats:
+    """[N] log weights after a reading, those of each lag together what they were before it."""
+    groups, before = log_weight.reshape(-1, particles.count), particles.log_weight.reshape(-1, particles.count)
+    change = np.logaddexp.reduce(before, axis=1) - np.logaddexp.reduce(groups, axis=1)
+    return np.asarray((groups + change[:, None]).reshape(-1))
 
 
 def _resampled(particles: Particles, rng: np.random.Generator) -> Particles:
