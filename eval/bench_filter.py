@@ -204,7 +204,7 @@ def _kalman(position: float, velocity: float, acceleration: float) -> Estimate:
 
 
 def _belief(believer: Believer, sigmas: tuple[float | None, float | None] = (None, None)) -> Estimate:
-    """sigmas: that it is told, None for what it has to guess."""
+    """sigmas: that it is told, None for what it has to guess. What is not believed to be known counts as read."""
     told = dict(zip(NAMES, sigmas, strict=True))
 
     def estimate(drive: Drive, readings: Sequence[Readings], number: int) -> Floats:
@@ -212,7 +212,7 @@ def _belief(believer: Believer, sigmas: tuple[float | None, float | None] = (Non
         for step, read in enumerate(readings):
             came = {name: Reading(value, told[name]) for name, value in read.items() if not np.isnan(value).any()}
             belief, now = believer.take(belief, came, list(drive.actions[:step]), number)
-            found.append(_state(now.values))
+            found.append(_state(read | now.values))
         return np.array(found)
 
     return estimate
