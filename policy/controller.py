@@ -23,16 +23,19 @@ from forcing.policy.types import Array, Decision, Plan, Reading, SensorReport, S
 class Controller:
     """History, plan and tracker of one episode. Not thread safe."""
 
-    def __init__(self, policy: Policy, *, goal: Array | None, seed: int) -> None:
-        """goal: [*goal shape] in physical units. Raises ValueError on a goal that does not fit the policy."""
+    def __init__(self, policy: Policy, *, goal: Array | None, seed: int, doubting: bool = True) -> None:
+        """goal: [*goal shape] in physical units. doubting: whether the policy's belief stands between readings and
+        plans, if it has one; not where nobody knows what was sent between them. Raises ValueError on a goal that does
+        not fit the policy."""
         self.policy, self.seed, self.step = policy, seed, 0
+        self._believer = policy.believer if doubting else None
         self.plan: Plan | None = None
         self._history: deque[Believed] = deque(maxlen=policy.preset.layout.past_steps)
         self._readings: dict[str, Reading] | None = None
         self._unheard = {stream.name: 0 for stream in policy.spec.of_role("observation")}
         self._belief = self._believing = Belief()
         memory = 1 + int(OLDEST_S * policy.spec.control_hz)
-        self._sent: deque[Array] = deque(maxlen=policy.believer.memory if policy.believer is not None else memory)
+        self._sent: deque[Array] = deque(maxlen=memory if self._believer is None else self._believer.memory)
         self._asked_at = self._planned_at = 0
         self._tracker: Tracker | None = None
         self._open: PlanRequest | None = None
@@ -127,7 +130,7 @@ class Controller:
             step=self.step - age,
             frames=frames,
             sent=np.array(list(self._sent)[len(self._sent) - age :]),
-            noise={} if self.policy.believer is not None else {name: now.noise[name] for name in frames},
+            noise={} if self._believer is not None else {name: now.noise[name] for name in frames},
             goal=self.goal,
             seed=self.seed,
             obstacles=self.obstacles,
@@ -143,14 +146,14 @@ class Controller:
     def _age(self) -> int:
         """Control steps since what is known now was so: none where a belief looks ahead from old readings itself."""
         assert self._readings is not None
-        if self.policy.believer is not None:
+        if self._believer is not None:
             return 0
         return min(len(self._sent), max((reading.age_steps or 0 for reading in self._readings.values()), default=0))
 
     def _believed(self, readings: dict[str, Reading], wild: set[str]) -> Believed:
         """What this step's readings come to; without dynamics, what they say. wild: streams that were left aside."""
-        if self.policy.believer is not None:
-            self._believing, now = self.policy.believer.take(self._belief, readings, self._sent, self.seed)
+        if self._believer is not None:
+            self._believing, now = self._believer.take(self._belief, readings, self._sent, self.seed)
         else:
             unheard = {name: 0 if name in readings else steps + 1 for name, steps in self._unheard.items()}
             now = Believed(

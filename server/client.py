@@ -165,8 +165,10 @@ class Client:
 
     def reading(self, value: ArrayLike) -> Any:
         """A sensor's value as it travels in this client's encoding; JSON has null for what is not finite."""
-        array = np.asarray(value, dtype=np.float64)
-        if self._media == codec.MSGPACK or np.isfinite(array).all():
+        array = np.asarray(value)
+        if array.dtype == object:  # None for a number that is not there
+            array = array.astype(np.float64)
+        if self._media == codec.MSGPACK or array.dtype.kind != "f" or np.isfinite(array).all():
             return self.array(array)
         boxed = array.astype(object)
         boxed[~np.isfinite(array)] = None

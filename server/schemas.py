@@ -3,6 +3,7 @@
 Knows nothing of policies: which streams, shapes and limits are right is checked in `validation`.
 """
 
+import contextlib
 import hashlib
 from typing import Annotated, Any, Literal
 
@@ -27,9 +28,10 @@ def _to_array(value: Any) -> NDArray[np.float64]:
 
 def _to_reading(value: Any) -> NDArray[np.float64]:
     """As `_to_array`, with null for a number that a sensor did not have: NaN."""
-    array = np.asarray(value, dtype=object) if isinstance(value, list) else np.asarray(value)
-    if array.dtype == object and all(entry is None or type(entry) in (int, float) for entry in array.flat):
-        return array.astype(np.float64)
+    with contextlib.suppress(ValueError, OverflowError):  # which `_to_array` words
+        array = np.asarray(value)
+        if array.dtype == object and all(entry is None or type(entry) in (int, float) for entry in array.flat):
+            return array.astype(np.float64)
     return _to_array(value)
 
 

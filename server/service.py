@@ -195,8 +195,9 @@ class Service:
             task.exception()  # marks it as seen when no client is left to hear it
 
     def _throwaway(self, policy: Policy, history: Sequence[dict[str, Array]], goal: Array | None, seed: int) -> Session:
-        """A session outside the table, whose controller has taken all of `history` and not decided on its end."""
-        controller = Controller(policy, goal=goal, seed=seed)
+        """A session outside the table, whose controller has taken all of `history` and not decided on its end. It
+        believes what it reads: what was sent between the readings is known to nobody here."""
+        controller = Controller(policy, goal=goal, seed=seed, doubting=False)
         for observation in history[:-1]:
             controller.observe(observation)
             controller.decide()

@@ -409,6 +409,22 @@ def test_a_value_a_thousand_deviations_away_is_a_matter_of_units(controller: Con
         controller.set_goal(np.array([0.0, 1e30]))
 
 
+def test_who_does_not_doubt_plans_from_the_last_reading_whatever_came_before() -> None:
+    """Between readings of a history nobody knows what was sent: a robot that jumped is no reason to doubt it."""
+    shipped = load_policy("maze2d-umaze")
+    requests = []
+    for doubting in (False, True):
+        controller = Controller(shipped, goal=np.array([1.0, 1.0]), seed=0, doubting=doubting)
+        for x in (-1.0, -0.9, -0.8, 1.0):
+            controller.observe({"position": np.array([x, -1.0]), "velocity": np.array([5.0, 0.0])})
+            request = controller.request()
+            controller.decide()
+        assert request is not None
+        requests.append(request)
+    assert requests[0].frames["position"][-1].tolist() == [1.0, -1.0]
+    assert requests[1].frames["position"][-1].tolist() != [1.0, -1.0], "a belief takes this for a spike"
+
+
 def test_without_a_belief_an_old_observation_is_planned_from_where_it_was_and_what_was_sent_since_is_held(
     controller: Controller,
 ) -> None:
