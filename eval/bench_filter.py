@@ -31,7 +31,6 @@ HEADER = ("fault", "steps", *(f"{way}, m" for way in SHOWN), *(f"{way}, m/s" for
 NAMES = ("position", "velocity")
 SIGMAS_M = (0.1, 0.2, 0.5)
 BURSTS = (20, 50)
-LOOK_BACK = 28  # control steps that the network looks back on; those before count for nobody
 MOVING_MPS = 0.5  # slower robots are easily found
 # What Kalman's filter is tuned over, on the very drives that it is scored on: it cannot do better.
 ACCELERATIONS = (1.0, 3.0, 10.0, 20.0, 30.0, 50.0, 100.0)
@@ -69,10 +68,10 @@ def run_bench(trial: Trial, *, policy: str | None, report: Path | None) -> None:
         fault = f"noise={sigma:g}@position+noise={sigmas[1]:.3g}@velocity"
         estimates = {"network": _network(loaded, sigmas), "belief": _belief(loaded.believer)}
         estimates["declared"] = _belief(loaded.believer, sigmas)
-        _measure(trial, records, wanted, drives, fault, sigmas, estimates)
+        _measure(trial, records, wanted, drives, fault, sigmas, estimates, loaded)
     for steps in BURSTS:
         estimates = {"belief": _belief(loaded.believer)}
-        _measure(trial, records, wanted, drives, f"dropout=0.5/{steps}", (EXACT, EXACT), estimates)
+        _measure(trial, records, wanted, drives, f"dropout=0.5/{steps}", (EXACT, EXACT), estimates, loaded)
     title = f"{trial.task.name}, {name}: {trial.episodes} drives from {trial.seed}, RMSE"
     trial.console.print(rows_table(title, HEADER, [filter_row(entry) for entry in records.entries]))
 
@@ -126,16 +125,19 @@ def _measure(
     fault: str,
     sigmas: tuple[float, float],
     estimates: dict[str, Estimate],
+    policy: Policy,
 ) -> None:
     """Adds an entry to the records, unless it is there."""
     if records.find(fault) is not None:
         return
     read = [_spoiled(trial.task, drive, fault, number) for number, drive in enumerate(drives)]
-    scored = [_scored(drive, readings) for drive, readings in zip(drives, read, strict=True)]
+    dt_s, back = 1 / policy.spec.control_hz, int(_looked_back(policy)[0])
+    scored = [_scored(drive, readings, back) for drive, readings in zip(drives, read, strict=True)]
     kalmans = {
-        acceleration: _errors(_kalman(*sigmas, acceleration), drives, read, scored) for acceleration in ACCELERATIONS
+        acceleration: _errors(_kalman(*sigmas, acceleration, dt_s), drives, read, scored)
+        for acceleration in ACCELERATIONS
     }
-    best = min(kalmans, key=lambda acceleration: _rmse(kalmans[acceleration])["position"])
+    best = min(kalmans, key=lambda acceleration: (_rmse(kalmans[acceleration]) or {"position": 0.0})["position"])
     errors = {"raw": _errors(_raw, drives, read, scored), "kalman": kalmans[best]}
     errors |= {way: _errors(estimate, drives, read, scored) for way, estimate in estimates.items()}
     records.add(
@@ -152,13 +154,20 @@ def _measure(
     )
 
 
-def _scored(drive: Drive, readings: Sequence[Readings]) -> NDArray[np.bool_]:
-    """[T + 1] steps that count: of a moving robot; where readings are lost, the last ones of each gap."""
+def _looked_back(policy: Policy) -> NDArray[np.int64]:
+    """[frames] control steps before the present of each frame of the network's history, oldest first."""
+    layout = policy.preset.layout
+    return layout.stride * np.arange(layout.history * layout.frames)[::-1]
+
+
+def _scored(drive: Drive, readings: Sequence[Readings], back: int) -> NDArray[np.bool_]:
+    """[T + 1] steps that count: of a moving robot; where readings are lost, the last ones of each gap. back: steps that
+    the network looks back on; those before count for nobody."""
     moving = np.linalg.norm(drive.states[:, 2:], axis=1) > MOVING_MPS
     lost = np.array([np.isnan(read["position"]).any() for read in readings])
     if lost.any():
         return np.asarray(moving & lost & ~np.append(lost[1:], True))
-    moving[:LOOK_BACK] = False
+    moving[:back] = False
     return np.asarray(moving)
 
 
@@ -175,10 +184,11 @@ def _errors(
     ]
 
 
-def _rmse(errors: Sequence[Floats]) -> dict[str, float]:
+def _rmse(errors: Sequence[Floats]) -> dict[str, float] | None:
+    """Of every stream; None if there is no step that counts."""
     every = np.concatenate(errors)
     if not len(every):
-        return dict.fromkeys(NAMES, float("nan"))
+        return None
     return {
         name: float(np.sqrt(np.mean(np.square(every[:, where]).sum(axis=1))))
         for name, where in zip(NAMES, (slice(0, 2), slice(2, 4)), strict=True)
@@ -194,9 +204,9 @@ def _raw(drive: Drive, readings: Sequence[Readings], number: int) -> Floats:
     return np.array(found)
 
 
-def _kalman(position: float, velocity: float, acceleration: float) -> Estimate:
+def _kalman(position: float, velocity: float, acceleration: float, dt_s: float) -> Estimate:
     def estimate(drive: Drive, readings: Sequence[Readings], number: int) -> Floats:
-        front = ConstantVelocity(position, velocity, acceleration, dt_s=0.01)
+        front = ConstantVelocity(position, velocity, acceleration, dt_s)
         front.begin()
         return np.array([_state(front.told(read)["observation"]) for read in readings])
 
@@ -220,8 +230,7 @@ def _belief(believer: Believer, sigmas: tuple[float | None, float | None] = (Non
 
 def _network(policy: Policy, sigmas: tuple[float, float]) -> Estimate:
     """The network itself, told how noisy readings are, in one pass over its history."""
-    layout, noise = policy.preset.layout, dict(zip(NAMES, sigmas, strict=True))
-    back = layout.stride * np.arange(layout.history * layout.frames)[::-1]
+    noise, back = dict(zip(NAMES, sigmas, strict=True)), _looked_back(policy)
 
     def estimate(drive: Drive, readings: Sequence[Readings], number: int) -> Floats:
         found = np.full(drive.states.shape, np.nan)
