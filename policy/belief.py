@@ -140,7 +140,7 @@ class Believer:
         if belief.ages is not None or any(reading.age_steps is not None for reading in readings.values()):
             noted, now, late = self._of_told_age(noted, fresh, readings, actions, rng)
         else:
-            (noted, now), late = self._of_guessed_age(noted, fresh, readings, actions, rng), set()
+            noted, now, late = self._of_guessed_age(noted, fresh, readings, actions, rng)
         stuck, believed = self._summary(noted, now, fresh, readings, late)
         trail = (*noted.trail, now.weight @ now.mean)[-int(self._lags[-1]) - 1 :]
         return replace(noted, stuck=stuck, trail=trail), believed
@@ -152,8 +152,8 @@ class Believer:
         readings: Mapping[str, Reading],
         actions: NDArray[np.float64],
         rng: np.random.Generator,
-    ) -> tuple[Belief, Particles]:
-        """Readings that are all as late as each particle supposes; those that came before count again where the robot
+    ) -> tuple[Belief, Particles, set[str]]:
+        """Readings that are all as late as each particle supposes, so that none comes too late; those that came before count again where the robot
         should not have moved since."""
         step, particles = belief.step, belief.particles
         if particles is None:
@@ -169,7 +169,7 @@ class Believer:
         particles = self._heard(particles, heard, rng, resting=self._rested(belief))
         until = np.full(len(particles.clock), step)
         now = advanced(particles, self._motion, actions, step - len(actions), until)
-        return replace(belief, particles=particles), now
+        return replace(belief, particles=particles), now, set()
 
     def _rests(self, particles: Particles, name: str, reading: Reading) -> bool:
         """Whether the particles say that a sensor should read what it read before."""

@@ -242,7 +242,7 @@ class Planner:
         x0_hat, levels = state.x0_hat[:1].clone(), row.levels.clone()
         for name, values in streams.items():
             x0_hat[0, layout.history : end, self.tokenizer.slices[name]] = self.tokenizer.encode_frames(name, values)
-        x0_hat[0, end, self._goal_slice] = self._goal_token(goal)
+        x0_hat[0, end, self._goal_slice] = self.goal_token(goal)
         levels[0, layout.history : end] = torch.from_numpy(level)
         noised = self.model.schedule.add_noise(x0_hat, levels[..., self.model.features], row.tokens)
         tokens = torch.where(self._planned(row)[..., None], noised, row.tokens)
@@ -296,7 +296,7 @@ class Planner:
             levels[:, : layout.history, index] = level
         if request.goal is not None and self.config.goal_by == "clamp":
             rows, last = torch.arange(batch), layout.history + horizons
-            tokens[rows, last, self._goal_slice] = self._goal_token(request.goal)
+            tokens[rows, last, self._goal_slice] = self.goal_token(request.goal)
             levels[rows, last, self._goal_index] = 0.0
         return PlanState(tokens, levels, layout.history + horizons + 1, generator)
 
@@ -380,7 +380,7 @@ class Planner:
     def _goal_slice(self) -> slice:
         return self.tokenizer.slices[self._goal_name]
 
-    def _goal_token(self, goal: Array) -> Tensor:
+    def goal_token(self, goal: Array) -> Tensor:
         """[frames * size]: the goal held for a whole token."""
         frames = np.repeat(np.asarray(goal, dtype=np.float64)[None], self.tokenizer.layout.frames, axis=0)
         return self.tokenizer.encode_frames(self._goal_name, frames)[0]

@@ -83,9 +83,7 @@ def guess(
             levels[0, ahead, index] = 0.0
         falls[0, past if role == "filter" else ahead, index] = stream.name in wanted
     if goal is not None and policy.spec.goal is not None:
-        where = tokenizer.slices[policy.spec.goal]
-        held = np.repeat(np.asarray(goal, dtype=np.float64)[None], layout.frames, axis=0)
-        x[0, -1, where] = tokenizer.encode_frames(policy.spec.goal, held)[0]
+        x[0, -1, tokenizer.slices[policy.spec.goal]] = planner.goal_token(np.asarray(goal))
         levels[0, -1, names.index(policy.spec.goal)] = 0.0
     state = PlanState(x, levels, torch.tensor([x.shape[1]]), generator)
     passes = 1 if role == "filter" else STEPS
