@@ -153,8 +153,8 @@ class Believer:
         actions: NDArray[np.float64],
         rng: np.random.Generator,
     ) -> tuple[Belief, Particles, set[str]]:
-        """Readings that are all as late as each particle supposes, so that none comes too late; those that came before count again where the robot
-        should not have moved since."""
+        """Readings that are all as late as each particle supposes, so that none comes too late; those that came before
+        count again where the robot should not have moved since."""
         step, particles = belief.step, belief.particles
         if particles is None:
             particles = begin(self._motion, self._lags, self._count, rng)
