@@ -31,7 +31,8 @@ FAULTS = {
     "30 % spikes": "spikes=0.3/3",
     "bias 0.3": "bias=0.3",
     "mixed": "noise=0.2+dropout=0.3/20+spikes=0.1/3",
-    "bursts of 50, harsher": "dropout=0.7/50",
+    "bursts of 20, harsher": "dropout=0.8/20",
+    "bursts of 50, harsher": "dropout=0.9/50",
     "freezes of 50, harsher": "freeze=0.8/50",
 }
 NOISE = {"noise 0.1": 0.1, "noise 0.2": 0.2, "noise 0.5": 0.5}
