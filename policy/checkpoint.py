@@ -20,12 +20,13 @@ from torch import Tensor
 
 from forcing.policy.config import from_json
 from forcing.policy.preset import Preset
+from forcing.policy.spread import Spread
 from forcing.policy.tokens import Normaliser
 from forcing.policy.types import TrajectorySpec
 from forcing.policy.world import World
 
 VERSION = 1
-WORLD = "world."  # names of tensors that are no weights
+WORLD, SPREAD = "world.", "spread."  # names of tensors that are no weights
 
 
 class CheckpointError(ValueError):
@@ -44,8 +45,9 @@ class TrainingState:
 class PolicyFile:
     """What a policy file holds.
 
-    world: what the recording showed besides, None if nothing. revision: 12 hex digits of a sha256 over all that decides
-    what the policy does: everything but the card.
+    world: what the recording showed besides, None if nothing. spread: how far outcomes are from plans, None if that was
+    not measured. revision: 12 hex digits of a sha256 over all that decides what the policy does: everything but the
+    card and the spread.
     """
 
     preset: Preset
@@ -55,6 +57,7 @@ class PolicyFile:
     card: Mapping[str, Any]
     revision: str
     world: World | None = None
+    spread: Spread | None = None
 
 
 def save_policy(
@@ -80,20 +83,35 @@ def save_policy(
 def load_policy_file(path: Path) -> PolicyFile:
     """Raises CheckpointError, naming the file and what is wrong with it."""
     header, tensors = read_tensors(path, "policy")
-    world = {name.removeprefix(WORLD): value for name, value in tensors.items() if name.startswith(WORLD)}
+    decisive = {name: value for name, value in tensors.items() if not name.startswith(SPREAD)}
+    world, spread = _named(WORLD, tensors), _named(SPREAD, tensors)
     try:
         spec = TrajectorySpec.from_json(header["spec"])
         return PolicyFile(
             preset=from_json(Preset, header["preset"], "preset"),
             spec=spec,
             normaliser=Normaliser.from_json(header["normaliser"]),
-            weights={name: value for name, value in tensors.items() if not name.startswith(WORLD)},
+            weights={name: value for name, value in decisive.items() if not name.startswith(WORLD)},
             card=header["card"],
-            revision=tensors_digest(json.dumps({**header, "card": {}}, sort_keys=True), tensors)[:12],
+            revision=tensors_digest(json.dumps({**header, "card": {}}, sort_keys=True), decisive)[:12],
             world=World.from_tensors(world, spec) if world else None,
+            spread=Spread.from_tensors(spread) if spread else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def save_spread(path: Path, spread: Spread) -> None:
+    """Writes a policy's spread into its file, atomically; all else in it stays. Raises CheckpointError, OSError."""
+    header, tensors = read_tensors(path, "policy")
+    kept = {name: value for name, value in tensors.items() if not name.startswith(SPREAD)}
+    write_tensors(
+        path, "policy", header, {**kept, **{SPREAD + name: value for name, value in spread.tensors().items()}}
+    )
 
 
 def save_training_state(state: TrainingState, path: Path) -> None:

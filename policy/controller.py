@@ -135,6 +135,7 @@ class Controller:
             seed=self.seed,
             obstacles=self.obstacles,
             current=self.plan,
+            doubt={name: now.doubt.get(name, now.noise[name]) for name in frames},
         )
         return self._open
 

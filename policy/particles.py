@@ -1,7 +1,8 @@
 """Where a robot may be, given readings of doubtful sensors: a Rao-Blackwellised particle filter on fitted dynamics.
 
-Each particle supposes how noisy every sensor is, by how many steps all readings are late, which of them are off and
-when the robot was jolted; given these, where the robot is has a closed form, Kalman's. (Doucet et al. 2000, UAI.)
+Each particle supposes how noisy every sensor is, whether a rate is read with an offset, by how many steps all readings
+are late, which of them are off and when the robot was jolted; given these, where the robot is and what the offset is
+have a closed form, Kalman's. (Doucet et al. 2000, UAI.)
 Plain numpy. Knows no network, plan or socket; `belief` decides what is a reading and what is believed in the end.
 """
 
@@ -24,29 +25,35 @@ OFF = 0.05  # a reading says nothing, of a sensor of which little is known; then
 CHANGED = 0.002  # a sensor's noise becomes another
 UNTOLD = 0.02  # of a step's usual change: what fitted dynamics miss of it at every step
 EXACT, PUNCTUAL = 0.5, 0.9  # a sensor without noise, and readings that are not late, at the beginning
+OFFSET = 0.02  # all rates are read with an offset, the same all the time
 # Sensor noise, in recorded standard deviations: what counts as none, and the most there may be.
 LEAST_NOISE, MOST_NOISE = 1e-3, 1.0
 NOISE_DRIFT = 0.1  # by which the logarithm of a sensor's noise may change in a step
 OFF_READINGS, OFF_MEMORY = 4.0, 200.0  # readings that this first guess is worth, and that are remembered
 ANYWHERE = 30.0  # recorded standard deviations: robots may be where no recording was
 EXPLORED = 1 / 32  # share of particles that suppose the robot was moved, whatever their weight
-HOPELESS = 1e-9  # of all weight: a lag with less is given up
+HOPELESS, UNLIKELY = 1e-9, 1e-4  # of all weight: a lag with less is given up, and offsets with less
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """How the state of a robot moves, [n] numbers in physical units.
+    """How the state of a robot moves, [n] numbers in physical units, and [k] offsets of the sensors of its rates, which
+    stay as they are: m = n + k numbers.
 
-    drift: [n, n] of the state itself. process: [n, n] covariance of what the dynamics may miss in a step. jolt: [n, n]
+    drift: [m, m] of these themselves. process: [m, m] covariance of what the dynamics may miss in a step. jolt: [m, m]
     covariance of what a contact may do: a rate changes by anything that was recorded, and what it is the rate of moves
-    by that for a step; the others change as much as they usually do. mean, std: [n] of the recordings. scale: [S] mean
-    std of each stream.
+    by that for a step; the others change as much as they usually do. anywhere: [m, m] covariance while nothing is known
+    but that there is no offset; offset: [m, m] that of offsets. senses: of each stream, [size, m] what a sensor reads.
+    mean, std: [n] of the recordings. scale: [S] mean std of each stream.
     """
 
     dynamics: LinearDynamics
     drift: Floats
     process: Floats
     jolt: Floats
+    anywhere: Floats
+    offset: Floats
+    senses: tuple[Floats, ...]
     mean: Floats
     std: Floats
     scale: Floats
@@ -63,29 +70,52 @@ def motion_of(dynamics: LinearDynamics, spec: TrajectorySpec, normaliser: Normal
     std, mean = (np.concatenate([table[name] for name in places]) for table in (normaliser.std, normaliser.mean))
     drift, push = dynamics.weights[:n], dynamics.weights[n:-1]
     usual = np.sqrt((drift**2).T @ std**2 + (push**2).T @ np.square(normaliser.std[spec.action.name]))
-    jolts = np.diag(usual)
-    for stream in spec.of_role("observation"):
-        if stream.rate_of is not None and stream.rate_of in places:
-            rate, moved = places[stream.name], places[stream.rate_of]
-            jolts[:, rate], jolts[:, moved] = 0.0, 0.0
-            jolts[rate, rate] = np.diag(std[rate])
-            jolts[moved, rate] = np.diag(std[rate]) / spec.control_hz
+    rates = {
+        stream.name: stream.rate_of
+        for stream in spec.of_role("observation")
+        if stream.rate_of is not None and stream.rate_of in places
+    }
+    jolts, offsets = np.diag(usual), dict[str, slice]()
+    for name, of in rates.items():
+        rate, moved = places[name], places[of]
+        jolts[:, rate], jolts[:, moved] = 0.0, 0.0
+        jolts[rate, rate] = np.diag(std[rate])
+        jolts[moved, rate] = np.diag(std[rate]) / spec.control_hz
+        begin = n + sum(place.stop - place.start for place in map(places.__getitem__, offsets))
+        offsets[name] = slice(begin, begin + rate.stop - rate.start)
+    m = max((place.stop for place in offsets.values()), default=n)
+    identity, offset = np.eye(m), np.zeros(m)
+    for name, place in offsets.items():
+        offset[place] = std[places[name]]
+    whole = np.eye(m)
+    whole[:n, :n] += drift.T
     return Motion(
         dynamics=dynamics,
-        drift=np.eye(n) + drift.T,
-        process=np.diag((UNTOLD * usual) ** 2),
-        jolt=jolts @ jolts.T,
+        drift=whole,
+        process=_padded(np.diag((UNTOLD * usual) ** 2), m),
+        jolt=_padded(jolts @ jolts.T, m),
+        anywhere=_padded(np.diag((ANYWHERE * std) ** 2), m),
+        offset=np.diag(offset**2),
+        senses=tuple(
+            identity[place] + (identity[offsets[name]] if name in offsets else 0) for name, place in places.items()
+        ),
         mean=mean,
         std=std,
         scale=np.array([std[where].mean() for where in places.values()]),
     )
 
 
+def _padded(matrix: Floats, size: int) -> Floats:
+    """[size, size] the matrix in the upper left of zeros."""
+    return np.pad(matrix, (0, size - len(matrix)))
+
+
 @dataclass(frozen=True, slots=True)
 class Particles:
-    """N suppositions, `count` of them for each lag, one lag after another.
+    """N suppositions, in groups of `count`: one for each lag, and one for offsets of readings on time.
 
-    mean, cov: [N, n], [N, n, n] of the state at step `clock` [N]. noise: [N, S] of every sensor, in recorded standard
+    mean, cov: [N, m], [N, m, m] of state and offsets, see `Motion`, at step `clock` [N]. offset: [N] whether there is
+    one. noise: [N, S] of every sensor, in recorded standard
     deviations. off: [N, S] whether the last reading of each sensor said nothing. lag: [N] control steps that readings
     are late. log_weight: [N], normalised. counted: [S, 2] readings of each sensor lately that said nothing, and all, by
     what was believed of them.
@@ -93,6 +123,7 @@ class Particles:
 
     mean: Floats
     cov: Floats
+    offset: NDArray[np.bool_]
     noise: Floats
     off: NDArray[np.bool_]
     lag: NDArray[np.int64]
@@ -117,6 +148,7 @@ class Particles:
             self,
             mean=self.mean[index],
             cov=self.cov[index],
+            offset=self.offset[index],
             noise=self.noise[index],
             off=self.off[index],
             lag=self.lag[index],
@@ -127,14 +159,20 @@ class Particles:
 
 def begin(motion: Motion, lags: NDArray[np.int64], count: int, rng: np.random.Generator) -> Particles:
     """Particles of a robot that may be anywhere. lags: [G], the first the likeliest."""
-    lag = np.repeat(lags, count)
-    many = len(lag)
     share = np.full(len(lags), (1 - PUNCTUAL) / max(1, len(lags) - 1))
     share[0] = PUNCTUAL if len(lags) > 1 else 1.0
+    read_off = np.zeros(len(lags), dtype=np.bool_)
+    if motion.offset.any():
+        lags, read_off = np.append(lags, lags[0]), np.append(read_off, True)
+        share = np.append(share, OFFSET * share[0])
+        share[0] *= 1 - OFFSET
+    lag, offset = np.repeat(lags, count), np.repeat(read_off, count)
+    many = len(lag)
     noise = np.where(rng.random((many, len(motion.scale))) < EXACT, LEAST_NOISE, _noise(many, motion, rng))
     return Particles(
-        mean=np.tile(motion.mean, (many, 1)),
-        cov=np.tile(np.diag((ANYWHERE * motion.std) ** 2), (many, 1, 1)),
+        mean=np.tile(np.pad(motion.mean, (0, len(motion.drift) - len(motion.mean))), (many, 1)),
+        cov=np.where(offset[:, None, None], motion.anywhere + motion.offset, motion.anywhere),
+        offset=offset,
         noise=noise,
         off=np.zeros(noise.shape, dtype=np.bool_),
         lag=lag,
@@ -154,14 +192,15 @@ def _noise(many: int, motion: Motion, rng: np.random.Generator) -> Floats:
 def advanced(particles: Particles, motion: Motion, actions: Floats, first: int, until: NDArray[np.int64]) -> Particles:
     """The particles with their clocks at `until` [N], none of which is behind, as the dynamics move them without a
     jolt. actions: [T, m] sent at the steps from `first` on, which no clock is before."""
-    mean, cov, clock = particles.mean, particles.cov, particles.clock
+    mean, cov, clock, n = particles.mean, particles.cov, particles.clock, len(motion.mean)
     while True:
         moves = np.asarray(clock < until)
         if not moves.any():
             return replace(particles, mean=mean, cov=cov, clock=clock)
         action = actions[np.minimum(clock - first, len(actions) - 1)]
         moved = moves[:, None]
-        mean = np.where(moved, motion.dynamics.step(mean, action), mean)
+        following = np.concatenate([motion.dynamics.step(mean[:, :n], action), mean[:, n:]], axis=1)
+        mean = np.where(moved, following, mean)
         cov = np.where(moved[..., None], motion.drift @ cov @ motion.drift.T + motion.process, cov)
         clock = clock + moves
 
@@ -176,10 +215,14 @@ def disturbed(particles: Particles, motion: Motion, rng: np.random.Generator) ->
     noise = np.where(rng.random(shape) < CHANGED, other, noise)
     moved = np.asarray(rng.random(shape[0]) < EXPLORED)
     log_weight = particles.log_weight + np.where(moved, np.log(MOVED / EXPLORED), np.log((1 - MOVED) / (1 - EXPLORED)))
+    mean, cov, n = particles.mean.copy(), particles.cov.copy(), len(motion.mean)
+    mean[moved, :n] = motion.mean
+    cov[moved, :n], cov[moved, :, :n] = 0.0, 0.0  # what is known of offsets stays
+    cov[moved] += motion.anywhere
     return replace(
         particles,
-        mean=np.where(moved[:, None], motion.mean, particles.mean),
-        cov=np.where(moved[:, None, None], np.diag((ANYWHERE * motion.std) ** 2), particles.cov),
+        mean=mean,
+        cov=cov,
         noise=noise,
         log_weight=log_weight - np.logaddexp.reduce(log_weight),
     )
@@ -217,8 +260,9 @@ def weighed(
         noise = np.tile(particles.noise[:, number] * motion.scale[number], 2)
         if number in known:
             noise = np.full(2 * many, np.hypot(known[number], LEAST_NOISE * motion.scale[number]))
-        where = motion.places[number]
-        missed, before = reading - mean[:, where], cov[:, where, where]
+        senses = motion.senses[number]
+        towards = cov @ senses.T
+        missed, before = reading - mean @ senses.T, senses @ towards
         eye = np.eye(len(reading))
         fits, weights = [], []
         for more in (0.0, motion.scale[number] ** 2):
@@ -231,9 +275,9 @@ def weighed(
         either = np.logaddexp(*fits)
         off[:, number] = np.log(rng.random(2 * many)) < fits[1] - either
         log_weight = log_weight + either
-        gain = cov[:, :, where] @ np.where(off[:, number, None, None], weights[1], weights[0])
+        gain = towards @ np.where(off[:, number, None, None], weights[1], weights[0])
         mean = mean + (gain @ missed[..., None])[..., 0]
-        cov = cov - gain @ cov[:, where]
+        cov = cov - gain @ towards.swapaxes(1, 2)
     pair = log_weight.reshape(2, many)
     either = np.logaddexp(*pair)
     chosen = np.arange(many) + many * (np.log(rng.random(many)) < pair[1] - either)
@@ -258,12 +302,13 @@ def _as_before(particles: Particles, log_weight: Floats) -> Floats:
 
 
 def _resampled(particles: Particles, rng: np.random.Generator) -> Particles:
-    """Within each lag, which keeps its weight, systematically; lags that are hopeless are given up."""
+    """Within each group, which keeps its weight, systematically; groups that are hopeless are given up."""
     count = particles.count
     groups = particles.log_weight.reshape(-1, count)
     total = np.logaddexp.reduce(groups, axis=1)
     kept, log_weight = [], []
-    for group in np.flatnonzero(total >= total.max() + np.log(HOPELESS)):
+    least = np.where(particles.offset[::count], UNLIKELY, HOPELESS)
+    for group in np.flatnonzero(total >= total.max() + np.log(least)):
         share = np.exp(groups[group] - total[group])
         index, weight = np.arange(count), groups[group]
         if 1 / (share**2).sum() < count / 2:

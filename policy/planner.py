@@ -120,6 +120,7 @@ class PlanRequest:
     None. seed: of the session; the same request gives the same plan. obstacles: to stay out of, in the goal stream, or
     without one in the first observation. current: the plan that is being followed, if it may be kept. sent: [k, A]
     actions of the first k steps, which are held as they are: the frames are k steps old.
+    doubt: stream -> what its newest frame may be off by, see `Believed`; it widens the spread and does nothing else.
     """
 
     step: int
@@ -130,6 +131,7 @@ class PlanRequest:
     obstacles: Obstacles | None = None
     current: Plan | None = None
     sent: Array | None = None
+    doubt: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

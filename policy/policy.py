@@ -18,6 +18,7 @@ from forcing.policy.network import as_model, build_denoiser
 from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
 from forcing.policy.preset import PRESETS, Preset
 from forcing.policy.rehearsal import Feedback
+from forcing.policy.spread import Spread
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.types import Array, Plan, TrajectorySpec
@@ -54,6 +55,7 @@ class Policy:
         denoiser.eval().requires_grad_(False)
         self.parameters: int = sum(weight.numel() for weight in denoiser.parameters())
         self.world: World | None = file.world
+        self.spread: Spread | None = file.spread
         self.feedback: Feedback | None = None if file.world is None else file.world.feedback(tokenizer)
         self.planner = Planner(
             as_model(file.preset, tokenizer, denoiser),
@@ -79,7 +81,11 @@ class Policy:
     def plan(self, request: PlanRequest) -> Plan:
         """The same request gives the same plan. Raises FloatingPointError if the network's output is not finite."""
         with torch.no_grad():
-            return self.planner.plan(request)
+            plan = self.planner.plan(request)
+        if self.spread is None:
+            return plan
+        known = self.spread.of(len(plan.steps), request.doubt, self.spec, self.normaliser)
+        return replace(plan, spread={**plan.spread, **known})
 
     def away(self, name: str, value: Array) -> float:
         """How far a stream's value, [*shape], lies from the mean of the recordings at most, in standard deviations.

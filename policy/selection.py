@@ -186,8 +186,8 @@ class Selector:
             wrong.append(np.take_along_axis(away, last[:, None], axis=1)[:, 0] / self.end_tolerance)
             cost = _arrival(away, steps, self.end_tolerance) + 1e-3 * cost
         if self._support is not None:
-            outside = self._support.between(self._outside, np.where(there[..., None], path, self._support.origin))
-            wrong.append(self._worst(np.where(there, outside, 0) / self._support_tolerance, steps))
+            outside = self.outside(np.where(there[..., None], path, self._support.origin))
+            wrong.append(self._worst(np.where(there, outside, 0), steps))
         penalty = float(self.tokenizer.layout.horizon * self.tokenizer.layout.token_steps)
         sound = np.ones(len(path), dtype=np.bool_)
         if obstacles is not None:
@@ -221,6 +221,12 @@ class Selector:
         path, steps = driven.states[..., self._feedback.dynamics.streams[self.name]], np.arange(held.steps[-1]) + 1
         path = np.where((steps <= held.last_steps()[:, None])[..., None], path, np.nan)
         return candidates, path, steps, [self._worst(share, sampled.steps)]
+
+    def outside(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[...] how far places [..., d] are from visited ones, in what is tolerated; 0 where none is known."""
+        if self._support is None:
+            return np.zeros(places.shape[:-1])
+        return self._support.between(self._outside, places) / self._support_tolerance
 
     def _worst(self, share: NDArray[np.float64], steps: NDArray[np.int64]) -> NDArray[np.float64]:
         """[C] the most by which a rule is broken. share: [C, T] of its tolerance after so many control steps. What lies
