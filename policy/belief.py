@@ -288,8 +288,8 @@ class Believer:
                 unheard_steps=belief.unheard[name],
             )
         steps = float(_likeliest_lag(now) if belief.late is None else belief.late)
-        doubt = {name: self._doubt(now, self._number(name), value) for name, value in values.items()}
-        return frozenset(stuck), Believed(values, noise, sensors, steps, doubt)
+        doubts = {name: self._doubt(now, self._number(name), value) for name, value in values.items()}
+        return frozenset(stuck), Believed(values, noise, sensors, steps, doubts)
 
     def _doubt(self, now: Particles, number: int, value: Array) -> float:
         """See `Believed.doubt`: each particle's normal distribution counts by a few of its quantiles."""

@@ -143,7 +143,7 @@ class _Driver:
     ) -> tuple[list[tuple[Plan, NDArray[np.float64]]], NDArray[np.float64]]:
         """Plans with what was doubted when they were made, [n], and [T + 1, n] true states; no plans where the first
         breaks a rule, as it does if no way leads there."""
-        policy, motion, n = self._policy, self._motion, len(state)
+        policy, n = self._policy, len(state)
         streams, layout = self._world.dynamics.streams, policy.preset.layout
         plans: list[tuple[Plan, NDArray[np.float64]]] = []
         states, rested = [state], 0
