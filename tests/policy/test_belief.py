@@ -139,10 +139,13 @@ def test_a_sensor_that_stays_stuck_is_never_believed_again(watch: Watch) -> None
 
 
 def test_a_long_silence_costs_certainty_and_nothing_else(watch: Watch) -> None:
-    drive = watch(lambda t, states: _exact(t, states) if t < 20 else {})
-    last = drive.believed[-1]
-    assert abs(last.values["position"][0] - drive.states[-1, 0]) < 0.1
-    assert last.noise["position"] < 0.3
+    # How many contacts particles suppose in the silence is chance, so one drive tells little of how much is doubted.
+    drives = [watch(lambda t, states: _exact(t, states) if t < 20 else {}, seed) for seed in range(5)]
+    missed = [abs(d.believed[-1].values["position"][0] - d.states[-1, 0]) for d in drives]
+    doubted = [d.believed[-1].noise["position"] for d in drives]
+    assert np.median(missed) < 0.1
+    assert np.median(doubted) < 0.5
+    assert all(miss < 3 * doubt for miss, doubt in zip(missed, doubted, strict=True))
 
 
 def test_a_stuck_sensor_is_noticed_seen_through_and_taken_back(watch: Watch) -> None:
