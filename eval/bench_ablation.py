@@ -11,12 +11,12 @@ from rich.console import Console
 
 from forcing.datasets.windows import TrajectoryWindows
 from forcing.eval.ablation_rows import Variant
-from forcing.eval.bench_plan import Trial
 from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
 from forcing.eval.likelihood import nats_per_number
 from forcing.eval.plan_rows import ALONE
 from forcing.eval.report import Report, over_seeds, plus_minus
+from forcing.eval.trial import Trial
 from forcing.policy.config import override
 from forcing.policy.policy import load_policy
 from forcing.policy.preset import Preset

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forcing.eval.bench_plan import Trial
 from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
 from forcing.eval.fronts import ConstantVelocity, Declared, Front
 from forcing.eval.report import Report, plus_minus
+from forcing.eval.trial import Trial
 from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.policy import load_policy
 

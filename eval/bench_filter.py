@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.envs.faults import parse_faults
-from forcing.eval.bench_plan import Trial
 from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
 from forcing.eval.drivers import PolicyDriver
 from forcing.eval.fronts import ConstantVelocity
 from forcing.eval.report import Report
 from forcing.eval.tasks import Task
+from forcing.eval.trial import Trial
 from forcing.policy.belief import Belief, Believer
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.roles import guess

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from forcing.eval.adjust import Adjusted
-from forcing.eval.bench_plan import Trial
 from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
 from forcing.eval.plan_metrics import PlanFigures, disc_depth, measure_plan, summary_of_plans
@@ -19,10 +18,10 @@ from forcing.eval.plan_rows import ALONE
 from forcing.eval.report import Report
 from forcing.eval.result_files import number
 from forcing.eval.rollout import first_request
-from forcing.policy.objectives import Obstacles
+from forcing.eval.trial import Trial
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy
-from forcing.policy.types import Plan
+from forcing.policy.types import Obstacles, Plan
 
 HEADER = ("row", "entering", "deepest, m", "arriving", "steps longer", "walls cut", "ms")
 # A path around a disc of 0.2 m, straight between frames that are 0.2 m apart, cuts 0.026 m off.

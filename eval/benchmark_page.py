@@ -15,6 +15,7 @@ from forcing.eval.ogbench_table import ogbench_table
 from forcing.eval.plan_tables import obstacles_table, planning_table, search_table
 from forcing.eval.score_table import plans_table, score_table
 from forcing.eval.search_picture import draw_search
+from forcing.eval.spread_tables import draw_spread, spread_table
 
 TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "maze2d": score_table,
@@ -26,6 +27,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "ogbench": ogbench_table,
     "faults": faults_table,
     "filter": filter_table,
+    "spread": spread_table,
 }
 MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILINE | re.DOTALL)
 
@@ -33,7 +35,7 @@ MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILI
 def write_page(page: Path, results: Path) -> list[str]:
     """What was done, line by line. results: folder of the reports.
 
-    The curves of the search and of faults are drawn beside the page, in pictures/, if there are any. Raises
+    The curves of the search, of faults and of spreads are drawn beside the page, in pictures/, if there are any. Raises
     ValueError if there is no such folder, or a mark names no table or begins one that does not end.
     """
     if not results.is_dir():
@@ -50,7 +52,7 @@ def write_page(page: Path, results: Path) -> list[str]:
     with replacing(page) as beside:
         beside.write_text(written)
     said = [f"{page}: {len(names)} tables ({', '.join(names)})"]
-    for draw, name in ((draw_search, "search.png"), (draw_faults, "faults.png")):
+    for draw, name in ((draw_search, "search.png"), (draw_faults, "faults.png"), (draw_spread, "spread.png")):
         picture = page.parent / "pictures" / name
         if draw(results, picture):
             said.append(f"{picture}: drawn")

@@ -43,6 +43,7 @@ def evaluate_policy(
     name = policy or task.policy
     spec = DriverSpec(policy=name, url=url, adjust=Adjusted(settings) if settings else None, data=data, faults=faults)
     revision = _revision(spec, task)
+    _check_sensors(spec, task)
     _warn_of_another_task(spec, task, console)
     parse_faults(task.sensors, faults)  # says here what a worker process could only die of
     finished = watch(task, spec, episodes, seed, workers, console)
@@ -89,6 +90,16 @@ def _warn_of_another_task(spec: DriverSpec, task: Task, console: Console) -> Non
         trained_for = load_policy(spec.policy).card.get("task")
         if trained_for in {other.policy for other in TASKS.values()} - {task.policy}:
             console.print(f"note: {spec.policy} was trained for {trained_for}, {task.name} wants {task.policy}")
+
+
+def _check_sensors(spec: DriverSpec, task: Task) -> None:
+    """Raises ValueError if the task lacks a sensor that a policy in this process needs."""
+    if spec.url is None and spec.policy not in BASELINES and not is_clone(spec.policy):
+        needed = [stream.name for stream in load_policy(spec.policy).spec.of_role("observation")]
+        if not set(needed) <= set(task.sensors):
+            raise ValueError(
+                f"policy {spec.policy} needs {', '.join(needed)}; {task.name} has {', '.join(task.sensors)}"
+            )
 
 
 def _revision(spec: DriverSpec, task: Task) -> str | None:

@@ -45,7 +45,8 @@ def ship(
 
     def install(folder: Path, card: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        save_policy(folder / FILE_NAME, file.preset, file.spec, file.normaliser, file.weights, dict(card), file.world)
+        path, known = folder / FILE_NAME, (file.preset, file.spec, file.normaliser, file.weights)
+        save_policy(path, *known, dict(card), file.world, file.spread)
 
     # A run that an older version saved lacks settings that are spelled out now, which makes it another revision.
     with TemporaryDirectory() as scratch:

@@ -4,7 +4,6 @@ Asks no simulator.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,81 +11,42 @@ from numpy.typing import NDArray
 from forcing.policy.controller import Controller
 from forcing.policy.particles import JOLTED, Motion, motion_of
 from forcing.policy.policy import Policy
-from forcing.policy.spread import COVERED, NORMAL, Spread
+from forcing.policy.spread import Missed, Spread, arrival_of, spread_of
 from forcing.policy.types import Plan
 from forcing.policy.world import World
 
 NOISE = (0.01, 0.3)  # of each sensor in noisy drives, in recorded standard deviations: least and most, log-uniform
 FARTHER = 3  # goals of which the farthest is driven to, every other time: else far frames would have few outcomes
-RESTED = 32  # control steps at the goal after which a drive is over
+RESTED = 96  # control steps at the goal after which a drive is over
 LONGEST = 3  # horizons after which it is given up
 TRIES = 50  # pairs of places, for one between which a plan keeps the rules
-FEWEST = 60  # outcomes that a scale is read off; beyond, it goes on growing as steps do
-NEIGHBOURS = 8  # a frame's outcomes are taken together with those of one eighth as many frames to either side
 
 
 class NoCalibration(ValueError):
     """The policy cannot drive in its own world; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Missed:
-    """frame: [K] of a plan. error: [K, n] between the state planned and that which came of it. doubt: [K, n] of the
-    state when the plan was made. Both in recorded standard deviations."""
-
-    frame: NDArray[np.int64]
-    error: NDArray[np.float64]
-    doubt: NDArray[np.float64]
-
-
 def calibrate(
-    policy: Policy, *, drives: int = 64, seed: int = 0, report: Callable[[int], None] = lambda done: None
+    policy: Policy, *, drives: int = 96, seed: int = 0, report: Callable[[int], None] = lambda done: None
 ) -> Spread:
     """Half of the drives with perfect sensors, half with noisy ones, of which nothing is told.
 
-    report: called with the drives done so far. Raises NoCalibration for a policy that has no dynamics or no goal, or
-    finds no plan that keeps the rules.
+    drives: an odd one is left out. report: called with the drives done so far. Raises NoCalibration for a policy that
+    has no dynamics, no belief or no goal, or finds no plan that keeps the rules; ValueError if drives is below 2.
     """
-    if policy.world is None or policy.believer is None or policy.spec.goal is None:
-        raise NoCalibration(f"policy {policy.name!r} has no dynamics to drive in, or no goal")
-    driver, half = _Driver(policy, policy.world, np.random.default_rng(seed)), max(1, drives // 2)
-    sharp: list[_Missed] = []
-    blurred: list[_Missed] = []
-    for index in range(half):
-        goals = FARTHER if index % 2 else 1
-        sharp += driver.drive(goals, noisy=False)
-        blurred += driver.drive(goals, noisy=True)
-        report(2 * index + 2)
-    layout, places = policy.preset.layout, policy.world.dynamics.streams.values()
-    frames, known, unknown = layout.horizon * layout.frames, _joined(sharp), _joined(blurred)
-    clean = np.array([_scales(known.frame, np.abs(known.error[:, where]) / NORMAL, frames) for where in places])
-    doubted = []
-    for where, scale in zip(places, clean, strict=True):
-        told = unknown.doubt[:, where].min(axis=1) > 0
-        frame, error, doubt = unknown.frame[told], unknown.error[told, where], unknown.doubt[told, where]
-        more = np.sqrt(np.maximum(0, np.square(error / NORMAL) - np.square(scale[frame, None])))
-        doubted.append(_scales(frame, more / doubt, frames))
-    return Spread(clean=clean, doubted=np.array(doubted))
-
-
-def _scales(frame: NDArray[np.int64], values: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
-    """[frames] what the share `COVERED` of the values [K, size] of each frame and its neighbours stays below."""
-    scales = np.zeros(frames)
-    for index in range(frames):
-        near = values[np.abs(frame - index) <= index // NEIGHBOURS]
-        if near.size >= FEWEST:
-            scales[index] = np.quantile(near, COVERED)
-        elif index > 0:
-            scales[index] = scales[index - 1] * (index + 1) / index
-    return scales
-
-
-def _joined(missed: Sequence[_Missed]) -> _Missed:
-    return _Missed(
-        frame=np.concatenate([one.frame for one in missed]),
-        error=np.concatenate([one.error for one in missed]),
-        doubt=np.concatenate([one.doubt for one in missed]),
-    )
+    if drives < 2:
+        raise ValueError(f"drives must be at least 2, got {drives}")
+    for what, there in (("dynamics", policy.world), ("belief", policy.believer), ("goal", policy.spec.goal)):
+        if there is None:
+            raise NoCalibration(f"policy {policy.name!r} has no {what}, so it cannot be driven in its own world")
+    assert policy.world is not None
+    driver, layout = _Driver(policy, policy.world, np.random.default_rng(seed)), policy.preset.layout
+    missed: list[Missed] = []
+    for pair in range(drives // 2):
+        for noisy in (False, True):
+            missed.append(driver.drive(FARTHER if pair % 2 else 1, noisy=noisy))
+            report(2 * pair + 1 + noisy)
+    return spread_of(missed, list(policy.world.dynamics.streams.values()), layout.horizon * layout.frames)
 
 
 class _Driver:
@@ -99,6 +59,8 @@ class _Driver:
         assert goal is not None
         self._goal, self._place = policy.spec[goal], world.dynamics.streams[goal]
         self._visited = np.flatnonzero(world.support.visited)
+        self._wall = policy.preset.planner.support_tolerance or world.support.cell
+        self._away = world.support.distance(4 * self._wall)
         # What may stop of a move, the least first: nothing, one direction with its rate, all.
         n, directions = len(self._motion.mean), range(self._place.start, self._place.stop)
         entries, rate = np.arange(n), policy.spec.rate(goal)
@@ -110,7 +72,7 @@ class _Driver:
             stops = [np.isin(entries, (at, first + at - self._place.start)) for at in directions]
         self._stops = [np.zeros(n, dtype=np.bool_), *stops, np.any(stops, axis=0)]
 
-    def drive(self, goals: int, *, noisy: bool) -> list[_Missed]:
+    def drive(self, goals: int, *, noisy: bool) -> Missed:
         """What the plans of a drive missed, to the farthest of so many goals. noisy: whether sensors are."""
         for _ in range(TRIES):
             start, *others = (self._somewhere() for _ in range(1 + goals))
@@ -119,11 +81,11 @@ class _Driver:
             controller = Controller(
                 self._policy, goal=goal.reshape(self._goal.shape), seed=int(self._rng.integers(2**31))
             )
-            state = np.zeros(len(self._motion.mean))
+            state = np.where(self._rates, 0.0, self._motion.mean)
             state[self._place] = start
             plans, states = self._driven(controller, state, goal, noise)
             if plans:
-                return [self._missed(plan, doubt, states) for plan, doubt in plans]
+                return self._missed(plans, goal, states)
         raise NoCalibration(f"policy {self._policy.name!r} finds no plan in its own world that keeps the rules")
 
     def _noise(self) -> NDArray[np.float64]:
@@ -181,13 +143,25 @@ class _Driver:
         return halted
 
     def _outside(self, state: NDArray[np.float64]) -> float:
-        return float(self._policy.planner.selector.outside(state[self._place]))
+        """How far beside visited places, in what is still no wall."""
+        return float(self._world.support.between(self._away, state[self._place]) / self._wall)
 
-    def _missed(self, plan: Plan, doubt: NDArray[np.float64], states: NDArray[np.float64]) -> _Missed:
-        """What came of one plan, as far as the drive went."""
-        at = plan.made_at_step + plan.steps
-        frame = np.flatnonzero(at < len(states))
-        streams = self._world.dynamics.streams
-        planned = np.concatenate([plan.streams[name].reshape(len(at), -1) for name in streams], axis=1)
-        error = (states[at[frame]] - planned[frame]) / self._motion.std
-        return _Missed(frame=frame, error=error, doubt=np.tile(doubt / self._motion.std, (len(frame), 1)))
+    def _missed(
+        self,
+        plans: Sequence[tuple[Plan, NDArray[np.float64]]],
+        goal: NDArray[np.float64],
+        states: NDArray[np.float64],
+    ) -> Missed:
+        """What came of each plan, as far as the drive went."""
+        near, streams = self._policy.planner.hold_distance, self._world.dynamics.streams
+        frame, since, error, doubts = [], [], [], []
+        for plan, doubt in plans:
+            at = plan.made_at_step + plan.steps
+            seen = np.flatnonzero(at < len(states))
+            path = plan.streams[self._goal.name].reshape(len(at), -1)
+            planned = np.concatenate([plan.streams[name].reshape(len(at), -1) for name in streams], axis=1)
+            frame.append(seen)
+            since.append(seen - arrival_of(path, goal, near))
+            error.append((states[at[seen]] - planned[seen]) / self._motion.std)
+            doubts.append(np.tile(doubt / self._motion.std, (len(seen), 1)))
+        return Missed(len(plans), *(np.concatenate(parts) for parts in (frame, since, error, doubts)))

@@ -68,6 +68,7 @@ def save_policy(
     weights: Mapping[str, Tensor],
     card: Mapping[str, Any],
     world: World | None = None,
+    spread: Spread | None = None,
 ) -> None:
     """Writes a policy atomically. Raises OSError if the disk refuses; the old file then stays."""
     header = {
@@ -77,6 +78,8 @@ def save_policy(
         "card": dict(card),
     }
     known = {} if world is None else {WORLD + name: value for name, value in world.tensors().items()}
+    if spread is not None:
+        known |= {SPREAD + name: value for name, value in spread.tensors().items()}
     write_tensors(path, "policy", header, {**weights, **known})
 
 
@@ -105,13 +108,14 @@ def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def save_spread(path: Path, spread: Spread) -> None:
-    """Writes a policy's spread into its file, atomically; all else in it stays. Raises CheckpointError, OSError."""
+def save_spread(path: Path, spread: Spread, how: Mapping[str, Any]) -> None:
+    """Writes a policy's spread into its file, atomically, and into its card how it was measured; all else in it stays.
+    Raises CheckpointError, OSError."""
     header, tensors = read_tensors(path, "policy")
     kept = {name: value for name, value in tensors.items() if not name.startswith(SPREAD)}
-    write_tensors(
-        path, "policy", header, {**kept, **{SPREAD + name: value for name, value in spread.tensors().items()}}
-    )
+    measured = {SPREAD + name: value for name, value in spread.tensors().items()}
+    header["card"] = {**header["card"], "spread": dict(how)}
+    write_tensors(path, "policy", header, {**kept, **measured})
 
 
 def save_training_state(state: TrainingState, path: Path) -> None:

@@ -13,11 +13,10 @@ from itertools import takewhile
 import numpy as np
 
 from forcing.policy.belief import OLDEST_S, Belief, Believed
-from forcing.policy.objectives import Obstacles
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.tracker import Tracker
-from forcing.policy.types import Array, Decision, Plan, Reading, SensorReport, Source
+from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, SensorReport, Source
 
 
 class Controller:

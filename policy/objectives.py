@@ -5,40 +5,16 @@ exception that `smooth` names. Knows nothing of levels, samplers or planners.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from forcing.policy.tokens import Tokenizer
-from forcing.policy.types import Array
+from forcing.policy.types import Array, Obstacles
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(clean tokens [B, N, L, D], normalised; lengths [B] of history, plan and goal) -> log return [B, N]."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacles:
-    """Balls that a plan must stay out of, in the units of the stream they are in.
-
-    centres: [M, d]. radii: [M]. margin: distance that guidance keeps from them besides; selection asks for none.
-    """
-
-    centres: Array
-    radii: Array
-    margin: float = 0.0
-
-    def __post_init__(self) -> None:
-        centres, radii = np.asarray(self.centres), np.asarray(self.radii)
-        if centres.ndim != 2 or radii.shape != centres.shape[:1]:
-            raise ValueError(f"centres must be [M, d] and radii [M], got {centres.shape} and {radii.shape}")
-        if not np.isfinite(centres).all():
-            raise ValueError(f"centres must be finite, got {centres.tolist()}")
-        if not (np.isfinite(radii) & (radii > 0)).all():
-            raise ValueError(f"radii must be positive, got {radii.tolist()}")
-        if not (np.isfinite(self.margin) and self.margin >= 0):
-            raise ValueError(f"margin must be at least 0, got {self.margin}")
 
 
 def weighted_sum(*terms: tuple[float, Objective]) -> Objective:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from forcing.policy.candidates import Candidates, Judged
 from forcing.policy.guidance import Guidance
-from forcing.policy.objectives import Objective, Obstacles, avoid, reach, smooth, sooner, weighted_sum
+from forcing.policy.objectives import Objective, avoid, reach, smooth, sooner, weighted_sum
 from forcing.policy.polishing import PolishConfig, Polisher
 from forcing.policy.refinement import RefineConfig, refine
 from forcing.policy.rehearsal import Feedback
@@ -26,7 +26,7 @@ from forcing.policy.search import Cost, SearchConfig, search
 from forcing.policy.selection import Selector
 from forcing.policy.support import Support
 from forcing.policy.tokens import Tokenizer
-from forcing.policy.types import Array, Plan
+from forcing.policy.types import Array, Obstacles, Plan
 
 ANOTHER = 7919**4  # between the seeds of attempts at one plan: far beyond any number of steps
 
@@ -94,7 +94,7 @@ class PlannerConfig:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name in ("guidance_scale", "smooth_scale", "sooner_scale", "avoid_scale", "futures"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
         for name in ("kinematic_tolerance", "end_tolerance", "support_tolerance", "hold_distance", "replan_error"):
             value = getattr(self, name)
             if value is not None and not value > 0:

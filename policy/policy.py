@@ -18,7 +18,7 @@ from forcing.policy.network import as_model, build_denoiser
 from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
 from forcing.policy.preset import PRESETS, Preset
 from forcing.policy.rehearsal import Feedback
-from forcing.policy.spread import Spread
+from forcing.policy.spread import Spread, arrival_of
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.types import Array, Plan, TrajectorySpec
@@ -84,7 +84,10 @@ class Policy:
             plan = self.planner.plan(request)
         if self.spread is None:
             return plan
-        known = self.spread.of(len(plan.steps), request.doubt, self.spec, self.normaliser)
+        arrival = len(plan.steps)
+        if self.spec.goal is not None and request.goal is not None:
+            arrival = arrival_of(plan.streams[self.spec.goal], request.goal, self.planner.hold_distance)
+        known = self.spread.of(len(plan.steps), arrival, request.doubt, self.spec, self.normaliser)
         return replace(plan, spread={**plan.spread, **known})
 
     def away(self, name: str, value: Array) -> float:

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.policy.candidates import Candidates, Judged
-from forcing.policy.objectives import Obstacles
 from forcing.policy.polishing import Polished
 from forcing.policy.rehearsal import Feedback, Rehearsal, rehearse
 from forcing.policy.sampler import PlanState
 from forcing.policy.support import Support
 from forcing.policy.tokens import Tokenizer
-from forcing.policy.types import Array, Plan
+from forcing.policy.types import Array, Obstacles, Plan
 
 # A rule broken by the share e of its tolerance costs as its square until e is 1 / SOFT: rehearsals of the same plan
 # differ by a little, and must not be worlds apart where a plan leads along the edge of a rule.

@@ -29,11 +29,10 @@ class Normaliser:
 
         Raises ValueError on a non-finite value.
         """
+        trajectories.require_finite()
         mean, std = {}, {}
         for stream in trajectories.spec.streams:
             values = trajectories.streams[stream.name].reshape(-1, stream.size).astype(np.float64)
-            if not np.isfinite(values).all():
-                raise ValueError(f"stream {stream.name!r} has non-finite values; `forcing data check` says where")
             spread = values.std(axis=0)
             mean[stream.name] = tuple(values.mean(axis=0).tolist())
             std[stream.name] = tuple(np.where(spread > 1e-6, spread, 1.0).tolist())

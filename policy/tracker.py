@@ -3,6 +3,7 @@
 Plain numpy. Knows no goal: when a plan ends, its own last frame is held.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -39,6 +40,9 @@ class TrackerConfig:
         for name in ("lookahead_steps", "chunk_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("position_gain", "velocity_gain"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
 
 
 class Tracker:

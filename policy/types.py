@@ -144,6 +144,12 @@ class Trajectories:
             if got != expected:
                 raise ValueError(f"stream {stream.name!r} has shape {got}, its episodes need {expected}")
 
+    def require_finite(self) -> None:
+        """Raises ValueError, naming the stream, if any number is not."""
+        for name, values in self.streams.items():
+            if not np.isfinite(values).all():
+                raise ValueError(f"stream {name!r} has non-finite values; `forcing data check` says where")
+
     def starts(self, role: Role) -> NDArray[np.int64]:
         """[E] row at which each episode begins in streams of this role."""
         extra = 1 if role == "observation" else 0
@@ -223,6 +229,29 @@ class Plan:
     chosen: int
     feasible: bool
     passes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacles:
+    """Balls that a plan must stay out of, in the units of the stream they are in.
+
+    centres: [M, d]. radii: [M]. margin: distance that guidance keeps from them besides; selection asks for none.
+    """
+
+    centres: Array
+    radii: Array
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        centres, radii = np.asarray(self.centres), np.asarray(self.radii)
+        if centres.ndim != 2 or radii.shape != centres.shape[:1]:
+            raise ValueError(f"centres must be [M, d] and radii [M], got {centres.shape} and {radii.shape}")
+        if not np.isfinite(centres).all():
+            raise ValueError(f"centres must be finite, got {centres.tolist()}")
+        if not (np.isfinite(radii) & (radii > 0)).all():
+            raise ValueError(f"radii must be positive, got {radii.tolist()}")
+        if not (np.isfinite(self.margin) and self.margin >= 0):
+            raise ValueError(f"margin must be at least 0, got {self.margin}")
 
 
 @dataclass(frozen=True, slots=True)

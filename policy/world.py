@@ -66,7 +66,9 @@ def fit_world(trajectories: Trajectories) -> World:
 
 
 def trusted_dynamics(trajectories: Trajectories) -> LinearDynamics:
-    """Dynamics fitted to the recording. Raises NoWorld if the action has no limits, or they predict it badly."""
+    """Dynamics fitted to the recording. Raises NoWorld if the action has no limits, or they predict it badly;
+    ValueError if a number is not finite."""
+    trajectories.require_finite()
     action = trajectories.spec.action
     if action.low is None or action.high is None or not np.isfinite([*action.low, *action.high]).all():
         raise NoWorld(f"action {action.name!r} has no finite limits")
@@ -77,5 +79,6 @@ def trusted_dynamics(trajectories: Trajectories) -> LinearDynamics:
     except ValueError as error:
         raise NoWorld(str(error)) from error
     if refusal is not None:
-        raise NoWorld(refusal)
+        goal = trajectories.spec.goal
+        raise NoWorld(f"{refusal} ({'there is no goal stream' if goal is None else f'the goal stream is {goal}'})")
     return dynamics

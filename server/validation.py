@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.policy.objectives import Obstacles
 from forcing.policy.policy import FARTHEST, Policy
-from forcing.policy.types import Array, StreamSpec, TrajectorySpec
+from forcing.policy.types import Array, Obstacles, StreamSpec, TrajectorySpec
 from forcing.server.errors import FieldError, InvalidRequest, did_you_mean
 from forcing.server.schemas import ActionLimits, ActRequest, Ball, OpenRequest
 

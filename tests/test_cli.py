@@ -76,6 +76,8 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         ("generate maze2d-umaze --out x --workers 0", "workers must be at least 1, got 0"),
         ("bench plan --policy straight", "unknown policy 'straight'; shipped are "),
         ("bench serve --policy maze2d-umase", "unknown policy 'maze2d-umase'; did you mean 'maze2d-umaze'?"),
+        ("calibrate maze2d-umase", "unknown policy 'maze2d-umase'; did you mean 'maze2d-umaze'?"),
+        ("calibrate maze2d-umaze --drives 1", "drives must be at least 2, got 1"),
         ("eval maze2d-umaze-multi --policy straight --episodes 0", "episodes must be at least 1, got 0"),
         (
             "eval maze2d-umaze-multi --set tracker.kind=pid",
@@ -115,8 +117,10 @@ def test_wrong_usage_is_one_line_and_exit_code_two(here: Path, line: str, messag
     ("line", "message"),
     [
         ("eval maze2d-umaze-multi --report folder", "report folder is a folder; name a file in it"),
-        ("eval maze2d-umaze-multi --report notes.txt", "report notes.txt is there already and is no report"),
-        ("eval maze2d-umaze-multi --report other.json", "report other.json is there already and is no report"),
+        ("eval maze2d-umaze-multi --report notes.txt", "report notes.txt is there already and is no such report"),
+        ("eval maze2d-umaze-multi --report other.json", "report other.json is there already and is no such report"),
+        ("bench serve --report notes.txt", "report notes.txt is there already and is no such report"),
+        ("bench train --report other.json", "report other.json is there already and is no such report"),
         ("eval maze2d-umaze-multi --pictures notes.txt", "pictures notes.txt must be a folder, and is a file"),
         ("clone --data x --out notes.txt", "out notes.txt must be a folder, and is a file"),
         ("clone --data x --out policy", "policy holds a trained policy, which a clone there would hide"),
@@ -272,6 +276,20 @@ def test_settings_change_the_recipe_and_are_told_by_the_card(copy: Path) -> None
     resumed = call(f"{line} --resume")
     assert resumed.code == 1
     assert "denoiser.width of the saved run is 16, of this one 96" in resumed.err
+
+
+def test_a_calibrated_policy_is_the_same_one_and_says_how_it_was_measured(here: Path) -> None:
+    mine = here / "mine"
+    mine.mkdir()
+    shutil.copy(policy_module.SHIPPED / "maze2d-umaze" / "policy.safetensors", mine)
+    before = load_policy_file(mine / "policy.safetensors")
+    answer = call("calibrate mine --drives 2 --seed 5")
+    assert (answer.code, "mine/policy.safetensors" in answer.out) == (0, True), answer
+    after = load_policy_file(mine / "policy.safetensors")
+    assert after.revision == before.revision
+    assert after.spread is not None
+    told = after.card["spread"]
+    assert (told["drives"], told["seed"], told["command"]) == (2, 5, "forcing calibrate mine --drives 2 --seed 5")
 
 
 def test_the_report_of_an_evaluation_has_every_field_and_adds_up(chain: Chain) -> None:

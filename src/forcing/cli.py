@@ -10,7 +10,7 @@ from tyro.extras import SubcommandApp
 from forcing.commands import bench, data
 from forcing.commands.generate import generate
 from forcing.commands.policies import demo, evaluate, policies, serve
-from forcing.commands.train import clone, train
+from forcing.commands.train import calibrate, clone, train
 from forcing.usage import command, run
 
 app = SubcommandApp()
@@ -19,6 +19,7 @@ command(app)(demo)
 command(app)(generate)
 command(app)(train)
 command(app)(clone)
+command(app)(calibrate)
 command(app)(serve)
 command(app, "eval")(evaluate)
 command(app)(policies)

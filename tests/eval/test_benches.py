@@ -20,10 +20,10 @@ from forcing.eval.ablation_rows import VARIANTS, variants_of
 from forcing.eval.adjust import Adjusted
 from forcing.eval.bench_ablation import Recipe, Train
 from forcing.eval.bench_ablation import run_bench as run_ablation
-from forcing.eval.bench_plan import Trial
 from forcing.eval.plan_rows import ROWS, Row, rows_of
 from forcing.eval.report import Report
 from forcing.eval.tasks import Task, find_task
+from forcing.eval.trial import Trial
 from forcing.policy.config import override
 from forcing.policy.names import UnknownName
 from forcing.policy.policy import load_policy

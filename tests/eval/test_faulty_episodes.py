@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from forcing.eval import bench_faults, bench_filter
-from forcing.eval.bench_plan import Trial
 from forcing.eval.faults_picture import draw_faults
 from forcing.eval.faults_tables import PICTURE, faults_table, filter_table
 from forcing.eval.tasks import find_task
+from forcing.eval.trial import Trial
 from forcing.policy.names import UnknownName
 from forcing.policy.policy import load_policy
 from forcing.server.client import ActResult, Client

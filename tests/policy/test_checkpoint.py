@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -21,12 +22,14 @@ from forcing.policy.checkpoint import (
     load_policy_file,
     load_training_state,
     save_policy,
+    save_spread,
     save_training_state,
 )
 from forcing.policy.config import from_json
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.preset import Preset
 from forcing.policy.schedules import Schedule
+from forcing.policy.spread import Spread
 from forcing.policy.tokens import Normaliser
 from forcing.policy.types import TrajectorySpec
 
@@ -54,6 +57,25 @@ def test_a_policy_comes_back_as_it_was(
         assert torch.equal(file.weights[name], value)
         assert file.weights[name].dtype == value.dtype
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_spread_is_kept_beside_the_policy_and_is_no_part_of_its_revision(path: Path) -> None:
+    before = load_policy_file(path)
+    measured = Spread(
+        doubts=np.arange(4.0).reshape(2, 2), moving=np.full((2, 2, 3), 0.25), resting=np.arange(12.0).reshape(2, 2, 3)
+    )
+    for _ in range(2):  # the second takes the first one's place
+        save_spread(path, measured, {"drives": 8})
+    after = load_policy_file(path)
+    assert after.spread is not None
+    for name, value in measured.tensors().items():
+        assert torch.equal(after.spread.tensors()[name], value)
+    assert after.revision == before.revision
+    assert after.card == {**CARD, "spread": {"drives": 8}}
+    assert (after.preset, after.spec, after.normaliser) == (before.preset, before.spec, before.normaliser)
+    assert {name: value.tolist() for name, value in after.weights.items()} == {
+        name: value.tolist() for name, value in before.weights.items()
+    }
 
 
 def test_a_training_state_comes_back_as_it_was(tmp_path: Path) -> None:

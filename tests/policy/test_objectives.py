@@ -9,7 +9,6 @@ from torch import Tensor
 
 from forcing.policy.objectives import (
     Objective,
-    Obstacles,
     avoid,
     reach,
     reward,
@@ -19,7 +18,7 @@ from forcing.policy.objectives import (
     weighted_sum,
 )
 from forcing.policy.tokens import Tokenizer
-from forcing.policy.types import Array
+from forcing.policy.types import Array, Obstacles
 
 GOAL = np.array([2.0, -1.0])
 BALLS = Obstacles(centres=np.array([[0.5, -2.0], [2.0, 1.0]]), radii=np.array([1.5, 2.5]), margin=0.5)

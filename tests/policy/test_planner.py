@@ -15,7 +15,6 @@ from torch import Tensor
 from forcing.policy.config import from_json
 from forcing.policy.dynamics import LinearDynamics
 from forcing.policy.noise import NoiseSchedule
-from forcing.policy.objectives import Obstacles
 from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.polishing import PolishConfig
@@ -25,7 +24,7 @@ from forcing.policy.sampler import Denoise, Model
 from forcing.policy.schedules import Schedule
 from forcing.policy.search import SearchConfig
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
-from forcing.policy.types import Array, Plan, TrajectorySpec
+from forcing.policy.types import Array, Obstacles, Plan, TrajectorySpec
 
 LAYOUT = TokenLayout(token_steps=8, stride=4, history=1, horizon=5)
 HERE, GOAL, TOP_SPEED = np.array([1.0, -2.0]), np.array([2.8, 0.4]), 1.0

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from forcing.policy import policy as policy_module
-from forcing.policy.checkpoint import CheckpointError, load_policy_file, save_policy
+from forcing.policy.checkpoint import CheckpointError, load_policy_file, save_policy, save_spread
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy, shipped_policies
+from forcing.policy.spread import Spread
 from forcing.policy.tracker import TrackerConfig
 
 PolicyWriter = Callable[..., Path]
@@ -129,3 +130,22 @@ def test_what_is_shipped_still_loads_and_plans(name: str) -> None:
     plan = policy.plan(PlanRequest(step=0, frames=frames, noise={}, goal=goal, seed=0))
     assert np.isfinite(plan.streams["position"]).all()
     assert plan.streams["action"].shape == (len(plan.steps), 2)
+
+
+def test_a_measured_spread_takes_the_place_of_that_between_samples(
+    tmp_path: Path, write_policy: PolicyWriter, policy: Policy
+) -> None:
+    frames = policy.preset.layout.horizon * policy.preset.layout.frames
+    table = np.broadcast_to(np.array([0.5, 2.0])[:, None], (2, 2, frames)).copy()
+    measured = Spread(doubts=np.array([[0.0, 1.0], [0.0, 1.0]]), moving=table, resting=table.copy())
+    folder = write_policy(tmp_path / "toy")
+    save_spread(folder / "policy.safetensors", measured, {})
+    told, sampled = (
+        load_policy(str(folder)).plan(replace(_request(), doubt={"velocity": 0.375})),
+        policy.plan(_request()),
+    )
+    # Recorded standard deviations are 2 and 4 m, 0.5 and 0.25 m/s.
+    np.testing.assert_allclose(told.spread["position"], np.tile([1.0, 2.0], (len(told.steps), 1)))
+    np.testing.assert_allclose(told.spread["velocity"], np.tile([1.0, 0.5], (len(told.steps), 1)))
+    np.testing.assert_array_equal(told.spread["action"], sampled.spread["action"])
+    np.testing.assert_array_equal(told.streams["position"], sampled.streams["position"])

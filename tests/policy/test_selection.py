@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from forcing.policy.candidates import Candidates
 from forcing.policy.dynamics import LinearDynamics
-from forcing.policy.objectives import Obstacles
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.selection import Selector, kinematic_residual, obstacle_depth
 from forcing.policy.support import Support
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
-from forcing.policy.types import Array, TrajectorySpec
+from forcing.policy.types import Array, Obstacles, TrajectorySpec
 
 FRAMES = TokenLayout(token_steps=8, stride=4, history=1, horizon=5)
 HERE, HEADING = np.array([1.0, -2.0]), np.array([0.6, 0.8])

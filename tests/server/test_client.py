@@ -13,9 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from forcing.policy.controller import Controller
-from forcing.policy.objectives import Obstacles
 from forcing.policy.policy import Policy
-from forcing.policy.types import Decision
+from forcing.policy.types import Decision, Obstacles
 from forcing.server.client import Client, Encoding, ServerProblem, ServerUnreachable
 
 HERE = {"position": np.zeros(2), "velocity": np.zeros(2)}

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from tyro.extras import SubcommandApp
 
-from forcing.commands.shared import TaskName, checked_workers, one_thread, world_for
+from forcing.commands.shared import TaskName, checked_report, checked_workers, one_thread, world_for, writable
 from forcing.eval.console import new_console
 from forcing.usage import at_least, command, known, typed
 
 if TYPE_CHECKING:
-    from forcing.eval.bench_plan import Trial
+    from forcing.eval.trial import Trial
 
 app = SubcommandApp()
 
@@ -26,7 +26,7 @@ def serve(policy: str = "maze2d-medium", report: Path | None = None) -> None:
     from forcing.eval.bench_serve import run_bench
 
     one_thread()
-    run_bench(policy, report=report, command=typed(), console=new_console())
+    run_bench(policy, report=checked_report(report, "rows"), command=typed(), console=new_console())
 
 
 @command(app)
@@ -55,7 +55,7 @@ def plan(
 
     one_thread()
     trial = _trial(task, episodes, seed, workers)
-    run_bench(trial, policy=policy, groups=rows, report=report, console=trial.console)
+    run_bench(trial, policy=policy, groups=rows, report=writable(report=report), console=trial.console)
 
 
 @command(app)
@@ -80,7 +80,7 @@ def obstacles(
     from forcing.eval.bench_obstacles import run_bench
 
     one_thread()
-    run_bench(_trial(task, episodes, seed, workers=1), policy=policy, radius_m=radius_m, report=report)
+    run_bench(_trial(task, episodes, seed, workers=1), policy=policy, radius_m=radius_m, report=writable(report=report))
 
 
 @command(app)
@@ -107,7 +107,7 @@ def faults(
     from forcing.eval.bench_faults import run_bench
 
     one_thread()
-    run_bench(_trial(task, episodes, seed, workers), policy=policy, faults=only, report=report)
+    run_bench(_trial(task, episodes, seed, workers), policy=policy, faults=only, report=writable(report=report))
 
 
 @command(app, name="filter")
@@ -130,7 +130,33 @@ def filter_(
     from forcing.eval.bench_filter import run_bench
 
     one_thread()
-    run_bench(_trial(task, episodes, seed, workers=1), policy=policy, report=report)
+    run_bench(_trial(task, episodes, seed, workers=1), policy=policy, report=writable(report=report))
+
+
+@command(app)
+def spread(
+    task: str = "maze2d-medium-multi",
+    policy: str | None = None,
+    episodes: int = 100,
+    seed: int = 3000,
+    report: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """How often a robot is as near to its plans as their spread says, with perfect and with noisy sensors.
+
+    Args:
+        task: such as maze2d-medium-multi.
+        policy: shipped policy or folder that `forcing calibrate` has measured; the one shipped for the task if not
+            given.
+        episodes: with each kind of sensors.
+        seed: of the first episode.
+        report: where to write the figures as JSON, row by row; rows that it has already are not measured again.
+        workers: processes, one a core if not given.
+    """
+    from forcing.eval.bench_spread import run_bench
+
+    one_thread()
+    run_bench(_trial(task, episodes, seed, workers), policy=policy, report=writable(report=report))
 
 
 @command(app)
@@ -182,7 +208,7 @@ def ablation(
         out=out,
         train=train_watched,
     )
-    run_bench(trial, recipe, seeds=seeds, variants=variants, report=report, console=trial.console)
+    run_bench(trial, recipe, seeds=seeds, variants=variants, report=writable(report=report), console=trial.console)
 
 
 @command(app)
@@ -197,7 +223,12 @@ def train(preset: str = "maze2d-medium", report: Path | None = None) -> None:
     from forcing.policy.preset import PRESETS
 
     one_thread()
-    run_bench(known(preset, PRESETS, "preset"), report=report, command=typed(), console=new_console())
+    run_bench(
+        known(preset, PRESETS, "preset"),
+        report=checked_report(report, "windows_per_s"),
+        command=typed(),
+        console=new_console(),
+    )
 
 
 @command(app)
@@ -216,8 +247,8 @@ def page(page: Path = Path("docs/benchmarks.md"), results: Path = Path("docs/res
 
 def _trial(task: str, episodes: int, seed: int, workers: int | None) -> "Trial":
     """How the rows of a bench are measured."""
-    from forcing.eval.bench_plan import Trial
     from forcing.eval.tasks import find_task
+    from forcing.eval.trial import Trial
 
     return Trial(
         task=find_task(task),

@@ -115,8 +115,8 @@ def evaluate(
     chosen = find_task(task)
     _check_settings(set_, policy or chosen.policy, url)
     with wrong_usage():
-        DriverSpec(policy=policy or chosen.policy, url=url, data=data, faults=faults)
         parse_faults(chosen.sensors, faults)
+        DriverSpec(policy=policy or chosen.policy, url=url, data=data, faults=faults)
     checked_folder(pictures=pictures)
     evaluate_policy(
         chosen,

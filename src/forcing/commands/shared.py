@@ -1,6 +1,7 @@
 """What several commands share: types and checks of options, threads, the world that a recording shows."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,10 +29,13 @@ def wrong_usage() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def checked_report(report: Path | None) -> Path | None:
-    """`report`. Raises UsageError if something else than a report stands there, which it would replace."""
+def checked_report(report: Path | None, needs: str = "task") -> Path | None:
+    """`report`. Raises UsageError if something else than a report of its kind stands there, which it would replace.
+
+    needs: what every such report has, or every entry of one.
+    """
     if report is None or not report.exists():
-        return report
+        return writable(report=report)
     if report.is_dir():
         raise UsageError(f"report {report} is a folder; name a file in it")
     try:
@@ -39,16 +43,29 @@ def checked_report(report: Path | None) -> Path | None:
     except ValueError:
         found = None
     entries = found if isinstance(found, list) else [found]
-    if not all(isinstance(entry, dict) and "task" in entry for entry in entries):
-        raise UsageError(f"report {report} is there already and is no report; name another file, or remove it")
-    return report
+    if not all(isinstance(entry, dict) and needs in entry for entry in entries):
+        raise UsageError(f"report {report} is there already and is no such report; name another file, or remove it")
+    return writable(report=report)
 
 
 def checked_folder(**named: Path | None) -> None:
-    """Raises UsageError if the one named path is there and is no folder."""
+    """Raises UsageError if the one named path is there and is no folder, or cannot be made."""
     ((name, path),) = named.items()
     if path is not None and path.exists() and not path.is_dir():
         raise UsageError(f"{name} {path} must be a folder, and is a file; name another, or remove it")
+    writable(**named)
+
+
+def writable(**named: Path | None) -> Path | None:
+    """The one named path. Raises UsageError if it cannot be written, which would else be found when all is done."""
+    ((name, path),) = named.items()
+    if path is not None:
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if there != path and not there.is_dir():
+            raise UsageError(f"{name} {path} must lie in a folder, and {there} is a file; name another place")
+        if not os.access(there, os.W_OK):
+            raise UsageError(f"{name} {path} cannot be written: nobody but its owner may write to {there}")
+    return path
 
 
 def checked_workers(workers: int | None) -> int | None:

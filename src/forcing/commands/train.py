@@ -1,6 +1,7 @@
-"""`forcing train` and `forcing clone`: networks trained on a recording."""
+"""`forcing train` and `forcing clone`: networks trained on a recording; `forcing calibrate`: how far they are off."""
 
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -88,6 +89,8 @@ def train(
     }
     path = train_watched(trainer, budget, folder, card, resume=resume)
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
+    if trainer.world is not None and trajectories.spec.goal is not None:
+        print(f"its plans tell how far the robot will be from them after: forcing calibrate {path.parent}")
 
 
 def clone(
@@ -130,6 +133,36 @@ def clone(
         ),
     )
     print(f"wrote {path}; score it: forcing eval TASK --policy {path.parent}")
+
+
+def calibrate(policy: Annotated[Positional[str], arg(metavar="POLICY")], drives: int = 96, seed: int = 0) -> None:
+    """Measure how far a robot will be from a policy's plans, and keep it in the policy's file as its spread.
+
+    The policy drives in its own world, on the dynamics fitted to its recording, among the places that were visited
+    there; no simulator is asked. What it does and its revision stay.
+
+    Args:
+        policy: folder of a trained policy, or the name of a shipped one.
+        drives: from one visited place to another, half of them with noisy sensors; more tell more of far horizons.
+        seed: of everything random; the same seed gives the same spread.
+    """
+    from forcing.policy.calibration import calibrate as measure
+    from forcing.policy.checkpoint import save_spread
+    from forcing.policy.policy import find_policy, load_policy
+    from forcing.progress import progress_bar
+
+    one_thread()
+    at_least(2, drives=drives)
+    at_least(0, seed=seed)
+    path, began = find_policy(policy), time.monotonic()
+    with progress_bar() as progress:
+        bar = progress.add_task(f"driving {path.parent.name}", total=drives)
+        spread = measure(
+            load_policy(policy), drives=drives, seed=seed, report=lambda done: progress.update(bar, completed=done)
+        )
+    minutes = round((time.monotonic() - began) / 60, 1)
+    save_spread(path, spread, {"drives": drives, "seed": seed, "command": typed(), "minutes": minutes})
+    print(f"wrote {path}; plans tell their spread now")
 
 
 def _budget(minutes: float | None, steps: int | None, resumed: Path | None = None) -> "Budget":

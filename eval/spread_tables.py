@@ -1,0 +1,87 @@
+"""How often a robot is as near to its plans as their spread says: the tables, and the curves as a picture."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from forcing.eval.bench_spread import ENDS, FAULTS, HEADER, SHARES, coverages, spread_rows
+from forcing.eval.figures import (
+    CAPTION_IN,
+    EDGE_IN,
+    GAP_IN,
+    HEADING_IN,
+    WIDTH_IN,
+    add_caption,
+    add_heading,
+    inch_axes,
+    new_figure,
+    save_png,
+)
+from forcing.eval.maze_axes import INK, MUTED
+from forcing.eval.report import Report
+from forcing.eval.result_files import markdown_table, missing, read_entries
+
+RESULTS = "bench-spread*.json"
+PICTURE = "![Shares of outcomes within the intervals, by steps ahead](pictures/spread.png)"
+COLORS = dict(zip(SHARES, ("#1d4ed8", "#15803d", "#c2410c"), strict=True))
+PLOT_IN, LEFT_IN, BELOW_IN = 1.9, 0.4, 0.55
+
+
+def spread_table(results: Path) -> list[str]:
+    """Markdown: a table for each task, from every bench-spread*.json."""
+    lines: list[str] = []
+    for path in sorted(results.glob(RESULTS)):
+        entries = read_entries(path)
+        if entries:
+            first = entries[0]
+            about = (
+                f"{first['task']}, {first['episodes']} episodes from seed {first['seed']}, weights {first['weights']}:"
+            )
+            lines += [about, "", *markdown_table(HEADER, spread_rows(entries)), ""]
+    return (
+        [*lines, PICTURE] if lines else missing("forcing bench spread --report docs/results/bench-spread-medium.json")
+    )
+
+
+def draw_spread(results: Path, path: Path) -> bool:
+    """Writes a PNG: for each bench-spread*.json the shares covered, by steps ahead; False, and nothing done, if there
+    is none."""
+    found = [entries for file in sorted(results.glob(RESULTS)) if (entries := read_entries(file))]
+    if not found:
+        return False
+    panel = CAPTION_IN + PLOT_IN + BELOW_IN
+    figure = new_figure(HEADING_IN + len(found) * panel)
+    add_heading(
+        figure, "Is the robot where plans say, as surely as they say?", "share of outcomes within intervals, in %"
+    )
+    width = (WIDTH_IN - 2 * EDGE_IN - (len(FAULTS) - 1) * GAP_IN) / len(FAULTS) - LEFT_IN
+    for row, entries in enumerate(found):
+        bottom = (len(found) - 1 - row) * panel + BELOW_IN
+        for column, fault in enumerate(FAULTS):
+            left = EDGE_IN + column * (width + GAP_IN + LEFT_IN) + LEFT_IN
+            axes = inch_axes(figure, left, bottom, width, PLOT_IN)
+            for entry in (entry for entry in entries if entry["row"] == fault):
+                _draw(axes, entry)
+            add_caption(axes, f"{entries[0]['task']}, {fault}")
+            axes.set_xlabel("steps ahead", fontsize=9, color=MUTED)
+            if row == column == 0:
+                handles, labels = axes.get_legend_handles_labels()
+                figure.legend(handles, labels, loc="upper right", ncols=3, frameon=False, fontsize=9, labelcolor=INK)
+    save_png(figure, path)
+    return True
+
+
+def _draw(axes: Axes, entry: Report) -> None:
+    known = [(end, shares) for end, (_, shares) in zip(ENDS, coverages(entry), strict=True) if shares]
+    ends = [end for end, _ in known]
+    for index, share in enumerate(SHARES):
+        covered = [100 * shares[index] for _, shares in known]
+        axes.plot(ends, covered, color=COLORS[share], marker="o", markersize=3.5, label=f"{100 * share:.0f} %")
+        axes.axhline(100 * share, color=COLORS[share], linestyle="--", linewidth=1)
+    axes.axhspan(70, 90, color=COLORS[0.8], alpha=0.08, linewidth=0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([4, 8, 16, 32, 64, 128, 256], labels=["4", "8", "16", "32", "64", "128", "256"])
+    axes.set_ylim(0, 102)
+    axes.tick_params(labelsize=8, labelcolor=INK, length=0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

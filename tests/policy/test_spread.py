@@ -1,0 +1,101 @@
+"""How far a robot will be from its plan, read off what plans missed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from forcing.policy.spread import Missed, Spread, arrival_of, spread_of
+from forcing.policy.tokens import Normaliser
+from forcing.policy.types import TrajectorySpec
+
+
+@pytest.fixture
+def spread() -> Spread:
+    """Of 4 frames, known and doubted by 0.5 standard deviations: position, then velocity."""
+    sure = np.array([[0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 3.0, 4.0]])
+    rest = np.array([[0.25, 0.05, 0.04, 0.03], [0.5, 0.4, 0.3, 0.2]])
+    return Spread(
+        doubts=np.array([[0.0, 0.5], [0.0, 0.5]]),
+        moving=np.stack([sure, 3 * sure], axis=1),
+        resting=np.stack([rest, 3 * rest], axis=1),
+    )
+
+
+def test_spread_is_in_the_units_of_each_coordinate_and_another_once_the_plan_rests(
+    spread: Spread, spec: TrajectorySpec, normaliser: Normaliser
+) -> None:
+    told = spread.of(4, 2, {}, spec, normaliser)
+    assert set(told) == {"position", "velocity"}
+    # Recorded standard deviations are 2 and 4 m, 0.5 and 0.25 m/s.
+    np.testing.assert_allclose(told["position"], np.outer([0.1, 0.2, 0.25, 0.05], [2, 4]))
+    np.testing.assert_allclose(told["velocity"], np.outer([1.0, 2.0, 0.5, 0.4], [0.5, 0.25]))
+
+
+@pytest.mark.parametrize(("doubt_m", "wider"), [(0.0, 1), (0.75, 2), (1.5, 3), (4.5, 9)])
+def test_doubt_of_the_present_widens_its_own_stream(
+    doubt_m: float, wider: float, spread: Spread, spec: TrajectorySpec, normaliser: Normaliser
+) -> None:
+    """Linear between what was measured, at 0 and at half of 3 m, in proportion beyond."""
+    sure, doubtful = (spread.of(4, 2, doubt, spec, normaliser) for doubt in ({}, {"position": doubt_m}))
+    np.testing.assert_allclose(doubtful["position"], wider * sure["position"])
+    np.testing.assert_array_equal(sure["velocity"], doubtful["velocity"])
+
+
+def test_a_plan_longer_than_any_measured_keeps_the_last_spread(
+    spread: Spread, spec: TrajectorySpec, normaliser: Normaliser
+) -> None:
+    long = spread.of(6, 6, {}, spec, normaliser)["position"]
+    np.testing.assert_array_equal(long[4:], long[[3, 3]])
+
+
+@pytest.mark.parametrize(
+    ("path", "arrival"),
+    [([3.0, 2.0, 1.0, 0.1, 0.0], 3), ([0.0, 0.1], 0), ([3.0, 2.0], 2), ([3.0, 0.0, 2.0, 0.0], 3)],
+)
+def test_a_plan_has_arrived_where_it_no_longer_leaves_its_goal(path: list[float], arrival: int) -> None:
+    there = np.array(path)[:, None] * [0.6, 0.8] + [5.0, -1.0]
+    assert arrival_of(there, np.array([5.0, -1.0]), near=0.2) == arrival
+
+
+def _drive(rng: np.random.Generator, count: int, plans: int = 1) -> Missed:
+    """Outcomes of 16 frames, at the goal from the 8th on: errors grow by the frame, are 0.5 at rest, and 5 times that
+    where the start was in doubt."""
+    frame = rng.integers(0, 16, count)
+    doubt = np.where(rng.random(count) < 0.5, rng.uniform(0.19, 0.21, count), 0)
+    size = np.where(frame < 8, 1 + frame, 0.5) * np.where(doubt > 0, 5, 1)
+    return Missed(plans, frame, frame - 8, rng.normal(0, size)[:, None], doubt[:, None])
+
+
+def test_scales_cover_the_share_of_normal_errors_that_they_promise() -> None:
+    rng = np.random.default_rng(0)
+    found = spread_of([_drive(rng, 30_000), _drive(rng, 30_000)], [slice(0, 1)], 16)
+    assert found.doubts.shape == (1, 4)
+    np.testing.assert_allclose(found.doubts[0], [0, 0.193, 0.2, 0.207], atol=0.002)
+    for group, wider in enumerate((1, 5, 5, 5)):
+        np.testing.assert_allclose(found.moving[0, group, :8], wider * np.arange(1, 9), rtol=0.12)
+        np.testing.assert_allclose(found.resting[0, group, :8], wider * np.full(8, 0.5), rtol=0.12)
+
+
+def test_a_drive_of_many_plans_counts_like_any_other() -> None:
+    rng = np.random.default_rng(0)
+    stuck = _drive(rng, 40_000, plans=40)
+    found = spread_of(
+        [*(_drive(rng, 1000) for _ in range(9)), replace(stuck, error=100 * stuck.error)], [slice(0, 1)], 16
+    )
+    # One tenth of the weight is far off, so 80 % of all are 80 / 90 of the others: 1.59 standard deviations of these.
+    np.testing.assert_allclose(found.moving[0, 0, :8], 1.59 / 1.28 * np.arange(1, 9), rtol=0.15)
+
+
+def test_frames_without_outcomes_have_the_scale_of_the_nearest() -> None:
+    rng = np.random.default_rng(0)
+    found = spread_of([_drive(rng, 40_000)], [slice(0, 1)], 40)
+    np.testing.assert_allclose(found.resting[0, :, 12:], found.resting[0, :, 12:13].repeat(28, axis=1), rtol=0.12)
+
+
+def test_where_no_start_was_in_doubt_all_groups_are_one() -> None:
+    sure = replace(_drive(np.random.default_rng(0), 500), doubt=np.zeros((500, 1)))
+    found = spread_of([sure], [slice(0, 1)], 16)
+    np.testing.assert_array_equal(found.moving[0], found.moving[0, :1].repeat(4, axis=0))
+    assert (found.doubts == 0).all()
+    assert (found.moving > 0).all()
