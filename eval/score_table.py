@@ -39,6 +39,7 @@ OURS = (
     Row(name="forcing, PD on the timed plan", suffix="-pd", options=_sets(PD)),
     Row(name="forcing, diffused actions as sampled", suffix="-actions", options=_sets(ACTIONS)),
     Row(name="forcing, without the grid of visited places", suffix="-nogrid", options=_sets(WITHOUT_GRID)),
+    Row(name="forcing, its network trained for one step", suffix="-untrained", options="--policy UNTRAINED"),
 )
 
 

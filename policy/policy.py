@@ -111,7 +111,10 @@ class Policy:
             tracker=tracker or self.preset.tracker,
             belief=self.preset.belief if belief == "same" else belief,
         )
-        return Policy(self.name, replace(self._file, preset=preset, revision=f"{self.revision}-adjusted"))
+        # Its spread was measured of plans that were made and followed as before.
+        spread = self.spread if preset == self.preset else None
+        adjusted = replace(self._file, preset=preset, revision=f"{self.revision}-adjusted", spread=spread)
+        return Policy(self.name, adjusted)
 
 
 def shipped_policies() -> list[str]:

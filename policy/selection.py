@@ -21,6 +21,9 @@ from forcing.policy.types import Array, Obstacles, Plan
 # A rule broken by the share e of its tolerance costs as its square until e is 1 / SOFT: rehearsals of the same plan
 # differ by a little, and must not be worlds apart where a plan leads along the edge of a rule.
 SOFT = 4.0
+# How much dearer entering an obstacle is than breaking another rule by its tolerance: places are at most some hundreds
+# of tolerances outside visited ones, so what was named is entered last.
+FORBIDDEN = 1000.0
 FARTHEST_OUTSIDE = 1.0  # standard deviations of the goal stream: beyond, outside is outside
 
 
@@ -191,7 +194,7 @@ class Selector:
         sound = np.ones(len(path), dtype=np.bool_)
         if obstacles is not None:
             inside = obstacle_depth(obstacles, path)
-            cost = cost + penalty * np.where(inside > 0, 1 + inside, 0)  # more than any plan that stays out
+            cost = cost + FORBIDDEN * penalty * np.where(inside > 0, 1 + inside, 0)
             sound &= inside <= 0
         for excess in wrong:
             over = np.maximum(0, excess - 1)

@@ -207,10 +207,12 @@ class Plan:
     where that was exact. steps: [F] control steps from `made_at_step` to each planned frame, rising. streams: [F,
     *shape]; an action frame is the mean action since the frame before. level: [F, S] noise level still on each frame
     and stream, in the spec's order of streams; of the sample that a polished plan was made of. spread: stream name ->
-    [F, *shape] standard deviation between the samples of this horizon, before any were improved; that of the recording
-    where there are fewer than two. candidates: every candidate in the goal stream, [C, F_max, size], NaN past its own
-    horizon; costs: [C] what they were ranked by; chosen: index of this plan among them. feasible: whether it keeps all
-    rules by which they were judged, or nearly (`Judged.sound`). passes: network passes that were taken for them. A
+    [F, *shape]; of observation streams, where that was measured, a standard error such that 1.28 times it covers 80 %
+    of what the robot comes to (`spread.Spread`); of the others the standard deviation between the samples of this
+    horizon, before any were improved, and that of the recording where there are fewer than two. candidates: every
+    candidate in the goal stream, [C, F_max, size], NaN past its own horizon; costs: [C] what they were ranked by;
+    chosen: index of this plan among them. feasible: whether it keeps all rules by which they were judged, or nearly
+    (`Judged.sound`). passes: network passes that were taken for them. A
     first plan that comes late counts as made when it came.
 
     The rest of an earlier plan that is kept is a plan too, made when it was kept: it has the earlier one's levels

@@ -96,6 +96,17 @@ def test_a_rule_that_is_broken_by_little_costs_its_square(
     assert bool(judged.sound[0]) is sound
 
 
+def test_what_enters_an_obstacle_costs_more_than_what_breaks_other_rules_by_far(
+    spec: TrajectorySpec, normaliser: Normaliser
+) -> None:
+    tokens = Tokenizer(spec, TokenLayout(token_steps=8, stride=1, history=1, horizon=5), normaliser)
+    selector = Selector(tokens, kinematic_tolerance=1.0, end_tolerance=0.01)
+    disc = Obstacles(centres=np.array([[0.0, 0.5]]), radii=np.array([0.3]))
+    goal = np.array([0.29, 0.5])  # within the disc, 500 tolerances from the other plan
+    entering, staying_out = (selector.judge(_standing(place), goal, disc).costs[0] for place in (0.29, 5.29))
+    assert entering > staying_out > selector.judge(_standing(0.29), goal, None).costs[0]
+
+
 @pytest.mark.parametrize(
     ("half_life", "frame", "broken_by"), [(None, 16, 2.0), (4, 4, 1.0), (4, 8, 0.5), (4, 16, 0.125)]
 )
