@@ -27,7 +27,7 @@ class NoCalibration(ValueError):
 
 
 def calibrate(
-    policy: Policy, *, drives: int = 96, seed: int = 0, report: Callable[[int], None] = lambda done: None
+    policy: Policy, *, drives: int = 128, seed: int = 0, report: Callable[[int], None] = lambda done: None
 ) -> Spread:
     """Half of the drives with perfect sensors, half with noisy ones, of which nothing is told.
 
@@ -60,7 +60,7 @@ class _Driver:
         self._goal, self._place = policy.spec[goal], world.dynamics.streams[goal]
         self._visited = np.flatnonzero(world.support.visited)
         self._wall = policy.preset.planner.support_tolerance or world.support.cell
-        self._away = world.support.distance(4 * self._wall)
+        self._away = world.support.distance(np.inf)
         # What may stop of a move, the least first: nothing, one direction with its rate, all.
         n, directions = len(self._motion.mean), range(self._place.start, self._place.stop)
         entries, rate = np.arange(n), policy.spec.rate(goal)
@@ -85,7 +85,7 @@ class _Driver:
             state[self._place] = start
             plans, states = self._driven(controller, state, goal, noise)
             if plans:
-                return self._missed(plans, goal, states)
+                return self._missed(plans, noisy, goal, states)
         raise NoCalibration(f"policy {self._policy.name!r} finds no plan in its own world that keeps the rules")
 
     def _noise(self) -> NDArray[np.float64]:
@@ -149,6 +149,7 @@ class _Driver:
     def _missed(
         self,
         plans: Sequence[tuple[Plan, NDArray[np.float64]]],
+        noisy: bool,
         goal: NDArray[np.float64],
         states: NDArray[np.float64],
     ) -> Missed:
@@ -164,4 +165,4 @@ class _Driver:
             since.append(seen - arrival_of(path, goal, near))
             error.append((states[at[seen]] - planned[seen]) / self._motion.std)
             doubts.append(np.tile(doubt / self._motion.std, (len(seen), 1)))
-        return Missed(len(plans), *(np.concatenate(parts) for parts in (frame, since, error, doubts)))
+        return Missed(len(plans), noisy, *(np.concatenate(parts) for parts in (frame, since, error, doubts)))

@@ -23,12 +23,13 @@ NEIGHBOURS = 8  # a frame's outcomes are taken together with those of one eighth
 class Missed:
     """What came of the plans of one drive.
 
-    plans: how many there were. frame: [K] of a plan. since: [K] frames since that plan is at its goal, below 0 before
-    it is. error: [K, n] between the state planned and that which came of it. doubt: [K, n] of the state when the plan
-    was made. Both in recorded standard deviations.
+    plans: how many there were. noisy: whether sensors were. frame: [K] of a plan. since: [K] frames since that plan is
+    at its goal, below 0 before it is. error: [K, n] between the state planned and that which came of it. doubt: [K, n]
+    of the state when the plan was made. Both in recorded standard deviations.
     """
 
     plans: int
+    noisy: bool
     frame: NDArray[np.int64]
     since: NDArray[np.int64]
     error: NDArray[np.float64]
@@ -90,38 +91,52 @@ def arrival_of(path: Array, goal: Array, near: float) -> int:
 
 def spread_of(drives: Sequence[Missed], streams: Sequence[slice], frames: int) -> Spread:
     """What is read off outcomes: those of plans whose start was known, and of `DOUBTS` groups by how much it was in
-    doubt, all of a size. Every drive counts alike, however many plans it took.
+    doubt, all of a size. Every drive counts alike, however many plans it took. Where drives with perfect sensors were
+    in doubt all the same, as anybody is at a first reading, those with noisy ones alone tell what may come of it.
 
     streams: where each observation stream is in [n]. frames: of the longest plan.
     """
     frame, since, errors, starts = (
         np.concatenate([getattr(drive, name) for drive in drives]) for name in ("frame", "since", "error", "doubt")
     )
-    weight = np.concatenate([np.full(len(drive.frame), 1 / drive.plans) for drive in drives])
+    sizes = [len(drive.frame) for drive in drives]
+    drive = np.repeat(np.arange(len(drives)), sizes)
+    weight, noisy = (np.repeat(values, sizes) for values in ([1 / d.plans for d in drives], [d.noisy for d in drives]))
     doubts, moving, resting = (np.zeros((len(streams), 1 + DOUBTS, *shape)) for shape in ((), (frames,), (frames,)))
     for stream, where in enumerate(streams):
         doubt, error = starts[:, where].mean(axis=1), np.abs(errors[:, where]) / NORMAL
-        edges = np.quantile(doubt[doubt > 0], np.arange(1, DOUBTS) / DOUBTS) if (doubt > 0).any() else []
-        group = np.where(doubt > 0, 1 + np.searchsorted(edges, doubt), 0)
+        doubted = (doubt > 0) & noisy
+        edges = np.quantile(doubt[doubted], np.arange(1, DOUBTS) / DOUBTS) if doubted.any() else []
+        group = np.where(doubted, 1 + np.searchsorted(edges, doubt), np.where(doubt > 0, -1, 0))
         chosen = group >= 0
         for one in range(1 + DOUBTS):
             chosen = group == one if (group == one).any() else chosen  # an empty one is like that before
             doubts[stream, one] = np.median(doubt[chosen]) if one else 0
-            for table, index, of_them in ((moving, frame, since < 0), (resting, since, since >= 0)):
-                used = chosen & of_them if (chosen & of_them).any() else of_them
-                table[stream, one] = _scales(index[used], error[used], weight[used], frames)
+            for table, index, of_them in ((moving, frame, since < 0), (resting, np.maximum(since, 0), since >= 0)):
+                # Where a group has none all plans tell, and where no plan rested, or none was under way, those that did not.
+                used = next(some for some in (chosen & of_them, of_them, chosen) if some.any())
+                table[stream, one] = _scales(index[used], error[used], weight[used], drive[used], frames)
     return Spread(doubts=doubts, moving=moving, resting=resting)
 
 
 def _scales(
-    frame: NDArray[np.int64], values: NDArray[np.float64], weight: NDArray[np.float64], frames: int
+    frame: NDArray[np.int64],
+    values: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    drive: NDArray[np.int64],
+    frames: int,
 ) -> NDArray[np.float64]:
-    """[frames] what the share `COVERED` of values [K, size], each with the weight [K] of its row, stays below, of the
-    frame and its neighbours: those near in proportion, and at least the nearest `FEWEST`."""
+    """[frames] what the share `COVERED` of values [K, size] stays below, of the frame and its neighbours: those near in
+    proportion, and at least the nearest `FEWEST`.
+
+    weight, drive: [K] of each row. The share is that of one more drive besides the n that there are, COVERED (1 + 1/n)
+    (split conformal prediction; Lei et al., J. Am. Stat. Assoc. 113, 2018, arXiv:1604.04173).
+    """
     scales = np.zeros(frames)
     for index in range(frames):
         apart = np.abs(frame - index)
         near = apart <= max(index // NEIGHBOURS, np.sort(apart)[min(FEWEST, len(apart)) - 1])
+        share = min(1.0, COVERED * (1 + 1 / len(np.unique(drive[near]))))
         weights = np.repeat(weight[near], values.shape[1])
-        scales[index] = np.quantile(values[near].reshape(-1), COVERED, weights=weights, method="inverted_cdf")
+        scales[index] = np.quantile(values[near].reshape(-1), share, weights=weights, method="inverted_cdf")
     return scales

@@ -96,6 +96,7 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         ("eval maze2d-umaze-multi --faults nois=0.1", "fault 'nois=0.1' must be one of noise=SIGMA"),
         ("eval maze2d-umaze-multi --faults noise=0.1@wheel", "unknown sensor 'wheel'; there are position, velocity"),
         ("eval maze2d-umaze-multi --policy straight --faults noise=0.1", "straight needs them all"),
+        ("eval maze2d-umaze-multi --policy straight --faults nois=0.1", "fault 'nois=0.1' must be one of noise=SIGMA"),
         ("bench plan --rows serch", "unknown rows 'serch'; did you mean 'search'?"),
         ("bench ablation maze2d-umaze-multi --data x --rows causl", "unknown rows 'causl'; did you mean 'causal'?"),
         ("train maze2d-umaze --data x --steps 0", "the training budget must be positive, got 0"),
@@ -121,6 +122,12 @@ def test_wrong_usage_is_one_line_and_exit_code_two(here: Path, line: str, messag
         ("eval maze2d-umaze-multi --report other.json", "report other.json is there already and is no such report"),
         ("bench serve --report notes.txt", "report notes.txt is there already and is no such report"),
         ("bench train --report other.json", "report other.json is there already and is no such report"),
+        ("eval maze2d-umaze-multi --report notes.txt/r.json", "report notes.txt/r.json must lie in a folder, and "),
+        ("bench plan --report notes.txt/r.json", "report notes.txt/r.json must lie in a folder, and "),
+        ("data dream x --out notes.txt/dreamed.zarr", "out notes.txt/dreamed.zarr must lie in a folder, and "),
+        ("data convert x --out notes.txt/x.zarr", "out notes.txt/x.zarr must lie in a folder, and "),
+        ("generate maze2d-umaze --out notes.txt/x --steps 9", "out notes.txt/x must lie in a folder, and "),
+        ("train maze2d-umaze --data x --out notes.txt/x", "out notes.txt/x must lie in a folder, and "),
         ("eval maze2d-umaze-multi --pictures notes.txt", "pictures notes.txt must be a folder, and is a file"),
         ("clone --data x --out notes.txt", "out notes.txt must be a folder, and is a file"),
         ("clone --data x --out policy", "policy holds a trained policy, which a clone there would hide"),
@@ -185,6 +192,12 @@ def test_an_unknown_policy_is_answered_by_the_nearest(here: Path, monkeypatch: p
     for command in ("eval maze2d-umaze-multi --workers 1 --policy", "serve --policy"):
         answer = call(f"{command} maze2d-umase")
         _assert_one_line(answer, 2, "unknown policy 'maze2d-umase'; did you mean 'maze2d-umaze'?")
+
+
+def test_a_policy_that_needs_sensors_which_the_task_lacks_names_them() -> None:
+    answer = call("eval ogbench-pointmaze-medium-navigate --policy maze2d-medium --episodes 1 --workers 1")
+    needs = "policy maze2d-medium needs position, velocity"
+    _assert_one_line(answer, 1, f"{needs}; ogbench-pointmaze-medium-navigate has position")
 
 
 def test_every_served_policy_is_changed_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,8 @@ def deaf() -> Trajectories:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (pendulums, "dynamics predict badly: 30 steps ahead the median error .* not linear, or an observation"),
+        (pendulums, "predict badly: 30 steps ahead the median error .* not linear, .*the goal stream is position"),
+        (lambda: _spoiled(recording(carts())), "stream 'velocity' has non-finite values; `forcing data check` says"),
         (lambda: recording(without(carts(), "velocity")), "dynamics predict badly: 30 steps ahead"),
         (lambda: recording(carts(), limits={}), "'push' has no finite limits"),
         (lambda: recording(carts(), limits={"low": (-1.0,), "high": (np.inf,)}), "'push' has no finite limits"),
@@ -236,6 +237,12 @@ def test_what_cannot_be_dreamed_is_refused_with_the_reason(make: object, message
     assert callable(make)
     with pytest.raises(ValueError, match=message):
         dream(make(), replace(QUICK, longest=40), seed=0)
+
+
+def _spoiled(trajectories: Trajectories) -> Trajectories:
+    velocity = trajectories.streams["velocity"].copy()
+    velocity[7] = np.nan
+    return replace(trajectories, streams={**trajectories.streams, "velocity": velocity})
 
 
 def _goalless(trajectories: Trajectories) -> Trajectories:

@@ -307,10 +307,10 @@ def test_guidance_pulls_the_end_of_a_plan_to_a_goal_that_the_network_is_not_show
         ({"stabilisation": 1.0}, "stabilisation must be at least 0 and below 1, got 1.0"),
         ({"stabilisation": 0.1, "search": SearchConfig()}, "stabilisation must be 0 with a search, got 0.1"),
         ({"history_frames": 0}, "history_frames must be at least 1, got 0"),
-        ({"futures": -1}, "futures must be at least 0, got -1"),
+        ({"futures": -1}, "futures must be finite and at least 0, got -1"),
         ({"rollout_steps": 0}, "rollout_steps must be at least 1, got 0"),
-        ({"smooth_scale": -1.0}, "smooth_scale must be at least 0, got -1.0"),
-        ({"sooner_scale": float("nan")}, "sooner_scale must be at least 0, got nan"),
+        ({"smooth_scale": -1.0}, "smooth_scale must be finite and at least 0, got -1.0"),
+        ({"sooner_scale": float("nan")}, "sooner_scale must be finite and at least 0, got nan"),
         ({"end_tolerance": float("nan")}, "end_tolerance must be positive, got nan"),
         ({"hold_distance": 0.0}, "hold_distance must be positive, got 0.0"),
         ({"goal_by": "wish"}, "goal_by must be 'clamp' or 'guidance', got 'wish'"),
@@ -342,8 +342,8 @@ def test_a_plan_through_an_obstacle_is_taken_only_if_all_others_are_worse(
     request = replace(_request(), obstacles=_blocking(0.05))
     through = _planner(tokens, LineWorld(normaliser), config).plan(request)
     extra = through.costs - without.costs
-    # A centre hit costs twice the longest horizon's 40 steps; 1.6 m is outside.
-    np.testing.assert_allclose(extra, [0, 0, 0, 80, 80], atol=0.1)
+    # A centre hit costs twice the longest horizon's 40 steps, a thousand times over; 1.6 m is outside.
+    np.testing.assert_allclose(extra, [0, 0, 0, 80_000, 80_000], atol=0.1)
     assert (without.chosen, through.chosen) == (3, 2)
 
 

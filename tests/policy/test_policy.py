@@ -149,3 +149,7 @@ def test_a_measured_spread_takes_the_place_of_that_between_samples(
     np.testing.assert_allclose(told.spread["velocity"], np.tile([1.0, 0.5], (len(told.steps), 1)))
     np.testing.assert_array_equal(told.spread["action"], sampled.spread["action"])
     np.testing.assert_array_equal(told.streams["position"], sampled.streams["position"])
+    # It was measured with this planner, and says nothing of another.
+    calibrated = load_policy(str(folder))
+    assert calibrated.using(planner=replace(policy.preset.planner, samples=3)).spread is None
+    assert calibrated.using(planner=policy.preset.planner).spread is not None

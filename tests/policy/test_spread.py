@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from forcing.policy.spread import Missed, Spread, arrival_of, spread_of
+from forcing.policy.spread import NORMAL, Missed, Spread, arrival_of, spread_of
 from forcing.policy.tokens import Normaliser
 from forcing.policy.types import TrajectorySpec
 
@@ -64,12 +64,12 @@ def _drive(rng: np.random.Generator, count: int, plans: int = 1) -> Missed:
     frame = rng.integers(0, 16, count)
     doubt = np.where(rng.random(count) < 0.5, rng.uniform(0.19, 0.21, count), 0)
     size = np.where(frame < 8, 1 + frame, 0.5) * np.where(doubt > 0, 5, 1)
-    return Missed(plans, frame, frame - 8, rng.normal(0, size)[:, None], doubt[:, None])
+    return Missed(plans, True, frame, frame - 8, rng.normal(0, size)[:, None], doubt[:, None])
 
 
 def test_scales_cover_the_share_of_normal_errors_that_they_promise() -> None:
     rng = np.random.default_rng(0)
-    found = spread_of([_drive(rng, 30_000), _drive(rng, 30_000)], [slice(0, 1)], 16)
+    found = spread_of([_drive(rng, 1000) for _ in range(60)], [slice(0, 1)], 16)
     assert found.doubts.shape == (1, 4)
     np.testing.assert_allclose(found.doubts[0], [0, 0.193, 0.2, 0.207], atol=0.002)
     for group, wider in enumerate((1, 5, 5, 5)):
@@ -79,12 +79,27 @@ def test_scales_cover_the_share_of_normal_errors_that_they_promise() -> None:
 
 def test_a_drive_of_many_plans_counts_like_any_other() -> None:
     rng = np.random.default_rng(0)
-    stuck = _drive(rng, 40_000, plans=40)
-    found = spread_of(
-        [*(_drive(rng, 1000) for _ in range(9)), replace(stuck, error=100 * stuck.error)], [slice(0, 1)], 16
-    )
-    # One tenth of the weight is far off, so 80 % of all are 80 / 90 of the others: 1.59 standard deviations of these.
-    np.testing.assert_allclose(found.moving[0, 0, :8], 1.59 / 1.28 * np.arange(1, 9), rtol=0.15)
+    drives = [_drive(rng, 1000) for _ in range(36)]
+    stuck = [_drive(rng, 40_000, plans=40) for _ in range(4)]
+    found = spread_of([*drives, *(replace(one, error=100 * one.error) for one in stuck)], [slice(0, 1)], 16)
+    # One tenth of the weight is far off, so 82 % of all are 91 % of the others: 1.70 standard deviations of these.
+    np.testing.assert_allclose(found.moving[0, 0, :8], 1.70 / 1.28 * np.arange(1, 9), rtol=0.15)
+
+
+def test_doubt_without_noise_tells_nothing() -> None:
+    """Sensors that turn out to be perfect are in doubt at a first reading as well."""
+    rng = np.random.default_rng(0)
+    perfect = replace(_drive(rng, 30_000), noisy=False)
+    noisy = [_drive(rng, 30_000) for _ in range(20)]
+    both, alone = (spread_of(drives, [slice(0, 1)], 16) for drives in ([*noisy, perfect], noisy))
+    np.testing.assert_allclose(both.moving[0, 1:, :8], alone.moving[0, 1:, :8], rtol=0.02)
+
+
+def test_few_drives_are_told_less_than_they_say() -> None:
+    """Of four drives, each off by its own error, the next one's is below the largest with a chance of 80 %."""
+    frame = np.zeros(100, dtype=np.int64)
+    four = [Missed(1, False, frame, frame - 1, np.full((100, 1), error), np.zeros((100, 1))) for error in (1, 2, 3, 4)]
+    np.testing.assert_allclose(spread_of(four, [slice(0, 1)], 2).moving, 4 / NORMAL)
 
 
 def test_frames_without_outcomes_have_the_scale_of_the_nearest() -> None:

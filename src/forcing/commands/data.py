@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
-from forcing.commands.shared import one_thread, wrong_usage
+from forcing.commands.shared import one_thread, writable, wrong_usage
 from forcing.usage import at_least, command
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
     from forcing.datasets.recording import read_recording
     from forcing.datasets.store import check_target, write_store
 
+    writable(out=out)
     check_target(out, source)
     trajectories = read_recording(source, control_hz=control_hz)
     _refuse_errors(source, find_faults(trajectories))
@@ -97,6 +98,7 @@ def dream(
     from forcing.progress import progress_bar
 
     one_thread()
+    writable(out=out)
     check_target(out, source)
     with wrong_usage():
         controller = MpcConfig(sequences=sequences, rounds=ROUNDS)

@@ -135,7 +135,7 @@ def clone(
     print(f"wrote {path}; score it: forcing eval TASK --policy {path.parent}")
 
 
-def calibrate(policy: Annotated[Positional[str], arg(metavar="POLICY")], drives: int = 96, seed: int = 0) -> None:
+def calibrate(policy: Annotated[Positional[str], arg(metavar="POLICY")], drives: int = 128, seed: int = 0) -> None:
     """Measure how far a robot will be from a policy's plans, and keep it in the policy's file as its spread.
 
     The policy drives in its own world, on the dynamics fitted to its recording, among the places that were visited
