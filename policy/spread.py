@@ -113,7 +113,7 @@ def spread_of(drives: Sequence[Missed], streams: Sequence[slice], frames: int) -
             chosen = group == one if (group == one).any() else chosen  # an empty one is like that before
             doubts[stream, one] = np.median(doubt[chosen]) if one else 0
             for table, index, of_them in ((moving, frame, since < 0), (resting, np.maximum(since, 0), since >= 0)):
-                # Where a group has none all plans tell; where no plan rested, or none was under way, those that did not.
+                # Where a group has none all plans tell; where no plan rested or none was under way, the others.
                 used = next(some for some in (chosen & of_them, of_them, chosen) if some.any())
                 table[stream, one] = _scales(index[used], error[used], weight[used], drive[used], frames)
     return Spread(doubts=doubts, moving=moving, resting=resting)
