@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from forcing.commands.shared import Settings, checked_folder, one_thread, world_for, wrong_usage
+from forcing.commands.shared import Settings, checked_folder, one_thread, world_for, writable, wrong_usage
 from forcing.usage import UsageError, at_least, known, typed
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def calibrate(policy: Annotated[Positional[str], arg(metavar="POLICY")], drives:
     at_least(2, drives=drives)
     at_least(0, seed=seed)
     path, began = find_policy(policy), time.monotonic()
+    writable(policy=path)
     with progress_bar() as progress:
         bar = progress.add_task(f"driving {path.parent.name}", total=drives)
         spread = measure(
