@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from forcing import __version__
 from forcing.policy.policy import Policy
+from forcing.server.access import LimitRate, RequireToken
 from forcing.server.routes import describe_encodings, router
 from forcing.server.service import ServerSettings, Service
 from forcing.server.wire import CountRequests, answer_errors_as_problems
@@ -44,6 +45,11 @@ def create_app(policies: Sequence[Policy], settings: ServerSettings | None = Non
     app.state.service = service
     app.state.max_body_bytes = settings.max_body_bytes
     app.include_router(router)
+    # The last one added sees a request first.
+    if settings.token is not None:
+        app.add_middleware(RequireToken, token=settings.token)
+    if settings.requests_per_s is not None:
+        app.add_middleware(LimitRate, per_s=settings.requests_per_s)
     app.add_middleware(CountRequests, metrics=service.metrics)
     answer_errors_as_problems(app)
     return app

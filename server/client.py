@@ -9,10 +9,13 @@ ServerUnreachable            no answer came, retries included
 """
 
 import json
+import os
+import ssl
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -78,12 +81,26 @@ class ActResult:
 class Client:
     """A connection to one server; not thread safe. A broken connection is made anew, `retries` times a request."""
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, retries: int = 3, encoding: Encoding = "msgpack") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 30.0,
+        retries: int = 3,
+        encoding: Encoding = "msgpack",
+        token: str | None = None,
+        authorities: str | Path | None = None,
+    ) -> None:
+        """token: what the server asks for; that in the environment's FORCING_TOKEN if not given. authorities: a PEM
+        file of those who may vouch for an https server; those that the system trusts if not given."""
         if encoding not in _MEDIA:
             raise ValueError(f"encoding must be one of {sorted(_MEDIA)}, got {encoding!r}")
         self._media = _MEDIA[encoding]
         self._retries = retries
-        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers={"Accept": self._media})
+        token = os.environ.get("FORCING_TOKEN") if token is None else token
+        headers = {"Accept": self._media} | ({} if token is None else {"Authorization": f"Bearer {token}"})
+        trusted = True if authorities is None else ssl.create_default_context(cafile=authorities)
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=headers, verify=trusted)
 
     def __enter__(self) -> Self:
         return self

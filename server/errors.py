@@ -2,6 +2,7 @@
 
     ServiceError
     ├── MalformedBody            400  the bytes are not JSON / msgpack
+    ├── Unauthorized             401  no token, or a wrong one
     ├── NotFound                 404  no such policy, session or route
     ├── Conflict                 409
     │   ├── StepConflict              the session expects another step, or saw another observation for this one
@@ -10,7 +11,7 @@
     ├── BodyTooLarge             413
     ├── UnsupportedMediaType     415
     ├── InvalidRequest           422  a field breaks its rule: `errors` says which, what was expected and what came
-    ├── Overloaded               429  too many sessions or plans; Retry-After says when to come back
+    ├── Overloaded               429  too many sessions, plans or requests; Retry-After says when to come back
     ├── PlanningFailed           500  the policy raised
     ├── NonFiniteAction          500  the policy planned NaN or infinity; no action was sent
     ├── NotSupported             501  in the contract, not in this version
@@ -58,6 +59,10 @@ class ServiceError(Exception):
 
 class MalformedBody(ServiceError):
     status, code, title = 400, "malformed-body", "The body cannot be decoded"
+
+
+class Unauthorized(ServiceError):
+    status, code, title = 401, "unauthorized", "The server wants its token"
 
 
 class NotFound(ServiceError):

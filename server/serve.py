@@ -5,8 +5,11 @@ import contextlib
 import ipaddress
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -18,34 +21,54 @@ from forcing.server.service import ServerSettings, Service
 GRACE_S = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """PEM files for TLS. chain: the server's certificate, then those that vouch for it. key: its private key."""
+
+    chain: Path
+    key: Path
+
+
 def run_server(
     policies: Sequence[Policy],
     host: str = "127.0.0.1",
     port: int = 8000,
     *,
     settings: ServerSettings | None = None,
+    certificate: Certificate | None = None,
     allow_remote: bool = False,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what is in flight and returns.
 
-    port 0 takes a free one. announce: told one line with the URL when the server is ready. Raises ValueError for a host
-    other than loopback without allow_remote, OSError if the port is taken, RuntimeError if the warm-up fails.
+    port 0 takes a free one. certificate: None for HTTP without TLS. announce: told one line with the URL when the
+    server is ready. Raises ValueError for a host other than loopback with neither a token nor allow_remote, or for a
+    certificate that is none; OSError if the port is taken, RuntimeError if the warm-up fails.
     """
     names = ", ".join(policy.name for policy in policies)
-    listener = _listen(host, port, allow_remote)
-    server = _Server(policies, settings, lambda: announce(f"forcing serves {names} at {_url(listener)}"))
+    settings = settings or ServerSettings()
+    _check(certificate)
+    listener = _listen(host, port, allow_remote or settings.token is not None)
+    url = _url(listener, certificate)
+    server = _Server(policies, settings, lambda: announce(f"forcing serves {names} at {url}"), certificate)
     server.run(sockets=[listener])
     server.raise_if_failed()
 
 
 @contextlib.contextmanager
-def serving(policies: Sequence[Policy], *, port: int = 0, settings: ServerSettings | None = None) -> Iterator[str]:
+def serving(
+    policies: Sequence[Policy],
+    *,
+    port: int = 0,
+    settings: ServerSettings | None = None,
+    certificate: Certificate | None = None,
+) -> Iterator[str]:
     """The URL of a server on loopback that runs in a thread, ready when the block begins, shut down when it ends."""
+    _check(certificate)
     ready = threading.Event()
-    listener = _listen("127.0.0.1", port, allow_remote=False)
-    url = _url(listener)
-    server = _Server(policies, settings, ready.set)
+    listener = _listen("127.0.0.1", port, remote=False)
+    url = _url(listener, certificate)
+    server = _Server(policies, settings or ServerSettings(), ready.set, certificate)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="forcing-server")
     thread.start()
     try:
@@ -63,7 +86,11 @@ class _Server(uvicorn.Server):
     """uvicorn that says when it is ready, stops taking work before it shuts down, and exits with 0 after a signal."""
 
     def __init__(
-        self, policies: Sequence[Policy], settings: ServerSettings | None, on_ready: Callable[[], None]
+        self,
+        policies: Sequence[Policy],
+        settings: ServerSettings,
+        on_ready: Callable[[], None],
+        certificate: Certificate | None,
     ) -> None:
         app = create_app(policies, settings)
         self._service: Service = app.state.service
@@ -77,6 +104,8 @@ class _Server(uvicorn.Server):
                 lifespan="on",
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=GRACE_S,
+                ssl_certfile=None if certificate is None else certificate.chain,
+                ssl_keyfile=None if certificate is None else str(certificate.key),
             )
         )
 
@@ -118,11 +147,20 @@ class _Server(uvicorn.Server):
             self.should_exit = True
 
 
-def _listen(host: str, port: int, allow_remote: bool) -> socket.socket:
-    if not allow_remote and not _is_loopback(host):
+def _check(certificate: Certificate | None) -> None:
+    """Raises ValueError if its files are not there or do not fit together."""
+    if certificate is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate.chain, certificate.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ValueError(f"certificate {certificate.chain} with key {certificate.key}: {error}") from error
+
+
+def _listen(host: str, port: int, remote: bool) -> socket.socket:
+    if not remote and not _is_loopback(host):
         raise ValueError(
-            f"host {host!r} is not loopback and the server asks nobody for a password; "
-            "listen on 127.0.0.1, or allow remote clients (--allow-remote)"
+            f"host {host!r} is not loopback and the server asks nobody for a password; listen on 127.0.0.1, "
+            "ask for a token (--token-file), or let anybody drive who reaches it (--allow-remote)"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio switches Nagle's delay off for named TCP sockets alone: 40 ms a request.
@@ -147,6 +185,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, certificate: Certificate | None) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if certificate is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

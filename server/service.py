@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -43,18 +43,23 @@ class ServerSettings:
     """How much the server takes.
 
     max_body_bytes: of a request. max_sessions: open at once. workers: threads that plan. queue_limit: plans that may
-    wait for a worker.
+    wait for a worker. requests_per_s: from one address, None for any number. token: that requests must carry, None for
+    none.
     """
 
     max_body_bytes: int = 8 * 2**20
     max_sessions: int = 64
     workers: int = 1
     queue_limit: int = 64
+    requests_per_s: float | None = None
+    token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, least in (("max_body_bytes", 1), ("max_sessions", 1), ("workers", 1), ("queue_limit", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.requests_per_s is not None and not 0 < self.requests_per_s < np.inf:
+            raise ValueError(f"requests_per_s must be finite and positive, got {self.requests_per_s}")
 
 
 class Service:

@@ -105,20 +105,28 @@ def answer_errors_as_problems(app: FastAPI) -> None:
 
     async def service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
-        retry = error.retry_after_s
-        headers = {} if retry is None else {"Retry-After": str(max(1, math.ceil(retry)))}
-        return _problem(problem_document(error), headers)
+        return problem(error)
 
     async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return _problem(http_problem(error.status_code, str(error.detail)), dict(error.headers or {}))
 
     async def unforeseen(_: Request, error: Exception) -> Response:
-        return _problem(problem_document(ServiceError("an unforeseen error; the server's log says more")), {})
+        return problem(ServiceError("an unforeseen error; the server's log says more"))
 
     app.add_exception_handler(ServiceError, service_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, unforeseen)
+
+
+def problem(error: ServiceError) -> Response:
+    """The error as an application/problem+json answer, with the headers that its status asks for."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _problem(problem_document(error), headers)
 
 
 def _problem(document: dict[str, Any], headers: dict[str, str]) -> Response:

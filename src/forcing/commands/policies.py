@@ -44,6 +44,11 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     allow_remote: bool = False,
+    token_file: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    max_sessions: int = 64,
+    requests_per_s: float | None = None,
     set_: Settings = (),
 ) -> None:
     """Answer controllers over HTTP until Ctrl-C or SIGTERM.
@@ -52,15 +57,31 @@ def serve(
         policy: names of shipped policies or folders of trained ones; several may follow.
         host: address to listen on.
         port: 0 takes a free one.
-        allow_remote: listen on other addresses than loopback; anybody who reaches them can drive.
+        allow_remote: listen on other addresses than loopback without a token; anybody who reaches them can drive.
+        token_file: a file with one word that every request must carry as `Authorization: Bearer WORD`; clients take it
+            from the environment's FORCING_TOKEN.
+        certificate: PEM file of the server's certificate and those that vouch for it, for https.
+        key: PEM file of its private key.
+        max_sessions: open at once; more are refused until one ends.
+        requests_per_s: that one address may send; any number if not given.
         set_: a setting of every served policy's planner or tracker, such as planner.polish=none for quicker
             plans; several --set may follow.
     """
     from forcing.eval.adjust import Adjusted
     from forcing.policy.policy import load_policy
-    from forcing.server.serve import run_server
+    from forcing.server.access import read_token
+    from forcing.server.serve import Certificate, run_server
+    from forcing.server.service import ServerSettings
 
     one_thread()
+    if (certificate is None) != (key is None):
+        raise UsageError("certificate and key belong together; give both, or neither")
+    with wrong_usage():
+        settings = ServerSettings(
+            max_sessions=max_sessions,
+            requests_per_s=requests_per_s,
+            token=None if token_file is None else read_token(token_file),
+        )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     loaded = [load_policy(name) for name in policy]
     with wrong_usage():
@@ -69,6 +90,8 @@ def serve(
         served,
         host,
         port,
+        settings=settings,
+        certificate=None if certificate is None or key is None else Certificate(certificate, key),
         allow_remote=allow_remote,
         announce=lambda line: print(line, flush=True),
     )
