@@ -53,7 +53,7 @@ WAYS = (
     ),
     Way(name="refined and polished, not told", told=False),
     Way(name="refined and polished, selection alone", settings=(UNGUIDED,)),
-    Way(name="refined and polished, selection and guidance (as shipped)"),
+    Way(name="refined and polished, selection and guidance of scale 10 (as shipped)"),
 )
 
 

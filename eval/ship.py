@@ -87,6 +87,7 @@ def _readme(policy: Policy, card: dict[str, Any], reports: list[Report], score: 
         f"- Data: {_data(provenance, card['data'])} ({card['data_steps']} steps)",
         f"- Training: `{card['command']}`, seed {card['seed']}, {card['minutes']} minutes",
         f"  {device}{card['steps']} steps, {card['windows']} windows",
+        *([_spread(card["spread"])] if "spread" in card else []),
         _signature(policy.spec),
         "- Not for: other mazes, other robots; it knows only the places that its recordings visited",
         "",
@@ -97,6 +98,10 @@ def _readme(policy: Policy, card: dict[str, Any], reports: list[Report], score: 
         f"Mean and standard error over episodes; {score}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _spread(how: Mapping[str, Any]) -> str:
+    return f"- Spread: `{how['command']}`, seed {how['seed']}, {how['minutes']} minutes"
 
 
 def _data(provenance: Mapping[str, Any], path: str) -> str:

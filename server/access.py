@@ -26,16 +26,18 @@ def read_token(path: Path) -> str:
 
 
 class RequireToken:
-    """ASGI middleware that refuses requests without `Authorization: Bearer TOKEN`, but for those on `OPEN`."""
+    """ASGI middleware that refuses requests without `Authorization: Bearer TOKEN`, but for those on `OPEN`. Api-Key in
+    place of Bearer, as openpi's client says, is as good."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._expected = app, f"Bearer {token}".encode()
+        self._app, self._expected = app, [f"{scheme} {token}".encode() for scheme in ("Bearer", "Api-Key")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN:
+        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN:
             given = Headers(scope=scope).get("authorization", "")
             # Takes as long for a wrong first letter as for a wrong last one.
-            if not hmac.compare_digest(given.encode(), self._expected):
+            matches = [hmac.compare_digest(given.encode(), expected) for expected in self._expected]
+            if not any(matches):
                 what = "is wrong" if given else "is missing"
                 refusal = Unauthorized(f"the token {what}; send the header Authorization: Bearer TOKEN")
                 await _refuse(refusal, scope, receive, send)
@@ -52,7 +54,7 @@ class LimitRate:
         self._buckets: dict[str, tuple[float, float]] = {}  # address -> requests left, when that was so
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN:
+        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN:
             wait_s = self._wait_s((scope.get("client") or ("",))[0], time.monotonic())
             if wait_s > 0:
                 detail = f"more than {self._per_s:g} requests a second from your address"
@@ -72,4 +74,7 @@ class LimitRate:
 
 
 async def _refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
-    await problem(error)(scope, receive, send)
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": error.detail})
+    else:
+        await problem(error)(scope, receive, send)

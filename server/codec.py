@@ -1,7 +1,8 @@
 """Bytes to plain values and back: JSON or msgpack, chosen by media type.
 
 Knows nothing of HTTP servers and of what the values mean. msgpack carries numbers, strings, lists and maps; extension
-types are refused. An array may be sent as a map: {"__ndarray__": true, "data": bytes, "dtype": "<f4", "shape": [...]}.
+types are refused. An array may be sent as a map: {"__ndarray__": true, "data": bytes, "dtype": "<f4", "shape": [...]};
+the keys may be bytes, as openpi writes them, and {"__npgeneric__": true, "data": 1.5, "dtype": "<f8"} is a number.
 """
 
 import json
@@ -16,6 +17,7 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 _MSGPACK_NAMES = frozenset({MSGPACK, "application/x-msgpack", "application/vnd.msgpack"})
 _ARRAY_KEYS = frozenset({"__ndarray__", "data", "dtype", "shape"})
+_NUMBER_KEYS = frozenset({"__npgeneric__", "data", "dtype"})
 _MAX_DIMENSIONS = 8
 
 
@@ -61,6 +63,10 @@ def array_map(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def _array_or_map(value: dict[Any, Any]) -> Any:
+    if b"__ndarray__" in value or b"__npgeneric__" in value:  # openpi's keys are bytes
+        value = {key.decode() if isinstance(key, bytes) else key: entry for key, entry in value.items()}
+    if "__npgeneric__" in value:
+        return _number(value)
     if "__ndarray__" not in value:
         return value
     if value.keys() != _ARRAY_KEYS:
@@ -74,6 +80,17 @@ def _array_or_map(value: dict[Any, Any]) -> Any:
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"an array of shape {shape} and dtype {name!r} cannot have {len(data)} bytes")
     return np.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def _number(value: dict[Any, Any]) -> bool | int | float:
+    """A scalar of numpy, as openpi writes it."""
+    if value.keys() != _NUMBER_KEYS or not isinstance(value["dtype"], str):
+        raise ValueError(f"a number map has the keys {sorted(_NUMBER_KEYS)}, got {sorted(map(str, value))}")
+    _dtype(value["dtype"])
+    if not isinstance(value["data"], (bool, int, float)):
+        raise ValueError(f"a number map needs a number as data, got {type(value['data']).__name__}")
+    number: bool | int | float = value["data"]
+    return number
 
 
 def _dtype(name: str) -> np.dtype[Any]:

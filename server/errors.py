@@ -101,6 +101,11 @@ class InvalidRequest(ServiceError):
         more = [f"and {len(errors) - len(told)} more"] if len(errors) > len(told) else []
         super().__init__("; ".join([*map(str, told), *more]), errors=told)
 
+    @classmethod
+    def one(cls, field: str, expected: str, got: str) -> "InvalidRequest":
+        """Of a single field."""
+        return cls([FieldError(field, expected, got)])
+
 
 class Overloaded(ServiceError):
     status, code, title = 429, "overloaded", "The server has no room for this now"

@@ -81,7 +81,7 @@ class Service:
         """Makes one plan with every policy; then the service is ready. Raises what a policy raises."""
         try:
             for policy in self._policies.values():
-                session = self._throwaway(policy, *_example(policy.spec), seed=0)
+                session = self._throwaway(policy, *example_of(policy.spec), seed=0)
                 await self._actor.act_once(session)
         except Exception:
             self.state = "failed"
@@ -106,6 +106,11 @@ class Service:
         if name not in self._policies:
             raise NotFound(f"unknown policy {name!r:.200}{did_you_mean(name, self._policies)}")
         return views.policy_reply(self._policies[name])
+
+    def spec(self, name: str) -> TrajectorySpec:
+        """A policy's streams. Raises NotFound."""
+        self.policy(name)
+        return self._policies[name].spec
 
     def open_session(self, request: OpenRequest) -> SessionReply:
         self._check_ready()
@@ -225,7 +230,7 @@ class Service:
         return float(len(self._sessions))
 
 
-def _example(spec: TrajectorySpec) -> tuple[list[dict[str, Array]], Array | None]:
+def example_of(spec: TrajectorySpec) -> tuple[list[dict[str, Array]], Array | None]:
     """An observation and a goal to warm up with: the middle of the limits, 0 where there are none."""
 
     def middle(name: str) -> Array:

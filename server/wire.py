@@ -44,7 +44,7 @@ class CodecRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                raise InvalidRequest([_field_error(item, known) for item in error.errors()]) from error
+                raise InvalidRequest([field_error(item, known) for item in error.errors()]) from error
 
         return decoding
 
@@ -133,7 +133,7 @@ def _problem(document: dict[str, Any], headers: dict[str, str]) -> Response:
     return Response(json.dumps(document).encode(), document["status"], headers, PROBLEM_MEDIA_TYPE)
 
 
-def _field_error(error: dict[str, Any], known: list[str]) -> FieldError:
+def field_error(error: dict[str, Any], known: list[str]) -> FieldError:
     """pydantic's error as ours."""
     path = [str(part) for part in error["loc"] if part != "body"] or ["body"]
     field, got = ".".join(path)[:200], f"{error['input']!r:.100}"

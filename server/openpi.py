@@ -1,0 +1,200 @@
+"""openpi's protocol over a WebSocket, so that its stock client drives a robot with a policy of ours.
+
+One connection is one robot. The server speaks first: the policy's description with an example observation. Then a
+binary message with an observation is answered by one with `actions` [H, A], or by text that says what was wrong. Maps
+travel in msgpack, arrays as maps with the keys b"__ndarray__", b"data", b"dtype" and b"shape"
+(github.com/Physical-Intelligence/openpi, packages/openpi-client).
+"""
+
+import contextlib
+import uuid
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forcing.policy.types import TrajectorySpec
+from forcing.server import codec
+from forcing.server.errors import InvalidRequest, ServiceError
+from forcing.server.schemas import ActRequest, OneShotRequest, OpenRequest
+from forcing.server.service import Service, example_of
+from forcing.server.wire import field_error
+
+MOST_SKIPPED = 1000  # control steps between two messages; more must be a mistake
+_TIMES = (("policy", "plan_ms"), ("server", "total_ms"))
+router = APIRouter()
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Extras(BaseModel):
+    """What a message may hold besides observation streams.
+
+    goal: from now on. step: of the control loop, rising; without it every message is planned for afresh, and nothing is
+    known of the messages before. reset: a new episode begins with this observation. The others as in `ActRequest`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+    goal: Any = None
+    step: int | None = Field(default=None, ge=0)
+    reset: bool = False
+    noise: dict[str, float] | None = None
+    missing: list[str] = Field(default_factory=list)
+    age_ms: dict[str, float] | None = None
+    obstacles: list[dict[str, Any]] | None = None
+    deadline_ms: float | None = None
+    seed: int = 0
+
+
+@router.websocket("/")
+async def only_policy(socket: WebSocket) -> None:
+    """The policy that was named first when the server was started."""
+    await _serve(socket, _service(socket).policies().policies[0].id)
+
+
+@router.websocket("/v1/openpi/{policy}")
+async def named_policy(socket: WebSocket, policy: str) -> None:
+    """A policy by its id."""
+    await _serve(socket, policy)
+
+
+def _service(socket: WebSocket) -> Service:
+    service = socket.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+async def _serve(socket: WebSocket, policy: str) -> None:
+    robot = _Robot(_service(socket), policy)
+    await socket.accept()
+    try:
+        await socket.send_bytes(_packed(robot.description()))
+        while True:
+            try:
+                reply = await robot.infer(await _received(socket))
+            except ServiceError as error:
+                await socket.send_text(f"{error.status} {error.title}: {error.detail}")
+            else:
+                await socket.send_bytes(_packed(reply))
+    except ServiceError as error:
+        await socket.send_text(f"{error.status} {error.title}: {error.detail}")
+        await socket.close(code=1008)
+    except WebSocketDisconnect:
+        pass
+    finally:
+        robot.leave()
+
+
+async def _received(socket: WebSocket) -> dict[str, Any]:
+    """A message as a map. Raises InvalidRequest, WebSocketDisconnect."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1000))
+    data = message.get("bytes")
+    if data is None:
+        raise InvalidRequest.one("message", "msgpack in a binary message", "text")
+    try:
+        value = codec.decode(data, codec.MSGPACK)
+    except ValueError as error:
+        raise InvalidRequest.one("message", "msgpack", f"{error!s:.200}") from error
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise InvalidRequest.one("message", "a map of names to values", f"{type(value).__name__}")
+    return value
+
+
+class _Robot:
+    """One connection: with steps a session, without them one shot after another."""
+
+    def __init__(self, service: Service, policy: str) -> None:
+        self._service, self._policy = service, policy
+        self._goal: Any = None
+        self._session: str | None = None
+        self._next = 0  # the session's own next step
+        self._offset = 0  # of the robot's step before it
+
+    def description(self) -> dict[str, Any]:
+        """What `GET /v1/policies/{id}` says, and `example`: a message that would be answered. Raises NotFound."""
+        spec = self._service.spec(self._policy)
+        history, goal = example_of(spec)
+        described = self._service.policy(self._policy).model_dump()
+        return described | {"example": history[-1] | ({} if goal is None else {"goal": goal})}
+
+    async def infer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """`actions` [H, A] and where they come from. Raises ServiceError."""
+        spec = self._service.spec(self._policy)
+        names = {stream.name for stream in spec.of_role("observation")}
+        observation = {name: value for name, value in message.items() if name in names}
+        extras = _checked(Extras, {name: value for name, value in message.items() if name not in names}, spec)
+        if extras.goal is not None:
+            self._goal = extras.goal
+        if extras.step is None:
+            return await self._one_shot(observation, extras)
+        return await self._in_session(observation, extras, extras.step)
+
+    async def _one_shot(self, observation: dict[str, Any], extras: Extras) -> dict[str, Any]:
+        body = {"policy": self._policy, "history": [observation], "goal": self._goal, "seed": extras.seed}
+        reply = await self._service.act_once(_checked(OneShotRequest, body))
+        return _reply(reply.model_dump(exclude_unset=True))
+
+    async def _in_session(self, observation: dict[str, Any], extras: Extras, step: int) -> dict[str, Any]:
+        if self._session is None or extras.reset:
+            self.leave()
+            body = {"policy": self._policy, "goal": self._goal, "seed": extras.seed, "lease_s": 3600.0}
+            self._session = self._service.open_session(_checked(OpenRequest, body)).session_id
+            self._next, self._offset = 0, step
+        ahead = step - self._offset - self._next
+        if not 0 <= ahead <= MOST_SKIPPED:
+            expected = f"from {self._offset + self._next} on, at most {MOST_SKIPPED} further; or reset"
+            raise InvalidRequest.one("step", expected, str(step))
+        names = [stream.name for stream in self._service.spec(self._policy).of_role("observation")]
+        for _ in range(ahead):  # the robot played what it was sent; nobody said what it sensed meanwhile
+            await self._act({"observation": {}, "missing": names, "want": []})
+        body = {"observation": observation, "noise": extras.noise, "missing": extras.missing, "age_ms": extras.age_ms}
+        body |= {"goal": extras.goal, "obstacles": extras.obstacles, "deadline_ms": extras.deadline_ms}
+        return _reply(await self._act(body))
+
+    async def _act(self, body: dict[str, Any]) -> dict[str, Any]:
+        assert self._session is not None
+        request = _checked(ActRequest, body | {"request_id": uuid.uuid4().hex, "step": self._next})
+        reply = await self._service.act(self._session, request)
+        self._next += 1
+        return reply.model_dump(exclude_unset=True)
+
+    def leave(self) -> None:
+        """Ends the session, if there is one."""
+        if self._session is not None:
+            with contextlib.suppress(ServiceError):
+                self._service.close_session(self._session)
+            self._session = None
+
+
+def _checked(model: type[Model], body: dict[str, Any], spec: TrajectorySpec | None = None) -> Model:
+    """Raises InvalidRequest."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        known = [*model.model_fields, *(() if spec is None else (s.name for s in spec.of_role("observation")))]
+        raise InvalidRequest([field_error(dict(item), known) for item in error.errors()]) from error
+
+
+def _reply(said: dict[str, Any]) -> dict[str, Any]:
+    """In openpi's words: `actions`, and times in `server_timing` and `policy_timing`."""
+    timing = said.pop("timing", None) or {}
+    actions = np.array(said.pop("action_chunk"), dtype=np.float64)
+    del said["action"]  # the first of them
+    times = {f"{where}_timing": {"infer_ms": timing.get(name, 0.0)} for where, name in _TIMES}
+    return said | {"actions": actions} | times
+
+
+def _packed(value: Any) -> bytes:
+    return codec.encode(_openpi(value), codec.MSGPACK)
+
+
+def _openpi(value: Any) -> Any:
+    """Arrays as openpi's maps, whose keys are bytes."""
+    if isinstance(value, dict):
+        return {name: _openpi(entry) for name, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return {name.encode(): entry for name, entry in codec.array_map(value).items()}
+    return value
