@@ -8,8 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from forcing.policy.controller import Controller
-from forcing.policy.types import Decision
+from forcing.policy.types import Array, Decision
 from forcing.server.engine import Engine, Planned
 from forcing.server.errors import NonFiniteAction, PlanningFailed
 from forcing.server.metrics import Metrics
@@ -57,12 +56,12 @@ class Actor:
             )
         deadline = None if request.deadline_ms is None else received + request.deadline_ms / 1000
         planned = await self._plan_in_time(session, deadline)
-        return self._decide(session.policy.name, controller, session.limits, planned)
+        return self._decide(session, planned)
 
     async def act_once(self, session: Session) -> Answer:
         """The answer for a session whose controller has just observed; waits for the plan."""
         planned = await self._plan_in_time(session, None)
-        return self._decide(session.policy.name, session.controller, session.limits, planned)
+        return self._decide(session, planned)
 
     async def _plan_in_time(self, session: Session, deadline: float | None) -> Planned | None:
         """The plan installed for this step; None if none was needed, or it is late: then a later step installs it."""
@@ -101,15 +100,17 @@ class Actor:
         session.controller.install(planned.plan)
         return planned
 
-    def _decide(self, policy: str, controller: Controller, limits: Limits, planned: Planned | None) -> Answer:
+    def _decide(self, session: Session, planned: Planned | None) -> Answer:
+        policy, controller = session.policy.name, session.controller
         try:
             decision = controller.decide()
         except FloatingPointError as error:
             self._refuse(str(error), error)
         if not (np.isfinite(decision.action).all() and np.isfinite(decision.action_chunk).all()):
             self._refuse(f"policy {policy!r} decided on a non-finite action at step {decision.step}")
-        decision = within(decision, limits)
+        decision = within(decision, session.limits, session.last_action)
         controller.correct(decision.action)
+        session.last_action = decision.action
         self._metrics.sources.labels(decision.source).inc()
         self._metrics.clipped.inc(int(decision.clipped))
         for name, report in decision.sensors.items():
@@ -123,10 +124,14 @@ class Actor:
         raise NonFiniteAction(f"{detail}; no action was sent") from cause
 
 
-def within(decision: Decision, limits: Limits) -> Decision:
-    """The decision with every action cut to low and high, [A] each, in float64; `clipped` says if that changed it."""
-    action = np.asarray(decision.action, dtype=np.float64)
-    chunk = np.asarray(decision.action_chunk, dtype=np.float64)
-    cut_action, cut_chunk = np.clip(action, *limits), np.clip(chunk, *limits)
-    changed = bool((cut_action != action).any() or (cut_chunk != chunk).any())
-    return replace(decision, action=cut_action, action_chunk=cut_chunk, clipped=decision.clipped or changed)
+def within(decision: Decision, limits: Limits, last: Array) -> Decision:
+    """The decision with every action cut to limits, in float64; `clipped` says if that changed any.
+
+    last: [A] the action of the step before. Where low and high ask for a greater change than is allowed, they win.
+    """
+    planned = np.asarray(decision.action_chunk, dtype=np.float64)
+    chunk = planned.copy()
+    for row, before in zip(chunk, [last, *chunk[:-1]], strict=True):  # each row is cut before the next looks at it
+        row[:] = np.clip(np.clip(row, before - limits.change, before + limits.change), limits.low, limits.high)
+    clipped = decision.clipped or bool((chunk != planned).any())
+    return replace(decision, action=chunk[0], action_chunk=chunk, clipped=clipped)

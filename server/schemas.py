@@ -71,10 +71,12 @@ class _Reply(BaseModel):
 
 
 class ActionLimits(_Request):
-    """Limits of a session on the flat action, tighter than the policy's own. low, high: [A], in the action's units."""
+    """Limits of a session on the flat action, tighter than the policy's own. low, high: [A], in the action's units.
+    change: [A] by how much each entry may differ from that of the step before, the first step's from 0."""
 
     low: list[Finite] | None = None
     high: list[Finite] | None = None
+    change: list[Positive] | None = None
 
 
 class Ball(_Request):

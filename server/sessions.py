@@ -18,6 +18,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
 from forcing.policy.types import Array
@@ -42,8 +44,8 @@ REMEMBERED_EXPIRED = 1024
 class Session:
     """One robot's session.
 
-    goal, seed: what the episode began with. limits: low and high of its action, [A] each. pending: the plan being made
-    for it, which this module only drops.
+    goal, seed: what the episode began with. limits: of its action. last_action: [A] that was sent, 0 before the first.
+    pending: the plan being made for it, which this module only drops.
     """
 
     id: str
@@ -56,8 +58,12 @@ class Session:
     expires_at: float
     busy: bool = False
     pending: asyncio.Future[Planned] | None = None
+    last_action: Array = field(init=False)
     _observed: bytes | None = None
     _replies: OrderedDict[str, tuple[bytes, ActReply]] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.last_action = np.zeros(self.policy.spec.action.size)
 
     def renew(self, now: float) -> None:
         """The lease starts anew."""
@@ -122,7 +128,7 @@ class Session:
         if self.busy:
             raise SessionBusy("an act of this session is being answered; reset when its reply has come")
         self.controller, self.goal, self.seed = controller, goal, seed
-        self._observed = None
+        self._observed, self.last_action = None, np.zeros_like(self.last_action)
         self._replies.clear()
         self.drop_pending()
         self.renew(now)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,15 @@ from forcing.server.errors import FieldError, InvalidRequest, did_you_mean
 from forcing.server.schemas import ActionLimits, ActRequest, Ball, OpenRequest
 
 _IN_REACH = f"within {FARTHEST:g} standard deviations of the recordings"
-Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of a flat action, [A] each. change: by how much an entry may differ from that of the step before."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    change: NDArray[np.float64]
 
 
 def check_act(policy: Policy, request: ActRequest) -> None:
@@ -113,14 +122,15 @@ def obstacles_of(balls: Sequence[Ball]) -> Obstacles | None:
 
 
 def action_limits(spec: TrajectorySpec, limits: ActionLimits | None) -> Limits:
-    """Low and high of the flat action, each [A]: the policy's, tightened by `limits`.
+    """The policy's, tightened by `limits`.
 
-    Raises InvalidRequest if those have another length or would widen the policy's.
+    Raises InvalidRequest if those have another length, would widen the policy's, or allow no change.
     """
     low = _filled(spec.action.low, spec.action.size, -math.inf)
     high = _filled(spec.action.high, spec.action.size, math.inf)
+    change = np.full(len(low), math.inf)
     if limits is None:
-        return low, high
+        return Limits(low, high, change)
     errors, tight_low, tight_high = [], low, high
     for field, given in (("limits.low", limits.low), ("limits.high", limits.high)):
         if given is not None and len(given) != len(low):
@@ -133,8 +143,12 @@ def action_limits(spec: TrajectorySpec, limits: ActionLimits | None) -> Limits:
             tight_high = np.array(given)
     if not errors and (tight_low > tight_high).any():
         errors.append(FieldError("limits.low", f"at most limits.high {tight_high.tolist()}", f"{tight_low.tolist()}"))
+    if limits.change is not None and len(limits.change) != len(low):
+        errors.append(FieldError("limits.change", f"{len(low)} numbers, one an action entry", f"{len(limits.change)}"))
+    elif limits.change is not None:
+        change = np.array(limits.change)
     _raise(errors)
-    return tight_low, tight_high
+    return Limits(tight_low, tight_high, change)
 
 
 def _array_errors(field: str, policy: Policy, stream: StreamSpec, array: Array) -> list[FieldError]:

@@ -18,6 +18,7 @@ from forcing.server.errors import NonFiniteAction
 from forcing.server.metrics import Metrics
 from forcing.server.schemas import ActRequest
 from forcing.server.sessions import Session
+from forcing.server.validation import Limits
 
 
 def _session(policy: Policy, controller: Controller) -> Session:
@@ -25,7 +26,7 @@ def _session(policy: Policy, controller: Controller) -> Session:
         id="a",
         policy=policy,
         controller=controller,
-        limits=(np.full(2, -1.0), np.full(2, 1.0)),
+        limits=Limits(np.full(2, -1.0), np.full(2, 1.0), np.full(2, np.inf)),
         goal=None,
         seed=0,
         lease_s=10.0,

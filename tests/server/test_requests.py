@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import msgpack
+import numpy as np
 import pytest
 
 OpenSession = Callable[..., str]
@@ -107,6 +108,40 @@ def test_session_limits_clip_every_action_and_say_so(http: httpx.Client, open_se
     expected = [[min(max(x, a), b) for x, a, b in zip(row, low, high, strict=True)] for row in free["action_chunk"]]
     assert tight["action_chunk"] == expected
     assert tight["action"] == expected[0]
+
+
+def test_no_action_differs_from_the_one_before_by_more_than_was_allowed(
+    http: httpx.Client, open_session: OpenSession
+) -> None:
+    """Over new plans as well: the tiny policy's own actions jump by more."""
+    change, low = [0.02, 0.05], [-1.0, -0.04]
+    free, slow = open_session(), open_session(limits={"change": change, "low": low})
+    jumps, sent, clipped = [], [np.zeros(2)], []
+    for step in range(12):
+        body = act_body(request_id=f"r{step}", step=step)
+        jumps.append(http.post(f"/v1/sessions/{free}/act", json=body).json()["action"])
+        reply = http.post(f"/v1/sessions/{slow}/act", json=body).json()
+        chunk = np.array([sent[-1], *reply["action_chunk"]])
+        assert (np.abs(np.diff(chunk, axis=0)) <= np.array(change) + 1e-12).all()
+        assert (chunk[:, 1] >= low[1]).all()
+        assert reply["action_chunk"][0] == reply["action"]
+        sent.append(np.array(reply["action"]))
+        clipped.append(reply["clipped"])
+    assert (np.abs(np.diff(np.array([np.zeros(2), *jumps]), axis=0)).max(axis=0) > change).all()
+    assert any(clipped)
+    # A new episode begins from 0 again.
+    http.post(f"/v1/sessions/{slow}/reset", json={})
+    first = http.post(f"/v1/sessions/{slow}/act", json=act_body(request_id="again")).json()["action"]
+    assert (np.abs(first) <= np.array(change) + 1e-12).all()
+
+
+def test_limits_that_cannot_both_be_kept_leave_low_and_high_in_force(
+    http: httpx.Client, open_session: OpenSession
+) -> None:
+    session = open_session(limits={"low": [0.5, -1.0], "change": [0.1, 0.1]})
+    reply = http.post(f"/v1/sessions/{session}/act", json=act_body()).json()
+    assert reply["action"][0] == 0.5
+    assert reply["clipped"]
 
 
 def test_a_repeated_request_gets_the_same_reply_and_is_acted_on_once(
@@ -277,6 +312,8 @@ def test_a_body_of_100_mb_is_413_and_is_not_kept_in_memory(http: httpx.Client, d
             "obstacles.0.centre",
         ),
         ({"policy": "tiny", "limits": {"low": [-2.0, 0.0]}}, 422, "invalid-request", "limits.low"),
+        ({"policy": "tiny", "limits": {"change": [0.1]}}, 422, "invalid-request", "limits.change: expected 2 numbers"),
+        ({"policy": "tiny", "limits": {"change": [0.1, 0]}}, 422, "invalid-request", "limits.change.1"),
         ({"policy": "tiny", "limits": {"low": [0.0]}}, 422, "invalid-request", "limits.low: expected 2 numbers"),
         ({"policy": "tiny", "limits": {"low": [0.5, 0.5], "high": [0.1, 0.9]}}, 422, "invalid-request", "limits.low"),
         ({"policy": "tiny", "seed": -1}, 422, "invalid-request", "seed"),

@@ -17,6 +17,7 @@ from forcing.server.errors import (
 )
 from forcing.server.schemas import ActReply, ActRequest
 from forcing.server.sessions import REMEMBERED_EXPIRED, REMEMBERED_REPLIES, Session, SessionTable
+from forcing.server.validation import Limits
 
 Maker = Callable[..., Session]
 
@@ -28,7 +29,7 @@ def make(policy: Policy) -> Maker:
             id=name,
             policy=policy,
             controller=Controller(policy, goal=None, seed=0),
-            limits=(np.full(2, -1.0), np.full(2, 1.0)),
+            limits=Limits(np.full(2, -1.0), np.full(2, 1.0), np.full(2, np.inf)),
             goal=None,
             seed=0,
             lease_s=10.0,
