@@ -46,6 +46,7 @@ class Actor:
                 controller.set_goal(request.goal)
             if request.obstacles is not None:
                 controller.set_obstacles(obstacles_of(request.obstacles))
+            self._skip(session, request.skipped)
             # Beliefs take milliseconds, and tens of them while nobody can tell how late readings are.
             await asyncio.to_thread(
                 controller.observe,
@@ -62,6 +63,20 @@ class Actor:
         """The answer for a session whose controller has just observed; waits for the plan."""
         planned = await self._plan_in_time(session, None)
         return self._decide(session, planned)
+
+    def _skip(self, session: Session, steps: int) -> None:
+        """Control steps of which nothing was sensed here, and at which the plan was played on."""
+        names = [stream.name for stream in session.policy.spec.of_role("observation")]
+        for _ in range(steps):
+            session.controller.observe({}, missing=names)
+            self._sent(session, session.controller.decide())
+
+    def _sent(self, session: Session, decision: Decision) -> Decision:
+        """The decision within the session's limits, which is what the robot does."""
+        decision = within(decision, session.limits, session.last_action)
+        session.controller.correct(decision.action)
+        session.last_action = decision.action
+        return decision
 
     async def _plan_in_time(self, session: Session, deadline: float | None) -> Planned | None:
         """The plan installed for this step; None if none was needed, or it is late: then a later step installs it."""
@@ -108,9 +123,7 @@ class Actor:
             self._refuse(str(error), error)
         if not (np.isfinite(decision.action).all() and np.isfinite(decision.action_chunk).all()):
             self._refuse(f"policy {policy!r} decided on a non-finite action at step {decision.step}")
-        decision = within(decision, session.limits, session.last_action)
-        controller.correct(decision.action)
-        session.last_action = decision.action
+        decision = self._sent(session, decision)
         self._metrics.sources.labels(decision.source).inc()
         self._metrics.clipped.inc(int(decision.clipped))
         for name, report in decision.sensors.items():

@@ -14,7 +14,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -59,7 +59,7 @@ class ActResult:
     answer comes. source: fresh, plan or hold. noise_level, spread: of the planned frame being followed. feasible:
     whether that plan keeps all the planner's rules. sensors: stream -> noise, noise_level, rejected, stuck and
     unheard_steps, as the server sees them; late_steps: that readings seem to be late. timing: queue_ms, plan_ms,
-    total_ms. What was not wanted is None.
+    total_ms. What was not wanted is None. answered: False where no answer came in time, see `Session.drive`.
     """
 
     request_id: str
@@ -76,6 +76,7 @@ class ActResult:
     late_steps: float
     timing: Mapping[str, float] | None
     revision: str
+    answered: bool = True
 
 
 class Client:
@@ -191,16 +192,21 @@ class Client:
         boxed[~np.isfinite(array)] = None
         return boxed.tolist()
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The decoded answer, None if empty. Raises ServerProblem, ServerUnreachable; ValueError on NaN in JSON."""
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, within_s: float | None = None
+    ) -> Any:
+        """The decoded answer, None if empty. within_s: the only attempt may wait so long for each of connection and
+        answer. Raises ServerProblem, ServerUnreachable; ValueError on NaN in JSON."""
+        retries = self._retries if within_s is None else 0
+        timeout = httpx.USE_CLIENT_DEFAULT if within_s is None else within_s
         content = None if body is None else codec.encode({k: v for k, v in body.items() if v is not None}, self._media)
         headers = {} if body is None else {"Content-Type": self._media}
-        for attempt in range(self._retries + 1):
+        for attempt in range(retries + 1):
             try:
-                response = self._http.request(method, path, content=content, headers=headers)
+                response = self._http.request(method, path, content=content, headers=headers, timeout=timeout)
                 return _answer(response)
             except _BROKEN as error:
-                if attempt == self._retries:
+                if attempt == retries:
                     raise ServerUnreachable(
                         f"no answer from {self._http.base_url}: {method} {path}: {error} ({attempt + 1} attempts); "
                         "is the server running?"
@@ -222,6 +228,8 @@ class Session:
         self.step: int = opened["step"]
         self._client = client
         self._in_doubt = False
+        self._missed = 0  # control steps since the last answer
+        self._last: ActResult | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -259,21 +267,97 @@ class Session:
         """
         if self._in_doubt:  # the last answer was lost: it may have been acted on
             self.step, self._in_doubt = self._fetch_plan()["step"], False
-        if isinstance(missing, str):
-            raise ValueError(f"missing must be a list of streams, got {missing!r}")
-        sensed = {name: self._client.reading(value) for name, value in observation.items() if name not in missing}
-        body = {"request_id": uuid.uuid4().hex, "step": self.step, "observation": sensed, "missing": sorted(missing)}
-        body |= {"age_ms": _floats(age_ms)}
-        body |= {"noise": _floats(noise), "goal": self._client.array(goal)}
-        body |= {"obstacles": None if obstacles is None else self._client.balls(obstacles)}
-        body |= {"deadline_ms": deadline_ms, "want": None if want is None else list(want)}
+        body = self._body(
+            observation, noise=noise, missing=missing, age_ms=age_ms, goal=goal, obstacles=obstacles, want=want
+        )
         try:
-            reply = self._client.call("POST", f"/v1/sessions/{self.id}/act", body)
+            return self._asked(body | {"deadline_ms": deadline_ms})
         except ServerUnreachable:
             self._in_doubt = True
             raise
-        self.step = reply["step"] + 1
-        return _act_result(reply)
+
+    def drive(
+        self,
+        observation: Mapping[str, ArrayLike],
+        *,
+        within_s: float,
+        stop_steps: int = 20,
+        noise: Mapping[str, float] | None = None,
+        missing: Collection[str] = (),
+        age_ms: Mapping[str, float] | None = None,
+        goal: ArrayLike | None = None,
+        obstacles: Sequence[Ball] | None = None,
+    ) -> ActResult:
+        """As `act`, but a robot always has an action: once every control step, for as long as it moves.
+
+        within_s: how long to wait; half of it is the server's deadline. When no answer comes, or one that says to come
+        later, the result is not `answered`: its action is the next of the last chunk until `valid_until_step`, then the
+        last one, made smaller in `stop_steps` equal steps, and then 0. That lets what is driven by forces or velocities
+        come to rest; a robot that is sent positions must hold its place by itself from `valid_until_step` on. The first
+        answer after that is for a robot that did so. Raises ServerProblem on refusals that will not pass, such as an
+        expired session or a wrong observation, and before the first answer what `act` raises.
+        """
+        body = self._body(observation, noise=noise, missing=missing, age_ms=age_ms, goal=goal, obstacles=obstacles)
+        try:
+            return self._asked(body | {"deadline_ms": 500 * within_s}, within_s=within_s)
+        except (ServerUnreachable, ServerProblem) as error:
+            if self._last is None or (isinstance(error, ServerProblem) and not _passes(error)):
+                raise
+        return self._without_answer(self._last, stop_steps)
+
+    def _without_answer(self, last: ActResult, stop_steps: int) -> ActResult:
+        """What the robot does at this step, of its own; `step` moves on, and the next request says what it missed."""
+        chunk = last.action[None] if last.action_chunk is None else last.action_chunk
+        since, over = self.step - last.step, max(0, self.step - last.valid_until_step)
+        rest = chunk[since:] if since < len(chunk) else chunk[-1:] * max(0.0, 1 - over / stop_steps)
+        result = replace(
+            last,
+            step=self.step,
+            action=rest[0],
+            action_chunk=rest,
+            source="plan" if over == 0 else "hold",
+            timing=None,
+            answered=False,
+        )
+        self.step, self._missed = self.step + 1, self._missed + 1
+        return result
+
+    def _body(
+        self,
+        observation: Mapping[str, ArrayLike],
+        *,
+        noise: Mapping[str, float] | None,
+        missing: Collection[str],
+        age_ms: Mapping[str, float] | None,
+        goal: ArrayLike | None,
+        obstacles: Sequence[Ball] | None,
+        want: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        if isinstance(missing, str):
+            raise ValueError(f"missing must be a list of streams, got {missing!r}")
+        sensed = {name: self._client.reading(value) for name, value in observation.items() if name not in missing}
+        body: dict[str, Any] = {"observation": sensed, "missing": sorted(missing), "age_ms": _floats(age_ms)}
+        body |= {"noise": _floats(noise), "goal": self._client.array(goal)}
+        body |= {"obstacles": None if obstacles is None else self._client.balls(obstacles)}
+        return body | {"want": None if want is None else list(want)}
+
+    def _asked(self, body: dict[str, Any], *, within_s: float | None = None) -> ActResult:
+        """The server's answer to an act at this step."""
+        path = f"/v1/sessions/{self.id}/act"
+        for attempt in range(2):
+            at = {"request_id": uuid.uuid4().hex, "step": self.step, "skipped": self._missed}
+            try:
+                reply = self._client.call("POST", path, body | at, within_s=within_s)
+            except ServerProblem as problem:
+                # An answer was lost on its way: the server has taken that step, and expects another number of them.
+                expected = _expected_step(problem)
+                if attempt or expected is None or not self.step - expected + self._missed >= 0:
+                    raise
+                self._missed = self.step - (expected - self._missed)
+                continue
+            self.step, self._missed, self._last = reply["step"] + 1, 0, _act_result(reply)
+            return self._last
+        raise AssertionError("unreachable: the second attempt returns or raises")
 
     def plan(self) -> Plan | None:
         """The plan that is followed now, None before the first."""
@@ -284,7 +368,7 @@ class Session:
         """Begins a new episode; goal and seed stay as they were if not given."""
         body = {"goal": self._client.array(goal), "seed": seed}
         self.step = self._client.call("POST", f"/v1/sessions/{self.id}/reset", body)["step"]
-        self._in_doubt = False
+        self._in_doubt, self._missed, self._last = False, 0, None
 
     def close(self) -> None:
         """Ends the session; if it is already gone, that is as good."""
@@ -297,6 +381,17 @@ class Session:
     def _fetch_plan(self) -> dict[str, Any]:
         reply: dict[str, Any] = self._client.call("GET", f"/v1/sessions/{self.id}/plan")
         return reply
+
+
+def _passes(problem: ServerProblem) -> bool:
+    """Whether the same request may be answered a little later."""
+    return problem.status in (429, 500, 503) or problem.type.endswith("session-busy")
+
+
+def _expected_step(problem: ServerProblem) -> int | None:
+    """What a refusal for its step expects, None if it is no such refusal or does not say."""
+    told = [error["expected"] for error in problem.errors if error["field"] == "step"]
+    return int(told[0]) if problem.type.endswith("step-conflict") and told and told[0].isdigit() else None
 
 
 def _floats(table: Mapping[str, float] | None) -> dict[str, float] | None:

@@ -17,11 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from forcing.policy.types import TrajectorySpec
 from forcing.server import codec
 from forcing.server.errors import InvalidRequest, ServiceError
-from forcing.server.schemas import ActRequest, OneShotRequest, OpenRequest
+from forcing.server.schemas import MOST_SKIPPED, ActRequest, OneShotRequest, OpenRequest
 from forcing.server.service import Service, example_of
 from forcing.server.wire import field_error
 
-MOST_SKIPPED = 1000  # control steps between two messages; more must be a mistake
 _TIMES = (("policy", "plan_ms"), ("server", "total_ms"))
 router = APIRouter()
 Model = TypeVar("Model", bound=BaseModel)
@@ -143,23 +142,16 @@ class _Robot:
             body = {"policy": self._policy, "goal": self._goal, "seed": extras.seed, "lease_s": 3600.0}
             self._session = self._service.open_session(_checked(OpenRequest, body)).session_id
             self._next, self._offset = 0, step
-        ahead = step - self._offset - self._next
-        if not 0 <= ahead <= MOST_SKIPPED:
+        skipped = step - self._offset - self._next  # the robot played what it was sent
+        if not 0 <= skipped <= MOST_SKIPPED:
             expected = f"from {self._offset + self._next} on, at most {MOST_SKIPPED} further; or reset"
             raise InvalidRequest.one("step", expected, str(step))
-        names = [stream.name for stream in self._service.spec(self._policy).of_role("observation")]
-        for _ in range(ahead):  # the robot played what it was sent; nobody said what it sensed meanwhile
-            await self._act({"observation": {}, "missing": names, "want": []})
         body = {"observation": observation, "noise": extras.noise, "missing": extras.missing, "age_ms": extras.age_ms}
         body |= {"goal": extras.goal, "obstacles": extras.obstacles, "deadline_ms": extras.deadline_ms}
-        return _reply(await self._act(body))
-
-    async def _act(self, body: dict[str, Any]) -> dict[str, Any]:
-        assert self._session is not None
-        request = _checked(ActRequest, body | {"request_id": uuid.uuid4().hex, "step": self._next})
-        reply = await self._service.act(self._session, request)
-        self._next += 1
-        return reply.model_dump(exclude_unset=True)
+        body |= {"request_id": uuid.uuid4().hex, "step": self._next + skipped, "skipped": skipped}
+        reply = await self._service.act(self._session, _checked(ActRequest, body))
+        self._next = reply.step + 1
+        return _reply(reply.model_dump(exclude_unset=True))
 
     def leave(self) -> None:
         """Ends the session, if there is one."""

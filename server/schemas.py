@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 Want = Literal["action_chunk", "spread", "timing"]
+MOST_SKIPPED = 1000
 _EVERYTHING: list[Want] = ["action_chunk", "spread", "timing"]
 
 
@@ -113,16 +114,18 @@ class ResetRequest(_Request):
 class ActRequest(_Request):
     """POST /v1/sessions/{id}/act: the observation of one control step.
 
-    request_id: chosen by the client; a repeated one gets the same reply. step: 0 first, then one more each time.
-    noise: stream -> standard deviation of its error, in its units; what is left out is estimated. missing: streams left
-    out of observation. age_ms: stream -> how long ago it was read; where none is given at all, that is estimated. A
-    stream with a number that is not finite or absurd, or older than 2 s, is left aside and reported as rejected. goal,
-    obstacles: from now on, as before if left out. deadline_ms: answer within this time, from the present plan if need
-    be. want: optional parts of the reply.
+    request_id: chosen by the client; a repeated one gets the same reply. step: 0 first, then one more each time, and as
+    many more as were skipped. skipped: control steps before this one that were not asked for: the robot played its last
+    chunk. noise: stream -> standard deviation of its error, in its units; what is left out is estimated. missing:
+    streams left out of observation. age_ms: stream -> how long ago it was read; where none is given at all, that is
+    estimated. A stream with a number that is not finite or absurd, or older than 2 s, is left aside and reported as
+    rejected. goal, obstacles: from now on, as before if left out. deadline_ms: answer within this time, from the
+    present plan if need be. want: optional parts of the reply.
     """
 
     request_id: str = Field(min_length=1, max_length=200)
     step: int = Field(ge=0)
+    skipped: int = Field(default=0, ge=0, le=MOST_SKIPPED)
     observation: dict[StreamName, Sensed]
     noise: dict[StreamName, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     missing: list[StreamName] = Field(default_factory=list, max_length=100)
@@ -140,7 +143,17 @@ class ActRequest(_Request):
         goal = None if self.goal is None else self.goal.tolist()
         noise, ages = sorted((self.noise or {}).items()), sorted((self.age_ms or {}).items())
         balls = None if self.obstacles is None else [(ball.centre.tolist(), ball.radius) for ball in self.obstacles]
-        rest = (self.step, noise, ages, sorted(self.missing), goal, balls, self.deadline_ms, sorted(self.want))
+        rest = (
+            self.step,
+            self.skipped,
+            noise,
+            ages,
+            sorted(self.missing),
+            goal,
+            balls,
+            self.deadline_ms,
+            sorted(self.want),
+        )
         digest.update(repr(rest).encode())
         return digest.digest()
 

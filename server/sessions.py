@@ -88,7 +88,7 @@ class Session:
         """
         if self.busy:
             raise SessionBusy("another act of this session is being answered; send one at a time")
-        expected = self.controller.step
+        expected = self.controller.step + (request.skipped if self._observed is None else 0)
         if request.step != expected:
             raise StepConflict(
                 f"step expected {expected}, got {request.step}",
