@@ -16,6 +16,7 @@ from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
 from forcing.policy.types import Decision, Obstacles
 from forcing.server.client import Client, Encoding, ServerProblem, ServerUnreachable
+from forcing.server.serve import serving
 
 HERE = {"position": np.zeros(2), "velocity": np.zeros(2)}
 
@@ -169,10 +170,10 @@ def test_the_one_shot_and_the_lists_of_policies(url: str) -> None:
 
 
 class Breaker:
-    """A proxy that swallows the reply and hangs up as often as `breaks` says."""
+    """A proxy that swallows the reply and hangs up as often as `breaks` says, or the request, as often as `cuts`."""
 
     def __init__(self, url: str) -> None:
-        self.breaks = 0
+        self.breaks = self.cuts = 0
         self._target = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -198,6 +199,9 @@ class Breaker:
         while True:
             request = self._message(client)
             if not request:
+                return
+            if self.cuts > 0:
+                self.cuts -= 1
                 return
             server.sendall(request)
             reply = self._message(server)
@@ -250,6 +254,90 @@ def test_after_retries_run_out_the_next_act_finds_its_step_again(breaker: Breake
         with pytest.raises(ServerUnreachable, match="2 attempts"):
             session.act(HERE)
         assert session.act(HERE).step == 2, "the server acted on step 1, its reply was lost"
+
+
+@pytest.mark.parametrize("lost", ["cuts", "breaks"])
+def test_a_robot_that_is_not_answered_plays_its_chunk_and_goes_on_in_step(
+    breaker: Breaker, url: str, lost: str
+) -> None:
+    """Whether its request was lost or the answer to it."""
+    with Client(breaker.url) as client, client.open("tiny", goal=[1.0, 1.0]) as session:
+        first = session.drive(HERE, within_s=5)
+        assert first.answered
+        assert first.action_chunk is not None
+        setattr(breaker, lost, 2)
+        missed = [session.drive(HERE, within_s=5) for _ in range(2)]
+        again = session.drive(HERE, within_s=5)
+    assert [(one.answered, one.source, one.step) for one in missed] == [(False, "plan", 1), (False, "plan", 2)]
+    for index, one in enumerate(missed, start=1):
+        np.testing.assert_array_equal(one.action, first.action_chunk[index])
+        np.testing.assert_array_equal(one.action_chunk, first.action_chunk[index:])
+    assert (again.answered, again.step, again.source) == (True, 3, "plan")
+    # The server has seen the first of the missed steps where only its answer was lost.
+    with Client(url) as client, client.open("tiny", goal=[1.0, 1.0]) as session:
+        session.act(HERE)
+        session.act(HERE, missing=[] if lost == "breaks" else list(HERE))
+        session.act(HERE, missing=list(HERE))
+        np.testing.assert_array_equal(again.action, session.act(HERE).action)
+
+
+def test_a_robot_without_any_answer_slows_to_a_stop(policy: Policy) -> None:
+    with serving([policy]) as url:
+        client = Client(url)
+        session = client.open("tiny", goal=[1.0, 1.0])
+        last = session.drive(HERE, within_s=5)
+    assert last.action_chunk is not None
+    played = len(last.action_chunk) - 1
+    began = time.monotonic()
+    alone = [session.drive(HERE, within_s=0.05, stop_steps=4) for _ in range(played + 6)]
+    client.close()
+    assert time.monotonic() - began < 5
+    np.testing.assert_array_equal([one.action for one in alone[:played]], last.action_chunk[1:])
+    shares = [0.75, 0.5, 0.25, 0, 0, 0]
+    np.testing.assert_allclose([one.action for one in alone[played:]], np.outer(shares, last.action_chunk[-1]))
+    assert [one.source for one in alone] == ["plan"] * played + ["hold"] * 6
+    assert [one.step for one in alone] == list(range(1, played + 7))
+
+
+def test_who_was_never_answered_has_nothing_to_go_on(breaker: Breaker) -> None:
+    with Client(breaker.url) as client, client.open("tiny", goal=[1.0, 1.0]) as session:
+        breaker.cuts = 1
+        with pytest.raises(ServerUnreachable):
+            session.drive(HERE, within_s=5)
+        assert session.drive(HERE, within_s=5).step == 0
+
+
+def test_refusals_that_will_not_pass_are_raised(url: str) -> None:
+    with Client(url) as client:
+        session = client.open("tiny", goal=[1.0, 1.0])
+        session.drive(HERE, within_s=5)
+        with pytest.raises(ServerProblem, match="422"):
+            session.drive({"position": np.zeros(3), "velocity": np.zeros(2)}, within_s=5)
+        session.close()
+        with pytest.raises(ServerProblem, match="404"):
+            session.drive(HERE, within_s=5)
+
+
+def test_skipped_steps_are_those_of_a_robot_that_played_its_plan(url: str, policy: Policy) -> None:
+    """As if it had sent nothing at these steps, but for plans that would have been made at them."""
+    controller = Controller(policy, goal=np.array([1.0, -1.0]), seed=11)
+    controller.observe(HERE)
+    request = controller.request()
+    assert request is not None
+    controller.install(policy.plan(request))
+    controller.decide()
+    for _ in range(2):
+        controller.observe({}, missing=["position", "velocity"])
+        controller.decide()
+    controller.observe(HERE)
+    expected = controller.decide()
+    with Client(url) as client, client.open("tiny", goal=[1.0, -1.0], seed=11) as session:
+        session.act(HERE)
+        path, body = f"/v1/sessions/{session.id}/act", {"observation": {"position": [0, 0], "velocity": [0, 0]}}
+        with pytest.raises(ServerProblem, match="step expected 3, got 1"):
+            client.call("POST", path, body | {"request_id": "x", "step": 1, "skipped": 2})
+        reply = client.call("POST", path, body | {"request_id": "y", "step": 3, "skipped": 2})
+    np.testing.assert_array_equal(reply["action"], expected.action.astype(np.float64))
 
 
 def test_no_server_is_unreachable_after_the_retries() -> None:
