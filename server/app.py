@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from forcing import __version__
 from forcing.policy.policy import Policy
-from forcing.server import openpi
+from forcing.server import openpi, stream
 from forcing.server.access import LimitRate, RequireToken
 from forcing.server.routes import describe_encodings, router
 from forcing.server.service import ServerSettings, Service
@@ -47,6 +47,7 @@ def create_app(policies: Sequence[Policy], settings: ServerSettings | None = Non
     app.state.max_body_bytes = settings.max_body_bytes
     app.include_router(router)
     app.include_router(openpi.router)
+    app.include_router(stream.router)
     # The last one added sees a request first.
     if settings.token is not None:
         app.add_middleware(RequireToken, token=settings.token)

@@ -8,12 +8,13 @@ ServerProblem                the server refused or failed, and said why
 ServerUnreachable            no answer came, retries included
 """
 
+import contextlib
 import json
 import os
 import ssl
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,8 @@ from typing import Any, Literal, Self
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection, connect
 
 from forcing.policy.types import Plan, Source
 from forcing.server import codec
@@ -45,6 +48,10 @@ class ServerProblem(RuntimeError):
         self.errors: list[dict[str, str]] = document.get("errors", [])
         self.retry_after_s = retry_after_s
         super().__init__(f"{self.status} {self.title}: {self.detail}")
+
+
+class _Broken(Exception):
+    """A connection that broke: asking again may help."""
 
 
 class ServerUnreachable(ConnectionError):
@@ -99,9 +106,11 @@ class Client:
         self._media = _MEDIA[encoding]
         self._retries = retries
         token = os.environ.get("FORCING_TOKEN") if token is None else token
-        headers = {"Accept": self._media} | ({} if token is None else {"Authorization": f"Bearer {token}"})
-        trusted = True if authorities is None else ssl.create_default_context(cafile=authorities)
-        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=headers, verify=trusted)
+        self._url, self._timeout_s = url.rstrip("/"), timeout_s
+        self._identity = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._trusted = ssl.create_default_context(cafile=authorities)
+        headers = {"Accept": self._media} | self._identity
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=headers, verify=self._trusted)
 
     def __enter__(self) -> Self:
         return self
@@ -145,16 +154,18 @@ class Client:
         control_hz: float | None = None,
         limits: Mapping[str, Sequence[float]] | None = None,
         lease_s: float = 60.0,
+        stream: bool = False,
     ) -> "Session":
         """A new session.
 
         goal: in the goal stream's units. obstacles: what plans stay out of. limits: low and high of the action, [A]
-        each. lease_s: the session ends after so long without an act. Raises ServerProblem, ServerUnreachable.
+        each, and change. lease_s: the session ends after so long without an act. stream: acts go over a WebSocket of
+        their own in place of a request each, which is quicker. Raises ServerProblem, ServerUnreachable.
         """
         body = {"policy": policy, "goal": self.array(goal), "seed": seed, "lease_s": lease_s}
         body |= {"obstacles": self.balls(obstacles)}
         body |= {"control_hz": control_hz, "limits": None if limits is None else dict(limits)}
-        return Session(self, self.call("POST", "/v1/sessions", body))
+        return Session(self, self.call("POST", "/v1/sessions", body), stream=stream)
 
     def act_once(
         self, policy: str, history: Sequence[Mapping[str, ArrayLike]], *, goal: ArrayLike | None = None, seed: int = 0
@@ -197,36 +208,88 @@ class Client:
     ) -> Any:
         """The decoded answer, None if empty. within_s: the only attempt may wait so long for each of connection and
         answer. Raises ServerProblem, ServerUnreachable; ValueError on NaN in JSON."""
-        retries = self._retries if within_s is None else 0
         timeout = httpx.USE_CLIENT_DEFAULT if within_s is None else within_s
         content = None if body is None else codec.encode({k: v for k, v in body.items() if v is not None}, self._media)
         headers = {} if body is None else {"Content-Type": self._media}
-        for attempt in range(retries + 1):
+
+        def ask() -> Any:
             try:
-                response = self._http.request(method, path, content=content, headers=headers, timeout=timeout)
-                return _answer(response)
+                return _answer(self._http.request(method, path, content=content, headers=headers, timeout=timeout))
             except _BROKEN as error:
-                if attempt == retries:
-                    raise ServerUnreachable(
-                        f"no answer from {self._http.base_url}: {method} {path}: {error} ({attempt + 1} attempts); "
-                        "is the server running?"
-                    ) from error
-                time.sleep(_FIRST_PAUSE_S * 2**attempt)
+                raise _Broken(f"{method} {path}: {error}") from error
             except httpx.TransportError as error:
                 raise ServerUnreachable(f"{method} {path}: {type(error).__name__} {error}") from error
+
+        return self.insist(ask, once=within_s is not None)
+
+    def insist(self, ask: Callable[[], Any], *, once: bool) -> Any:
+        """What `ask` returns, asked again as long as connections break, `retries` times. Raises ServerUnreachable."""
+        retries = 0 if once else self._retries
+        for attempt in range(retries + 1):
+            try:
+                return ask()
+            except _Broken as error:
+                if attempt == retries:
+                    attempts = f"{error} ({attempt + 1} attempts); is the server running?"
+                    raise ServerUnreachable(f"no answer from {self._url}: {attempts}") from error
+                time.sleep(_FIRST_PAUSE_S * 2**attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def stream(self, session_id: str) -> "_Stream":
+        """Where a session's acts may go, in place of a request each."""
+        url = f"{self._url.replace('http', 'ws', 1)}/v1/sessions/{session_id}/stream"
+        trusted = self._trusted if url.startswith("wss") else None
+
+        def dial() -> ClientConnection:
+            return connect(url, additional_headers=self._identity, ssl=trusted, compression=None)
+
+        return _Stream(dial, self._media, self._timeout_s)
+
+
+class _Stream:
+    """One WebSocket for the acts of a session, made anew when it breaks."""
+
+    def __init__(self, dial: Callable[[], ClientConnection], media: str, timeout_s: float) -> None:
+        self._dial, self._media, self._timeout_s = dial, media, timeout_s
+        self._open = contextlib.ExitStack()
+        self._connection: ClientConnection | None = None
+
+    def ask(self, body: Mapping[str, Any], within_s: float | None) -> Any:
+        """The server's answer. Raises ServerProblem, ServerUnreachable if none comes in time, `_Broken`."""
+        packed = codec.encode({k: v for k, v in body.items() if v is not None}, self._media)
+        try:
+            if self._connection is None:
+                self._connection = self._open.enter_context(self._dial())
+            self._connection.send(packed if self._media == codec.MSGPACK else packed.decode())
+            answer = self._connection.recv(timeout=self._timeout_s if within_s is None else within_s)
+        except TimeoutError as error:
+            self.close()  # else its answer would be taken for that of the next act
+            raise ServerUnreachable("no answer to an act in time") from error
+        except (WebSocketException, OSError) as error:
+            self.close()
+            raise _Broken(f"act: {type(error).__name__} {error}") from error
+        document = codec.decode(answer if isinstance(answer, bytes) else answer.encode(), self._media)
+        if "request_id" not in document:
+            raise ServerProblem(document, document.get("retry_after_s"))
+        return document
+
+    def close(self) -> None:
+        self._connection = None
+        with contextlib.suppress(WebSocketException, OSError):
+            self._open.close()
 
 
 class Session:
     """One robot's session; as a context manager it is deleted at the end. Counts steps and names requests by itself."""
 
-    def __init__(self, client: Client, opened: Mapping[str, Any]) -> None:
+    def __init__(self, client: Client, opened: Mapping[str, Any], *, stream: bool = False) -> None:
         self.id: str = opened["session_id"]
         self.policy: str = opened["policy"]
         self.revision: str = opened["revision"]
         self.control_hz: float = opened["control_hz"]
         self.step: int = opened["step"]
         self._client = client
+        self._stream = client.stream(self.id) if stream else None
         self._in_doubt = False
         self._missed = 0  # control steps since the last answer
         self._last: ActResult | None = None
@@ -343,11 +406,10 @@ class Session:
 
     def _asked(self, body: dict[str, Any], *, within_s: float | None = None) -> ActResult:
         """The server's answer to an act at this step."""
-        path = f"/v1/sessions/{self.id}/act"
         for attempt in range(2):
             at = {"request_id": uuid.uuid4().hex, "step": self.step, "skipped": self._missed}
             try:
-                reply = self._client.call("POST", path, body | at, within_s=within_s)
+                reply = self._posted(body | at, within_s)
             except ServerProblem as problem:
                 # An answer was lost on its way: the server has taken that step, and expects another number of them.
                 expected = _expected_step(problem)
@@ -358,6 +420,12 @@ class Session:
             self.step, self._missed, self._last = reply["step"] + 1, 0, _act_result(reply)
             return self._last
         raise AssertionError("unreachable: the second attempt returns or raises")
+
+    def _posted(self, body: Mapping[str, Any], within_s: float | None) -> Any:
+        if self._stream is None:
+            return self._client.call("POST", f"/v1/sessions/{self.id}/act", body, within_s=within_s)
+        stream = self._stream
+        return self._client.insist(lambda: stream.ask(body, within_s), once=within_s is not None)
 
     def plan(self) -> Plan | None:
         """The plan that is followed now, None before the first."""
@@ -372,6 +440,8 @@ class Session:
 
     def close(self) -> None:
         """Ends the session; if it is already gone, that is as good."""
+        if self._stream is not None:
+            self._stream.close()
         try:
             self._client.call("DELETE", f"/v1/sessions/{self.id}")
         except ServerProblem as problem:

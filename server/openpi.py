@@ -19,6 +19,7 @@ from forcing.server import codec
 from forcing.server.errors import InvalidRequest, ServiceError
 from forcing.server.schemas import MOST_SKIPPED, ActRequest, OneShotRequest, OpenRequest
 from forcing.server.service import Service, example_of
+from forcing.server.stream import received
 from forcing.server.wire import field_error
 
 _TIMES = (("policy", "plan_ms"), ("server", "total_ms"))
@@ -87,11 +88,8 @@ async def _serve(socket: WebSocket, policy: str) -> None:
 
 async def _received(socket: WebSocket) -> dict[str, Any]:
     """A message as a map. Raises InvalidRequest, WebSocketDisconnect."""
-    message = await socket.receive()
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code", 1000))
-    data = message.get("bytes")
-    if data is None:
+    media, data = await received(socket)
+    if media != codec.MSGPACK:
         raise InvalidRequest.one("message", "msgpack in a binary message", "text")
     try:
         value = codec.decode(data, codec.MSGPACK)
