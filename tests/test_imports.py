@@ -120,7 +120,7 @@ def test_the_policy_knows_no_simulator_no_recording_and_no_socket() -> None:
 
 
 def test_the_client_needs_neither_torch_nor_fastapi() -> None:
-    assert needs(ROOT / "server/client.py", set()) == {"numpy", "httpx", "msgpack"}
+    assert needs(ROOT / "server/client.py", set()) == {"numpy", "httpx", "msgpack", "websockets"}
     of_ours = [name for name in imported((ROOT / "server/client.py").read_text()) if _is_below(name, "forcing.policy")]
     assert all(_is_below(name, "forcing.policy.types") for name in of_ours)
     check = (
