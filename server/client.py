@@ -1,4 +1,4 @@
-"""A robot's side of the service: `Client` and `Session`, on httpx, websockets and numpy. Imports neither torch nor FastAPI.
+"""A robot's side of the service: `Client` and `Session`, on httpx, websockets and numpy, without torch and FastAPI.
 
 with Client("http://127.0.0.1:8000") as client, client.open("maze2d-medium", goal=[1.0, 2.0]) as session:
     reply = session.act({"position": position_m, "velocity": velocity_m_s})
