@@ -20,7 +20,6 @@ SHARES = (0.5, 0.8, 0.95)  # that the intervals ought to cover
 STREAM = "position"  # the one whose true values an episode keeps
 # Steps ahead at which one row of a table ends: a frame each at first, then more, as outcomes become rarer.
 ENDS = (4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 320, 416)
-FEWEST = 20  # episodes that a share is told of
 HEADER = ("steps ahead", *(f"{fault}, {what}" for fault in FAULTS for what in ("episodes", "50 %", "80 %", "95 %")))
 
 
@@ -65,13 +64,13 @@ def counted(episode: Episode) -> list[list[int]]:
 
 
 def coverages(entry: Report) -> list[tuple[int, list[float]]]:
-    """For each of `ENDS`: episodes that saw outcomes, and the share within the interval of each of `SHARES`, over all
-    outcomes; no shares where the episodes are fewer than `FEWEST`."""
+    """For each of `ENDS`: episodes that saw outcomes, and the share of all outcomes within the interval of each of
+    `SHARES`; no shares where there were none."""
     counts = np.array(entry["coverage"])
     result = []
     for row in range(len(ENDS)):
         episodes, total = int((counts[:, row, 0] > 0).sum()), counts[:, row].sum(axis=0)
-        result.append((episodes, [] if episodes < FEWEST else [float(within / total[0]) for within in total[1:]]))
+        result.append((episodes, [float(within / total[0]) for within in total[1:]] if episodes else []))
     return result
 
 

@@ -24,6 +24,7 @@ from forcing.eval.result_files import markdown_table, missing, read_entries
 RESULTS = "bench-spread*.json"
 PICTURE = "![Shares of outcomes within the intervals, by steps ahead](pictures/spread.png)"
 COLORS = dict(zip(SHARES, ("#1d4ed8", "#15803d", "#c2410c"), strict=True))
+FEWEST = 20  # episodes that a point of a curve is drawn of
 PLOT_IN, LEFT_IN, BELOW_IN = 1.9, 0.4, 0.55
 
 
@@ -72,7 +73,8 @@ def draw_spread(results: Path, path: Path) -> bool:
 
 
 def _draw(axes: Axes, entry: Report) -> None:
-    known = [(end, shares) for end, (_, shares) in zip(ENDS, coverages(entry), strict=True) if shares]
+    told = zip(ENDS, coverages(entry), strict=True)
+    known = [(end, shares) for end, (episodes, shares) in told if episodes >= FEWEST]
     ends = [end for end, _ in known]
     for index, share in enumerate(SHARES):
         covered = [100 * shares[index] for _, shares in known]
@@ -80,6 +82,7 @@ def _draw(axes: Axes, entry: Report) -> None:
         axes.axhline(100 * share, color=COLORS[share], linestyle="--", linewidth=1)
     axes.axhspan(70, 90, color=COLORS[0.8], alpha=0.08, linewidth=0)
     axes.set_xscale("log", base=2)
+    axes.set_xlim(ENDS[0] / 1.2, ENDS[-1])
     axes.set_xticks([4, 8, 16, 32, 64, 128, 256], labels=["4", "8", "16", "32", "64", "128", "256"])
     axes.set_ylim(0, 102)
     axes.tick_params(labelsize=8, labelcolor=INK, length=0)
