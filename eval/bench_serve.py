@@ -1,4 +1,4 @@
-"""`forcing bench serve`: the time of one control step in process, through the socket, and with eight robots at once.
+"""`forcing bench serve`: one control step in process, over HTTP and over a WebSocket, with one robot and with eight.
 
 The server runs in a process of its own, as in use; robots are simulated at their real control rate. All in one run,
 because machines differ and so do their hours.
@@ -41,13 +41,10 @@ def run_bench(policy: str, *, report: Path | None, command: str, console: Consol
     context = get_context("spawn")
     with _server(policy) as url, context.Manager() as manager, ProcessPoolExecutor(ROBOTS, context) as pool:
         for robots, name in ((1, "1 robot"), (ROBOTS, f"{ROBOTS} robots")):
-            console.print(f"through {url}, {name} ...")
-            rows.append(
-                _row(
-                    f"through the socket, {name}",
-                    _fleet(pool, manager.Barrier(robots, timeout=START_TIMEOUT_S), url, policy, task),
-                )
-            )
+            for through, stream in (("a request each", False), ("a stream", True)):
+                console.print(f"through {url}, {through}, {name} ...")
+                start = manager.Barrier(robots, timeout=START_TIMEOUT_S)
+                rows.append(_row(f"{through}, {name}", _fleet(pool, start, url, policy, task, stream)))
     for row in rows:
         row["ratio"] = row["follow_ms_p50"] / rows[0]["follow_ms_p50"]
     console.print(f"{policy}: one control step, ms (p50 / p99), robots at {task.control_hz:.0f} Hz")
@@ -93,18 +90,21 @@ def _drive(driver: Driver, task: Task, seed: int, steps: int) -> dict[str, Any]:
     return {"ms": ms, "fresh": fresh, "hz": steps / elapsed_s}
 
 
-def _fleet(pool: Executor, start: Barrier, url: str, policy: str, task: Task) -> list[dict[str, Any]]:
+def _fleet(pool: Executor, start: Barrier, url: str, policy: str, task: Task, stream: bool) -> list[dict[str, Any]]:
     """Robots in a process each, as in use: one does not wait for another's interpreter."""
-    driven = [pool.submit(_drive_robot, url, policy, task.name, seed, start, STEPS) for seed in range(start.parties)]
+    robots = range(start.parties)
+    driven = [pool.submit(_drive_robot, url, policy, task.name, seed, start, STEPS, stream) for seed in robots]
     return [robot.result() for robot in driven]
 
 
-def _drive_robot(url: str, policy: str, task_name: str, seed: int, start: Barrier, steps: int) -> dict[str, Any]:
+def _drive_robot(
+    url: str, policy: str, task_name: str, seed: int, start: Barrier, steps: int, stream: bool
+) -> dict[str, Any]:
     """Waits for the others, then drives."""
     task = find_task(task_name)
     task.make().close()  # the first one loads the simulator
     start.wait()
-    return _drive(ServerDriver(url, policy, task), task, seed, steps)
+    return _drive(ServerDriver(url, policy, task, stream=stream), task, seed, steps)
 
 
 def _row(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:

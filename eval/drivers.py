@@ -88,16 +88,17 @@ class PolicyDriver:
 
 
 class ServerDriver:
-    """A policy behind a URL; one session an episode."""
+    """A policy behind a URL; one session an episode. stream: acts go over a WebSocket."""
 
-    def __init__(self, url: str, policy: str, task: Task) -> None:
-        self.name, self._policy, self._task = policy, policy, task
+    def __init__(self, url: str, policy: str, task: Task, *, stream: bool = False) -> None:
+        self.name, self._policy, self._task, self._streamed = policy, policy, task, stream
         self._client = Client(url)
         self._session: Session | None = None
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
         self.end()
-        self._session = self._client.open(self._policy, goal=self._task.goal(observation), seed=seed)
+        goal = self._task.goal(observation)
+        self._session = self._client.open(self._policy, goal=goal, seed=seed, stream=self._streamed)
         self._trace = Trace()
         return self._trace
 
