@@ -110,6 +110,13 @@ class Controller:
             self._history.append(now)
         self._readings = readings
 
+    def played(self, action: Array) -> None:
+        """The episode moves on a step at which the robot took this action, [A], of its own, and nothing was sensed but
+        what was observed at it before."""
+        if self._readings is None:
+            self.observe({}, missing=[stream.name for stream in self.policy.spec.of_role("observation")])
+        self._move_on(self._now(), np.asarray(action))
+
     def request(self) -> PlanRequest | None:
         """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.
 
@@ -207,7 +214,7 @@ class Controller:
         """
         now = self._now()
         action_stream = self.policy.spec.action
-        chunk, level, spread, feasible = np.zeros((1, action_stream.size)), 1.0, 0.0, False
+        chunk, level, spread, feasible = np.zeros((1, action_stream.size)), 1.0, np.nan, False
         if self._tracker is not None and self.plan is not None:
             # What is old tells nothing of where on its plan the robot is now.
             chunk, frame = self._tracker.chunk(now.values if self._age() == 0 else {}, self.step)
@@ -218,10 +225,8 @@ class Controller:
         low = np.full(action_stream.size, -np.inf) if action_stream.low is None else np.asarray(action_stream.low)
         high = np.full(action_stream.size, np.inf) if action_stream.high is None else np.asarray(action_stream.high)
         limited = np.clip(chunk, low, high).astype(np.float32)
-        step, self.step = self.step, self.step + 1
-        self._belief, self._readings = self._believing, None
-        self._unheard = {name: report.unheard_steps for name, report in now.sensors.items()}
-        self._sent.append(limited[0])
+        step = self.step
+        self._move_on(now, limited[0])
         source: Source = "hold" if self.plan is None else "fresh" if self._fresh else "plan"
         return Decision(
             step=step,
@@ -236,6 +241,12 @@ class Controller:
             sensors=now.sensors,
             late_steps=now.late,
         )
+
+    def _move_on(self, now: Believed, action: Array) -> None:
+        self.step += 1
+        self._belief, self._readings = self._believing, None
+        self._unheard = {name: report.unheard_steps for name, report in now.sensors.items()}
+        self._sent.append(action)
 
     def correct(self, action: Array) -> None:
         """Says what was really sent at the step just decided on, [A]: a server may cut actions further."""

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forcing.server.errors import Overloaded, ServiceError, Unauthorized
 from forcing.server.wire import problem
@@ -60,7 +60,22 @@ class LimitRate:
                 detail = f"more than {self._per_s:g} requests a second from your address"
                 await _refuse(Overloaded(detail, retry_after_s=wait_s), scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        await self._app(scope, self._counted(scope, receive, send), send)
+
+    def _counted(self, scope: Scope, receive: Receive, send: Send) -> Receive:
+        """Messages of a WebSocket count as requests do; one too many ends it with code 1013, try again later."""
+        if scope["type"] != "websocket":
+            return receive
+
+        async def counting() -> Message:
+            message = await receive()
+            address = (scope.get("client") or ("",))[0]
+            if message["type"] == "websocket.receive" and self._wait_s(address, time.monotonic()) > 0:
+                await send({"type": "websocket.close", "code": 1013, "reason": f"more than {self._per_s:g} a second"})
+                return {"type": "websocket.disconnect", "code": 1013}
+            return message
+
+        return counting
 
     def _wait_s(self, address: str, now: float) -> float:
         """0 if the request may pass, and then it is counted."""

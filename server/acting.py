@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from forcing.policy.controller import Controller
 from forcing.policy.types import Array, Decision
 from forcing.server.engine import Engine, Planned
 from forcing.server.errors import NonFiniteAction, PlanningFailed
@@ -46,15 +47,10 @@ class Actor:
                 controller.set_goal(request.goal)
             if request.obstacles is not None:
                 controller.set_obstacles(obstacles_of(request.obstacles))
-            self._skip(session, request.skipped)
             # Beliefs take milliseconds, and tens of them while nobody can tell how late readings are.
-            await asyncio.to_thread(
-                controller.observe,
-                request.observation,
-                noise=request.noise,
-                missing=request.missing,
-                age_s={name: age / 1000 for name, age in (request.age_ms or {}).items()},
-            )
+            await asyncio.to_thread(_take_in, controller, request)
+            if request.played is not None and len(request.played):
+                session.last_action = request.played[-1]
         deadline = None if request.deadline_ms is None else received + request.deadline_ms / 1000
         planned = await self._plan_in_time(session, deadline)
         return self._decide(session, planned)
@@ -63,20 +59,6 @@ class Actor:
         """The answer for a session whose controller has just observed; waits for the plan."""
         planned = await self._plan_in_time(session, None)
         return self._decide(session, planned)
-
-    def _skip(self, session: Session, steps: int) -> None:
-        """Control steps of which nothing was sensed here, and at which the plan was played on."""
-        names = [stream.name for stream in session.policy.spec.of_role("observation")]
-        for _ in range(steps):
-            session.controller.observe({}, missing=names)
-            self._sent(session, session.controller.decide())
-
-    def _sent(self, session: Session, decision: Decision) -> Decision:
-        """The decision within the session's limits, which is what the robot does."""
-        decision = within(decision, session.limits, session.last_action)
-        session.controller.correct(decision.action)
-        session.last_action = decision.action
-        return decision
 
     async def _plan_in_time(self, session: Session, deadline: float | None) -> Planned | None:
         """The plan installed for this step; None if none was needed, or it is late: then a later step installs it."""
@@ -123,7 +105,9 @@ class Actor:
             self._refuse(str(error), error)
         if not (np.isfinite(decision.action).all() and np.isfinite(decision.action_chunk).all()):
             self._refuse(f"policy {policy!r} decided on a non-finite action at step {decision.step}")
-        decision = self._sent(session, decision)
+        decision = within(decision, session.limits, session.last_action)
+        controller.correct(decision.action)
+        session.last_action = decision.action
         self._metrics.sources.labels(decision.source).inc()
         self._metrics.clipped.inc(int(decision.clipped))
         for name, report in decision.sensors.items():
@@ -135,6 +119,18 @@ class Actor:
     def _refuse(self, detail: str, cause: Exception | None = None) -> NoReturn:
         self._metrics.nonfinite.inc()
         raise NonFiniteAction(f"{detail}; no action was sent") from cause
+
+
+def _take_in(controller: Controller, request: ActRequest) -> None:
+    """What the robot did of its own since the last act, then what it senses now."""
+    for action in [] if request.played is None else request.played:
+        controller.played(action)
+    controller.observe(
+        request.observation,
+        noise=request.noise,
+        missing=request.missing,
+        age_s={name: age / 1000 for name, age in (request.age_ms or {}).items()},
+    )
 
 
 def within(decision: Decision, limits: Limits, last: Array) -> Decision:

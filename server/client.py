@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from forcing.policy.types import Plan, Source
@@ -165,7 +165,8 @@ class Client:
         body = {"policy": policy, "goal": self.array(goal), "seed": seed, "lease_s": lease_s}
         body |= {"obstacles": self.balls(obstacles)}
         body |= {"control_hz": control_hz, "limits": None if limits is None else dict(limits)}
-        return Session(self, self.call("POST", "/v1/sessions", body), stream=stream)
+        change = None if limits is None else limits.get("change")
+        return Session(self, self.call("POST", "/v1/sessions", body), stream=stream, change=change)
 
     def act_once(
         self, policy: str, history: Sequence[Mapping[str, ArrayLike]], *, goal: ArrayLike | None = None, seed: int = 0
@@ -240,8 +241,15 @@ class Client:
         url = f"{self._url.replace('http', 'ws', 1)}/v1/sessions/{session_id}/stream"
         trusted = self._trusted if url.startswith("wss") else None
 
-        def dial() -> ClientConnection:
-            return connect(url, additional_headers=self._identity, ssl=trusted, compression=None)
+        def dial(within_s: float) -> ClientConnection:
+            return connect(
+                url,
+                additional_headers=self._identity,
+                ssl=trusted,
+                compression=None,
+                open_timeout=within_s,
+                close_timeout=0,  # nobody waits for a server that may be frozen to say good-bye
+            )
 
         return _Stream(dial, self._media, self._timeout_s)
 
@@ -249,7 +257,7 @@ class Client:
 class _Stream:
     """One WebSocket for the acts of a session, made anew when it breaks."""
 
-    def __init__(self, dial: Callable[[], ClientConnection], media: str, timeout_s: float) -> None:
+    def __init__(self, dial: Callable[[float], ClientConnection], media: str, timeout_s: float) -> None:
         self._dial, self._media, self._timeout_s = dial, media, timeout_s
         self._open = contextlib.ExitStack()
         self._connection: ClientConnection | None = None
@@ -257,11 +265,16 @@ class _Stream:
     def ask(self, body: Mapping[str, Any], within_s: float | None) -> Any:
         """The server's answer. Raises ServerProblem, ServerUnreachable if none comes in time, `_Broken`."""
         packed = codec.encode({k: v for k, v in body.items() if v is not None}, self._media)
+        within_s = self._timeout_s if within_s is None else within_s
         try:
             if self._connection is None:
-                self._connection = self._open.enter_context(self._dial())
+                self._connection = self._open.enter_context(self._dial(within_s))
             self._connection.send(packed if self._media == codec.MSGPACK else packed.decode())
-            answer = self._connection.recv(timeout=self._timeout_s if within_s is None else within_s)
+            answer = self._connection.recv(timeout=within_s)
+        except InvalidStatus as refused:
+            self.close()
+            status = refused.response.status_code
+            raise ServerProblem({"status": status, "title": "The stream is refused"}, None) from refused
         except TimeoutError as error:
             self.close()  # else its answer would be taken for that of the next act
             raise ServerUnreachable("no answer to an act in time") from error
@@ -282,7 +295,14 @@ class _Stream:
 class Session:
     """One robot's session; as a context manager it is deleted at the end. Counts steps and names requests by itself."""
 
-    def __init__(self, client: Client, opened: Mapping[str, Any], *, stream: bool = False) -> None:
+    def __init__(
+        self,
+        client: Client,
+        opened: Mapping[str, Any],
+        *,
+        stream: bool = False,
+        change: Sequence[float] | None = None,
+    ) -> None:
         self.id: str = opened["session_id"]
         self.policy: str = opened["policy"]
         self.revision: str = opened["revision"]
@@ -291,7 +311,8 @@ class Session:
         self._client = client
         self._stream = client.stream(self.id) if stream else None
         self._in_doubt = False
-        self._missed = 0  # control steps since the last answer
+        self._change = np.inf if change is None else np.array(change)
+        self._played: list[NDArray[np.float64]] = []  # actions of its own, one a control step since the last answer
         self._last: ActResult | None = None
 
     def __enter__(self) -> Self:
@@ -353,13 +374,17 @@ class Session:
     ) -> ActResult:
         """As `act`, but a robot always has an action: once every control step, for as long as it moves.
 
-        within_s: how long to wait; half of it is the server's deadline. When no answer comes, or one that says to come
-        later, the result is not `answered`: its action is the next of the last chunk until `valid_until_step`, then the
-        last one, made smaller in `stop_steps` equal steps, and then 0. That lets what is driven by forces or velocities
-        come to rest; a robot that is sent positions must hold its place by itself from `valid_until_step` on. The first
-        answer after that is for a robot that did so. Raises ServerProblem on refusals that will not pass, such as an
-        expired session or a wrong observation, and before the first answer what `act` raises.
+        within_s: how long to wait for a connection, if there is none, and as long for an answer; half of it is the
+        server's deadline. When no answer comes, or one that says that the server could not plan or that it should be
+        asked later, the result is not `answered`: its action is the next of the last chunk until `valid_until_step`,
+        then the last one, made smaller in `stop_steps` equal steps, as fast as `limits.change` allows, and then 0.
+        That lets what is driven by forces or velocities come to rest; a robot that is sent positions must hold its
+        place by itself from `valid_until_step` on. The next request tells the server what was done. Raises ValueError
+        if stop_steps is below 1, ServerProblem on refusals that will not pass, such as an expired session or a wrong
+        observation, and before the first answer what `act` raises.
         """
+        if stop_steps < 1:
+            raise ValueError(f"stop_steps must be at least 1, got {stop_steps}")
         body = self._body(observation, noise=noise, missing=missing, age_ms=age_ms, goal=goal, obstacles=obstacles)
         try:
             return self._asked(body | {"deadline_ms": 500 * within_s}, within_s=within_s)
@@ -369,20 +394,19 @@ class Session:
         return self._without_answer(self._last, stop_steps)
 
     def _without_answer(self, last: ActResult, stop_steps: int) -> ActResult:
-        """What the robot does at this step, of its own; `step` moves on, and the next request says what it missed."""
+        """What the robot does at this step, of its own; the next request says so."""
         chunk = last.action[None] if last.action_chunk is None else last.action_chunk
         since, over = self.step - last.step, max(0, self.step - last.valid_until_step)
-        rest = chunk[since:] if since < len(chunk) else chunk[-1:] * max(0.0, 1 - over / stop_steps)
-        result = replace(
-            last,
-            step=self.step,
-            action=rest[0],
-            action_chunk=rest,
-            source="plan" if over == 0 else "hold",
-            timing=None,
-            answered=False,
-        )
-        self.step, self._missed = self.step + 1, self._missed + 1
+        rest = chunk[since:]
+        if not len(rest):
+            before = self._played[-1] if self._played else last.action
+            slower = chunk[-1] * max(0.0, 1 - over / stop_steps)
+            rest = np.clip(slower, before - self._change, before + self._change)[None]
+        source: Source = "plan" if over == 0 else "hold"
+        own = {"action": rest[0], "action_chunk": rest, "source": source, "timing": None, "answered": False}
+        result = replace(last, step=self.step, **own)
+        self._played.append(rest[0])
+        self.step += 1
         return result
 
     def _body(
@@ -407,17 +431,22 @@ class Session:
     def _asked(self, body: dict[str, Any], *, within_s: float | None = None) -> ActResult:
         """The server's answer to an act at this step."""
         for attempt in range(2):
-            at = {"request_id": uuid.uuid4().hex, "step": self.step, "skipped": self._missed}
+            played = self._client.array(np.array(self._played)) if self._played else None
+            at = {"request_id": uuid.uuid4().hex, "step": self.step, "played": played}
             try:
                 reply = self._posted(body | at, within_s)
             except ServerProblem as problem:
-                # An answer was lost on its way: the server has taken that step, and expects another number of them.
+                # An answer was lost on its way: the server has taken that step, and needs not hear of it again.
                 expected = _expected_step(problem)
-                if attempt or expected is None or not self.step - expected + self._missed >= 0:
+                if attempt or expected is None:
                     raise
-                self._missed = self.step - (expected - self._missed)
+                taken = expected - len(self._played)
+                self._played = self._played[max(0, len(self._played) - (self.step - taken)) :]
+                self.step = max(self.step, taken)
+                if self.step - len(self._played) != taken:
+                    raise
                 continue
-            self.step, self._missed, self._last = reply["step"] + 1, 0, _act_result(reply)
+            self.step, self._played, self._last = reply["step"] + 1, [], _act_result(reply)
             return self._last
         raise AssertionError("unreachable: the second attempt returns or raises")
 
@@ -436,7 +465,7 @@ class Session:
         """Begins a new episode; goal and seed stay as they were if not given."""
         body = {"goal": self._client.array(goal), "seed": seed}
         self.step = self._client.call("POST", f"/v1/sessions/{self.id}/reset", body)["step"]
-        self._in_doubt, self._missed, self._last = False, 0, None
+        self._in_doubt, self._played, self._last = False, [], None
 
     def close(self) -> None:
         """Ends the session; if it is already gone, that is as good."""

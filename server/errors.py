@@ -127,6 +127,11 @@ class NotReady(ServiceError):
     status, code, title = 503, "not-ready", "The server is not ready"
 
 
+def unforeseen() -> ServiceError:
+    """What a client is told of an error that nobody thought of."""
+    return ServiceError("an unforeseen error; the server's log says more")
+
+
 def problem_document(error: ServiceError) -> dict[str, Any]:
     """The RFC 9457 document of an error: type, title, status, detail and, for bad fields, errors."""
     document: dict[str, Any] = {

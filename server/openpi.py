@@ -7,24 +7,25 @@ travel in msgpack, arrays as maps with the keys b"__ndarray__", b"data", b"dtype
 """
 
 import contextlib
+import logging
 import uuid
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from forcing.policy.types import TrajectorySpec
+from forcing.policy.types import Array
 from forcing.server import codec
-from forcing.server.errors import InvalidRequest, ServiceError
-from forcing.server.schemas import MOST_SKIPPED, ActRequest, OneShotRequest, OpenRequest
+from forcing.server.errors import InvalidRequest, NotFound, ServiceError, SessionExpired, unforeseen
+from forcing.server.schemas import MOST_PLAYED, ActRequest, OneShotRequest, OpenRequest
 from forcing.server.service import Service, example_of
-from forcing.server.stream import received
-from forcing.server.wire import field_error
+from forcing.server.wire import checked, decoded, received
 
+_OF_A_SESSION = {"noise", "missing", "age_ms", "obstacles", "deadline_ms", "reset"}
 _TIMES = (("policy", "plan_ms"), ("server", "total_ms"))
+logger = logging.getLogger(__name__)
 router = APIRouter()
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Extras(BaseModel):
@@ -71,14 +72,10 @@ async def _serve(socket: WebSocket, policy: str) -> None:
     try:
         await socket.send_bytes(_packed(robot.description()))
         while True:
-            try:
-                reply = await robot.infer(await _received(socket))
-            except ServiceError as error:
-                await socket.send_text(f"{error.status} {error.title}: {error.detail}")
-            else:
-                await socket.send_bytes(_packed(reply))
+            answer = await _answer(robot, *await received(socket))
+            await (socket.send_text(answer) if isinstance(answer, str) else socket.send_bytes(answer))
     except ServiceError as error:
-        await socket.send_text(f"{error.status} {error.title}: {error.detail}")
+        await socket.send_text(_told(error))
         await socket.close(code=1008)
     except WebSocketDisconnect:
         pass
@@ -86,18 +83,24 @@ async def _serve(socket: WebSocket, policy: str) -> None:
         robot.leave()
 
 
-async def _received(socket: WebSocket) -> dict[str, Any]:
-    """A message as a map. Raises InvalidRequest, WebSocketDisconnect."""
-    media, data = await received(socket)
-    if media != codec.MSGPACK:
-        raise InvalidRequest.one("message", "msgpack in a binary message", "text")
+async def _answer(robot: "_Robot", media: str, data: bytes) -> bytes | str:
+    """What the client unpacks, or text, which it raises."""
     try:
-        value = codec.decode(data, codec.MSGPACK)
-    except ValueError as error:
-        raise InvalidRequest.one("message", "msgpack", f"{error!s:.200}") from error
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise InvalidRequest.one("message", "a map of names to values", f"{type(value).__name__}")
-    return value
+        if media != codec.MSGPACK:
+            raise InvalidRequest.one("message", "msgpack in a binary message", "text")
+        value = decoded(data, media)
+        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+            raise InvalidRequest.one("message", "a map of names to values", type(value).__name__)
+        return _packed(await robot.infer(value))
+    except ServiceError as error:
+        return _told(error)
+    except Exception:
+        logger.exception("a message of openpi's client could not be answered")
+        return _told(unforeseen())
+
+
+def _told(error: ServiceError) -> str:
+    return f"{error.status} {error.title}: {error.detail}"
 
 
 class _Robot:
@@ -109,6 +112,7 @@ class _Robot:
         self._session: str | None = None
         self._next = 0  # the session's own next step
         self._offset = 0  # of the robot's step before it
+        self._chunk: Array | None = None  # [H, A] that was sent last
 
     def description(self) -> dict[str, Any]:
         """What `GET /v1/policies/{id}` says, and `example`: a message that would be answered. Raises NotFound."""
@@ -119,37 +123,57 @@ class _Robot:
 
     async def infer(self, message: dict[str, Any]) -> dict[str, Any]:
         """`actions` [H, A] and where they come from. Raises ServiceError."""
-        spec = self._service.spec(self._policy)
-        names = {stream.name for stream in spec.of_role("observation")}
+        names = self._names()
         observation = {name: value for name, value in message.items() if name in names}
-        extras = _checked(Extras, {name: value for name, value in message.items() if name not in names}, spec)
+        rest = {name: value for name, value in message.items() if name not in names}
+        extras = checked(Extras, rest, also=names)
         if extras.goal is not None:
             self._goal = extras.goal
-        if extras.step is None:
-            return await self._one_shot(observation, extras)
-        return await self._in_session(observation, extras, extras.step)
+        if extras.step is not None:
+            return await self._in_session(observation, extras, extras.step)
+        lost = sorted(rest.keys() & _OF_A_SESSION)
+        if lost:
+            raise InvalidRequest.one(
+                lost[0], "a step beside it, since it means something in a session alone", "no step"
+            )
+        return await self._one_shot(observation, extras)
 
     async def _one_shot(self, observation: dict[str, Any], extras: Extras) -> dict[str, Any]:
         body = {"policy": self._policy, "history": [observation], "goal": self._goal, "seed": extras.seed}
-        reply = await self._service.act_once(_checked(OneShotRequest, body))
+        reply = await self._service.act_once(checked(OneShotRequest, body))
         return _reply(reply.model_dump(exclude_unset=True))
 
     async def _in_session(self, observation: dict[str, Any], extras: Extras, step: int) -> dict[str, Any]:
         if self._session is None or extras.reset:
             self.leave()
             body = {"policy": self._policy, "goal": self._goal, "seed": extras.seed, "lease_s": 3600.0}
-            self._session = self._service.open_session(_checked(OpenRequest, body)).session_id
+            self._session = self._service.open_session(checked(OpenRequest, body)).session_id
             self._next, self._offset = 0, step
-        skipped = step - self._offset - self._next  # the robot played what it was sent
-        if not 0 <= skipped <= MOST_SKIPPED:
-            expected = f"from {self._offset + self._next} on, at most {MOST_SKIPPED} further; or reset"
+        missed = step - self._offset - self._next
+        if not 0 <= missed <= MOST_PLAYED:
+            expected = f"from {self._offset + self._next} on, at most {MOST_PLAYED} further; or reset"
             raise InvalidRequest.one("step", expected, str(step))
         body = {"observation": observation, "noise": extras.noise, "missing": extras.missing, "age_ms": extras.age_ms}
         body |= {"goal": extras.goal, "obstacles": extras.obstacles, "deadline_ms": extras.deadline_ms}
-        body |= {"request_id": uuid.uuid4().hex, "step": self._next + skipped, "skipped": skipped}
-        reply = await self._service.act(self._session, _checked(ActRequest, body))
-        self._next = reply.step + 1
+        body |= {"request_id": uuid.uuid4().hex, "step": self._next + missed, "played": self._played(missed)}
+        try:
+            reply = await self._service.act(self._session, checked(ActRequest, body))
+        except (SessionExpired, NotFound):
+            self._session = None  # the next message begins another
+            raise
+        self._next, self._chunk = reply.step + 1, np.array(reply.action_chunk)
         return _reply(reply.model_dump(exclude_unset=True))
+
+    def _played(self, steps: int) -> Array | None:
+        """[steps, A] what the client did since its last message: what it was sent, and then nothing."""
+        if steps == 0:
+            return None
+        size = self._service.spec(self._policy).action.size
+        chunk = np.zeros((0, size)) if self._chunk is None else self._chunk[1:]
+        return np.concatenate([chunk, np.zeros((steps, size))])[:steps]
+
+    def _names(self) -> list[str]:
+        return [stream.name for stream in self._service.spec(self._policy).of_role("observation")]
 
     def leave(self) -> None:
         """Ends the session, if there is one."""
@@ -157,15 +181,7 @@ class _Robot:
             with contextlib.suppress(ServiceError):
                 self._service.close_session(self._session)
             self._session = None
-
-
-def _checked(model: type[Model], body: dict[str, Any], spec: TrajectorySpec | None = None) -> Model:
-    """Raises InvalidRequest."""
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        known = [*model.model_fields, *(() if spec is None else (s.name for s in spec.of_role("observation")))]
-        raise InvalidRequest([field_error(dict(item), known) for item in error.errors()]) from error
+        self._chunk = None
 
 
 def _reply(said: dict[str, Any]) -> dict[str, Any]:

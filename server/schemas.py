@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 Want = Literal["action_chunk", "spread", "timing"]
-MOST_SKIPPED = 1000
+MOST_PLAYED = 1000
 _EVERYTHING: list[Want] = ["action_chunk", "spread", "timing"]
 
 
@@ -115,17 +115,17 @@ class ActRequest(_Request):
     """POST /v1/sessions/{id}/act: the observation of one control step.
 
     request_id: chosen by the client; a repeated one gets the same reply. step: 0 first, then one more each time, and as
-    many more as were skipped. skipped: control steps before this one that were not asked for: the robot played its last
-    chunk. noise: stream -> standard deviation of its error, in its units; what is left out is estimated. missing:
-    streams left out of observation. age_ms: stream -> how long ago it was read; where none is given at all, that is
-    estimated. A stream with a number that is not finite or absurd, or older than 2 s, is left aside and reported as
-    rejected. goal, obstacles: from now on, as before if left out. deadline_ms: answer within this time, from the
-    present plan if need be. want: optional parts of the reply.
+    many more as were played. played: [K, A] actions that the robot took of its own at the K control steps before this
+    one, as no answer came or none was asked for. noise: stream -> standard deviation of its error, in its units; what
+    is left out is estimated. missing: streams left out of observation. age_ms: stream -> how long ago it was read;
+    where none is given at all, that is estimated. A stream with a number that is not finite or absurd, or older than
+    2 s, is left aside and reported as rejected. goal, obstacles: from now on, as before if left out. deadline_ms:
+    answer within this time, from the present plan if need be. want: optional parts of the reply.
     """
 
     request_id: str = Field(min_length=1, max_length=200)
     step: int = Field(ge=0)
-    skipped: int = Field(default=0, ge=0, le=MOST_SKIPPED)
+    played: Numbers | None = None
     observation: dict[StreamName, Sensed]
     noise: dict[StreamName, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     missing: list[StreamName] = Field(default_factory=list, max_length=100)
@@ -134,6 +134,11 @@ class ActRequest(_Request):
     obstacles: Balls | None = None
     deadline_ms: Positive | None = None
     want: list[Want] = Field(default_factory=lambda: list(_EVERYTHING))
+
+    @property
+    def steps_played(self) -> int:
+        """Control steps before this one without an act."""
+        return 0 if self.played is None else len(self.played)
 
     def fingerprint(self) -> bytes:
         """A digest of everything but request_id: equal for the same request in either encoding."""
@@ -145,7 +150,7 @@ class ActRequest(_Request):
         balls = None if self.obstacles is None else [(ball.centre.tolist(), ball.radius) for ball in self.obstacles]
         rest = (
             self.step,
-            self.skipped,
+            None if self.played is None else self.played.tolist(),
             noise,
             ages,
             sorted(self.missing),

@@ -1,6 +1,7 @@
 """What the server does, one method an endpoint: sessions, acts, plans, policies. Knows nothing of FastAPI and bytes.
 
-Everything here runs on the event loop; only `Policy.plan` runs elsewhere, in the engine's threads.
+Everything here runs on the event loop but `Policy.plan`, in the engine's threads, and beliefs, in a thread of their own
+for each act: a session is busy meanwhile and nobody else touches it.
 """
 
 import asyncio

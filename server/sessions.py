@@ -7,7 +7,8 @@ Takes `now` [s] as an argument; knows no clock, socket or network. A refused eve
     idle                    begin(remembered request)    idle, the remembered reply
     busy                    begin, reset                 refused: SessionBusy
     busy                    finish                       idle, step n + 1, reply remembered
-    busy                    abandon                      idle, step n, which takes only the same observation again
+    busy                    abandon                      idle, step n, which takes only the same observation again,
+                                                         or is among those that the robot played of its own
     idle                    reset                        idle, step 0, replies forgotten
     idle, lease over        anything                     gone: SessionExpired for as long as its id is remembered
 """
@@ -84,25 +85,27 @@ class Session:
         """Takes the session for one act; true if the observation is new, false if a failed act already gave it.
 
         Raises SessionBusy while another act is answered, StepConflict if it is another step's turn or this step was
-        observed differently.
+        observed differently; it may be among the steps that were played instead.
         """
         if self.busy:
             raise SessionBusy("another act of this session is being answered; send one at a time")
-        expected = self.controller.step + (request.skipped if self._observed is None else 0)
+        fingerprint = request.fingerprint()
+        if self._observed == fingerprint and request.step == self.controller.step:
+            self.busy = True
+            return False
+        expected = self.controller.step + request.steps_played
         if request.step != expected:
             raise StepConflict(
                 f"step expected {expected}, got {request.step}",
                 errors=[FieldError("step", str(expected), str(request.step))],
             )
-        fingerprint = request.fingerprint()
-        if self._observed is not None and self._observed != fingerprint:
+        if self._observed is not None and request.steps_played == 0:
             raise StepConflict(
-                f"step {expected} was already observed; send the same observation again, or reset the session"
+                f"step {expected} was already observed; send the same observation again, go on with what the robot "
+                "played at it, or reset the session"
             )
-        self.busy = True
-        new = self._observed is None
-        self._observed = fingerprint
-        return new
+        self.busy, self._observed = True, fingerprint
+        return True
 
     def finish(self, request: ActRequest, reply: ActReply, now: float) -> None:
         """The act was answered: its reply is remembered and the lease renewed."""

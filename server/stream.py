@@ -4,17 +4,18 @@ What travels is what HTTP carries, an act request and its reply, or the problem 
 msgpack in binary ones; the answer comes in the kind of the message.
 """
 
+import logging
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import BaseModel, ValidationError
 
 from forcing.server import codec
-from forcing.server.errors import InvalidRequest, MalformedBody, ServiceError, problem_document
+from forcing.server.errors import ServiceError, problem_document, unforeseen
 from forcing.server.schemas import ActRequest
 from forcing.server.service import Service
-from forcing.server.wire import field_error
+from forcing.server.wire import checked, decoded, received
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 
 
@@ -27,33 +28,19 @@ async def stream(socket: WebSocket, session_id: str) -> None:
     try:
         while True:
             media, data = await received(socket)
-            answer: BaseModel | dict[str, Any]
-            try:
-                answer = await service.act(session_id, _request(data, media))
-            except ServiceError as error:
-                answer = problem_document(error) | {"retry_after_s": error.retry_after_s}
-            plain = answer if isinstance(answer, dict) else answer.model_dump(exclude_unset=True)
-            packed = codec.encode(plain, media)
+            packed = codec.encode(await _answer(service, session_id, data, media), media)
             await (socket.send_bytes(packed) if media == codec.MSGPACK else socket.send_text(packed.decode()))
     except WebSocketDisconnect:
         pass
 
 
-async def received(socket: WebSocket) -> tuple[str, bytes]:
-    """A message: its media type and bytes. Raises WebSocketDisconnect."""
-    message = await socket.receive()
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code", 1000))
-    data = message.get("bytes")
-    return (codec.JSON, message["text"].encode()) if data is None else (codec.MSGPACK, data)
-
-
-def _request(data: bytes, media: str) -> ActRequest:
-    """Raises MalformedBody, InvalidRequest."""
+async def _answer(service: Service, session_id: str, data: bytes, media: str) -> dict[str, Any]:
+    """The reply, or the problem document with `retry_after_s`."""
     try:
-        return ActRequest.model_validate(codec.decode(data, media))
-    except ValidationError as error:
-        known = list(ActRequest.model_fields)
-        raise InvalidRequest([field_error(dict(item), known) for item in error.errors()]) from error
-    except ValueError as error:
-        raise MalformedBody(f"the message is not valid {media}: {error!s:.300}") from error
+        reply = await service.act(session_id, checked(ActRequest, decoded(data, media)))
+    except ServiceError as error:
+        return problem_document(error) | {"retry_after_s": error.retry_after_s}
+    except Exception:
+        logger.exception("an act over a stream failed")
+        return problem_document(unforeseen()) | {"retry_after_s": None}
+    return reply.model_dump(exclude_unset=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.types import Array, Obstacles, StreamSpec, TrajectorySpec
 from forcing.server.errors import FieldError, InvalidRequest, did_you_mean
-from forcing.server.schemas import ActionLimits, ActRequest, Ball, OpenRequest
+from forcing.server.schemas import MOST_PLAYED, ActionLimits, ActRequest, Ball, OpenRequest
 
 _IN_REACH = f"within {FARTHEST:g} standard deviations of the recordings"
 
@@ -41,7 +41,20 @@ def check_act(policy: Policy, request: ActRequest) -> None:
             for name in given
             if name not in names
         ]
+    errors += _played_errors(policy.spec.action, request)
     _raise(errors + goal_errors(policy, request.goal) + obstacle_errors(policy, request.obstacles or ()))
+
+
+def _played_errors(action: StreamSpec, request: ActRequest) -> list[FieldError]:
+    if request.played is None:
+        return []
+    shape = request.played.shape
+    if len(shape) != 2 or shape[1] != action.size or shape[0] > MOST_PLAYED:
+        expected = f"shape [K, {action.size}], one row a control step, at most {MOST_PLAYED}"
+        return [FieldError("played", expected, f"shape {list(shape)}")]
+    if not np.isfinite(request.played).all():
+        return [FieldError("played", "finite numbers", "numbers that are not")]
+    return []
 
 
 def check_open(policy: Policy, request: OpenRequest) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,10 +24,12 @@ from forcing.server.errors import (
     did_you_mean,
     http_problem,
     problem_document,
+    unforeseen,
 )
 from forcing.server.metrics import Metrics
 
 _BODY_MEDIA = "forcing.body_media"
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class CodecRoute(APIRoute):
@@ -44,7 +46,7 @@ class CodecRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                raise InvalidRequest([field_error(item, known) for item in error.errors()]) from error
+                raise _invalid(error.errors(), known) from error
 
         return decoding
 
@@ -111,12 +113,12 @@ def answer_errors_as_problems(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return _problem(http_problem(error.status_code, str(error.detail)), dict(error.headers or {}))
 
-    async def unforeseen(_: Request, error: Exception) -> Response:
-        return problem(ServiceError("an unforeseen error; the server's log says more"))
+    async def any_other(_: Request, error: Exception) -> Response:
+        return problem(unforeseen())
 
     app.add_exception_handler(ServiceError, service_error)
     app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(Exception, unforeseen)
+    app.add_exception_handler(Exception, any_other)
 
 
 def problem(error: ServiceError) -> Response:
@@ -133,7 +135,37 @@ def _problem(document: dict[str, Any], headers: dict[str, str]) -> Response:
     return Response(json.dumps(document).encode(), document["status"], headers, PROBLEM_MEDIA_TYPE)
 
 
-def field_error(error: dict[str, Any], known: list[str]) -> FieldError:
+def checked(model: type[Model], value: Any, also: Iterable[str] = ()) -> Model:
+    """A value that came over a socket as a model. also: names that may stand there besides, for hints. Raises
+    InvalidRequest."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _invalid(error.errors(), [*model.model_fields, *also]) from error
+
+
+async def received(socket: WebSocket) -> tuple[str, bytes]:
+    """A message: JSON for text, msgpack for bytes, and what is in it. Raises WebSocketDisconnect."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1000))
+    data = message.get("bytes")
+    return (codec.JSON, message["text"].encode()) if data is None else (codec.MSGPACK, data)
+
+
+def decoded(data: bytes, media: str) -> Any:
+    """Raises MalformedBody."""
+    try:
+        return codec.decode(data, media)
+    except ValueError as error:
+        raise MalformedBody(f"the message is not valid {media}: {error!s:.300}") from error
+
+
+def _invalid(errors: Iterable[Any], known: list[str]) -> InvalidRequest:
+    return InvalidRequest([_field_error(dict(item), known) for item in errors])
+
+
+def _field_error(error: dict[str, Any], known: list[str]) -> FieldError:
     """pydantic's error as ours."""
     path = [str(part) for part in error["loc"] if part != "body"] or ["body"]
     field, got = ".".join(path)[:200], f"{error['input']!r:.100}"

@@ -108,6 +108,17 @@ def test_over_the_rate_the_answer_is_429_with_when_to_come_back(policy: Policy) 
         assert httpx.get(f"{url}/v1/policies").status_code == 200
 
 
+def test_messages_of_a_stream_count_as_requests_do(policy: Policy) -> None:
+    with serving([policy], settings=ServerSettings(requests_per_s=5)) as url, Client(url, retries=0) as client:
+        session = client.open("tiny", goal=[1.0, 1.0], stream=True)
+        for _ in range(3):  # with opening the session and the stream five requests
+            session.act(HERE)
+        with pytest.raises(ServerUnreachable, match="1013"):
+            session.act(HERE)
+        time.sleep(1.2)
+        session.close()
+
+
 def test_rates_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="requests_per_s must be finite and positive, got 0"):
         ServerSettings(requests_per_s=0)

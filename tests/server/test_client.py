@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from forcing.policy.controller import Controller
+from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
-from forcing.policy.types import Decision, Obstacles
+from forcing.policy.types import Decision, Obstacles, Plan
 from forcing.server.client import Client, Encoding, ServerProblem, ServerUnreachable
 from forcing.server.serve import serving
 
@@ -318,26 +319,77 @@ def test_refusals_that_will_not_pass_are_raised(url: str) -> None:
             session.drive(HERE, within_s=5)
 
 
-def test_skipped_steps_are_those_of_a_robot_that_played_its_plan(url: str, policy: Policy) -> None:
-    """As if it had sent nothing at these steps, but for plans that would have been made at them."""
+def test_what_was_played_is_what_the_belief_and_the_plan_go_on_from(url: str, policy: Policy) -> None:
+    own = np.array([[0.25, -0.5], [0.125, 0.0]])
     controller = Controller(policy, goal=np.array([1.0, -1.0]), seed=11)
     controller.observe(HERE)
     request = controller.request()
     assert request is not None
     controller.install(policy.plan(request))
     controller.decide()
-    for _ in range(2):
-        controller.observe({}, missing=["position", "velocity"])
-        controller.decide()
+    for action in own:
+        controller.played(action)
     controller.observe(HERE)
     expected = controller.decide()
+    np.testing.assert_array_equal(list(controller._sent)[1:3], own)
     with Client(url) as client, client.open("tiny", goal=[1.0, -1.0], seed=11) as session:
         session.act(HERE)
         path, body = f"/v1/sessions/{session.id}/act", {"observation": {"position": [0, 0], "velocity": [0, 0]}}
+        body["played"] = own.tolist()
         with pytest.raises(ServerProblem, match="step expected 3, got 1"):
-            client.call("POST", path, body | {"request_id": "x", "step": 1, "skipped": 2})
-        reply = client.call("POST", path, body | {"request_id": "y", "step": 3, "skipped": 2})
+            client.call("POST", path, body | {"request_id": "x", "step": 1})
+        reply = client.call("POST", path, body | {"request_id": "y", "step": 3})
     np.testing.assert_array_equal(reply["action"], expected.action.astype(np.float64))
+
+
+def test_a_robot_slows_down_no_faster_than_its_limits_allow_and_is_taken_up_from_there(breaker: Breaker) -> None:
+    change = np.array([0.01, 0.02])
+    with Client(breaker.url) as client:
+        session = client.open("tiny", goal=[1.0, 1.0], limits={"change": change.tolist()})
+        actions = [session.drive(HERE, within_s=5).action]
+        for unanswered in [True] * 14 + [False] * 3:
+            breaker.cuts = int(unanswered)
+            actions.append(session.drive(HERE, within_s=5, stop_steps=2).action)
+        session.close()
+    steps = np.abs(np.diff(np.array([np.zeros(2), *actions]), axis=0))
+    assert (steps <= change + 1e-12).all()
+
+
+class OnceBroken(Policy):
+    """Plans, then fails to once, then plans again."""
+
+    plans: int = 0
+
+    def plan(self, request: PlanRequest) -> Plan:
+        self.plans += 1
+        if self.plans == 3:  # the first is the warm-up's
+            raise ArithmeticError("a bad moment")
+        return super().plan(request)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_plan_that_fails_once_costs_a_step_and_no_session(policy: Policy, stream: bool) -> None:
+    with serving([OnceBroken("tiny", policy._file)]) as url, Client(url) as client:
+        session = client.open("tiny", goal=[1.0, 1.0], stream=stream)
+        answers = [session.drive(HERE, within_s=5) for _ in range(9)]
+        session.close()
+    assert [answer.answered for answer in answers] == [True] * 4 + [False] + [True] * 4
+    assert [answer.step for answer in answers] == list(range(9))
+    assert answers[5].source == "fresh"
+
+
+def test_who_lost_the_very_first_answer_goes_on_with_the_second(breaker: Breaker) -> None:
+    with Client(breaker.url) as client, client.open("tiny", goal=[1.0, 1.0]) as session:
+        breaker.breaks = 1
+        with pytest.raises(ServerUnreachable):
+            session.drive(HERE, within_s=5)
+        assert [session.drive(HERE, within_s=5).step for _ in range(2)] == [1, 2]
+
+
+def test_nobody_stops_in_no_step(url: str) -> None:
+    message = "stop_steps must be at least 1, got 0"
+    with Client(url) as client, client.open("tiny") as session, pytest.raises(ValueError, match=message):
+        session.drive(HERE, within_s=5, stop_steps=0)
 
 
 def test_no_server_is_unreachable_after_the_retries() -> None:

@@ -124,6 +124,8 @@ def test_a_reset_begins_at_any_step_and_an_earlier_step_needs_one(stock: Connect
         ({**_sensed(), "goal": GOAL, "positon": 1.0}, "positon: expected no such field; did you mean 'position'"),
         ({"position": np.zeros(2), "goal": GOAL}, "observation 'velocity'|velocity"),
         ({**_sensed(), "goal": np.zeros(3)}, r"goal: expected shape \[2\] in m, got shape \[3\]"),
+        ({**_sensed(), "goal": GOAL, "noise": {"position": 0.1}}, "noise: expected a step beside it"),
+        ({**_sensed(), "goal": GOAL, "obstacles": []}, "obstacles: expected a step beside it"),
         ({**_sensed(), "goal": GOAL, "step": -1}, "step: expected greater than or equal to 0"),
         ({**_sensed(), "goal": GOAL, "step": np.float64(0.5)}, "step: expected a valid integer"),
         ({**_sensed(), "position": "here", "goal": GOAL}, "position"),
@@ -158,7 +160,7 @@ def test_what_is_no_map_of_numbers_is_refused_in_words(url: str, data: bytes | s
         connection.send(data)
         answer = connection.recv()
         assert isinstance(answer, str)
-        assert answer.startswith("422 A field breaks its rule: ")
+        assert answer.startswith(("400 The body cannot be decoded: ", "422 A field breaks its rule: "))
         assert "Traceback" not in answer
         assert _ask(connection, {**_sensed(), "goal": GOAL})["actions"].shape == (8, 2)
 

@@ -144,6 +144,12 @@ def test_limits_that_cannot_both_be_kept_leave_low_and_high_in_force(
     assert reply["clipped"]
 
 
+def test_without_a_plan_nobody_is_sure_of_anything(http: httpx.Client, open_session: OpenSession) -> None:
+    lost = act_body(observation={}, missing=["position", "velocity"])
+    reply = http.post(f"/v1/sessions/{open_session()}/act", json=lost).json()
+    assert (reply["source"], reply["spread"], reply["noise_level"]) == ("hold", None, 1.0)
+
+
 def test_a_repeated_request_gets_the_same_reply_and_is_acted_on_once(
     http: httpx.Client, open_session: OpenSession
 ) -> None:

@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -129,6 +132,27 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(gated: Policy) 
     assert answers[-1].answered
 
 
+def test_a_frozen_server_costs_no_more_than_was_allowed(policy_dir: Path) -> None:
+    command = [sys.executable, "-m", "forcing", "serve", "--policy", str(policy_dir), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().split()[-1]
+            with Client(url) as client:
+                session = client.open("tiny", goal=[1.0, 1.0], stream=True)
+                session.drive(HERE, within_s=5)
+                server.send_signal(signal.SIGSTOP)
+                began = time.monotonic()
+                alone = [session.drive(HERE, within_s=0.05) for _ in range(4)]
+                assert time.monotonic() - began < 1.5
+                server.send_signal(signal.SIGCONT)
+                assert session.drive(HERE, within_s=5).step == 5
+                session.close()
+            assert not any(answer.answered for answer in alone)
+        finally:
+            server.kill()
+
+
 def test_a_silent_server_is_unreachable_over_a_stream_after_the_time_out(gated: Policy) -> None:
     gate = cast(threading.Event, gated.gate)  # type: ignore[attr-defined]
     with serving([gated]) as url, Client(url, timeout_s=0.2) as client:
@@ -158,11 +182,15 @@ def certificate(tmp_path: Path) -> tuple[Certificate, Path]:
 def test_streams_carry_the_token_over_tls(policy: Policy, certificate: tuple[Certificate, Path]) -> None:
     files, root = certificate
     token = "not-a-secret-0123456789"
-    with serving([policy], settings=ServerSettings(token=token), certificate=files) as url:
-        with Client(url, token=token, authorities=root) as client:
-            assert _driven(client.open("tiny", goal=[1.0, 1.0], stream=True)) == "fresh"
-        with pytest.raises(Exception, match="403"):
-            connect(f"{url.replace('https', 'wss')}/v1/sessions/x/stream", ssl=client._trusted)
+    settings = ServerSettings(token=token)
+    with (
+        serving([policy], settings=settings, certificate=files) as url,
+        Client(url, token=token, authorities=root) as client,
+        Client(url, token="wrong-0123456789", authorities=root) as stranger,
+    ):
+        assert _driven(client.open("tiny", goal=[1.0, 1.0], stream=True)) == "fresh"
+        with pytest.raises(ServerProblem, match="403"):
+            stranger.stream("x").ask({"request_id": "a"}, within_s=5)
 
 
 def test_a_server_that_shuts_down_does_not_wait_for_open_streams(policy: Policy) -> None:
