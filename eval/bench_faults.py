@@ -74,7 +74,7 @@ def run_bench(trial: Trial, *, policy: str | None, faults: Sequence[str], report
             raise UnknownName(f"unknown fault {fault!r}; {did_you_mean(fault, list(FAULTS))}")
     name = policy or trial.task.policy
     loaded = load_policy(name)
-    wanted = {"task": trial.task.name, "weights": loaded.revision, "episodes": trial.episodes, "seed": trial.seed}
+    wanted = trial.wanted(loaded)
     records = Records(report, wanted, trial.console.print, needs="faults")
     for fault in faults or FAULTS:
         for way in ways_of(fault, loaded.spec.control_hz):

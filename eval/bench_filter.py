@@ -58,7 +58,7 @@ def run_bench(trial: Trial, *, policy: str | None, report: Path | None) -> None:
     loaded = load_policy(name)
     if loaded.believer is None:
         raise ValueError(f"policy {name!r} carries no dynamics, so it believes what it reads")
-    wanted = {"task": trial.task.name, "weights": loaded.revision, "episodes": trial.episodes, "seed": trial.seed}
+    wanted = trial.wanted(loaded)
     records = Records(report, wanted, trial.console.print, needs="rmse")
     driver = PolicyDriver(loaded, trial.task)
     drives = [_drive(trial.task, driver, index, trial.seed + index) for index in range(trial.episodes)]

@@ -68,7 +68,7 @@ def run_bench(trial: Trial, *, policy: str | None, radius_m: float, report: Path
         raise ValueError(f"radius-m must be above 0, got {radius_m}")
     name, seeds = policy or trial.task.policy, range(trial.seed, trial.seed + trial.episodes)
     loaded = load_policy(name)
-    facts = {"task": trial.task.name, "weights": loaded.revision, "episodes": trial.episodes, "seed": trial.seed}
+    facts = trial.wanted(loaded)
     wanted = facts | {"radius_m": radius_m}
     records = Records(report, wanted, trial.console.print, needs="entering_share")
     cases = [_blocked(trial, loaded, seed, radius_m) for seed in seeds]

@@ -30,7 +30,7 @@ def run_bench(
     """
     rows, name = rows_of(groups), policy or trial.task.policy
     loaded = load_policy(name)
-    wanted = {"task": trial.task.name, "weights": loaded.revision, "episodes": trial.episodes, "seed": trial.seed}
+    wanted = trial.wanted(loaded)
     records = Records(report, wanted, console.print, needs="plan_metrics")
     for row, preset in _planned(rows, loaded, console):
         if records.find(row.name, settings=row.settings) is not None:

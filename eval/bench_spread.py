@@ -33,7 +33,7 @@ def run_bench(trial: Trial, *, policy: str | None, report: Path | None) -> None:
     loaded = load_policy(name)
     if loaded.spread is None:
         raise ValueError(f"policy {name} has no spread that was measured; do that with: forcing calibrate {name}")
-    wanted = {"task": trial.task.name, "weights": loaded.revision, "episodes": trial.episodes, "seed": trial.seed}
+    wanted = trial.wanted(loaded)
     records = Records(report, wanted, trial.console.print, needs="coverage")
     for row, faults in FAULTS.items():
         if records.find(row, faults=faults, calibration=loaded.card["spread"]) is not None:

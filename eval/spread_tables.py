@@ -80,7 +80,7 @@ def _draw(axes: Axes, entry: Report) -> None:
         covered = [100 * shares[index] for _, shares in known]
         axes.plot(ends, covered, color=COLORS[share], marker="o", markersize=3.5, label=f"{100 * share:.0f} %")
         axes.axhline(100 * share, color=COLORS[share], linestyle="--", linewidth=1)
-    axes.axhspan(70, 90, color=COLORS[0.8], alpha=0.08, linewidth=0)
+    axes.axhspan(100 * (SHARES[1] - 0.1), 100 * (SHARES[1] + 0.1), color=COLORS[0.8], alpha=0.08, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.set_xlim(ENDS[0] / 1.2, ENDS[-1])
     axes.set_xticks([4, 8, 16, 32, 64, 128, 256], labels=["4", "8", "16", "32", "64", "128", "256"])

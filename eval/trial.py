@@ -27,6 +27,11 @@ class Trial:
     command: str
     console: Console
 
+    def wanted(self, policy: Policy) -> Report:
+        """What all rows of a report have in common."""
+        common = {"task": self.task.name, "weights": policy.revision}
+        return common | {"episodes": self.episodes, "seed": self.seed}
+
     def run(
         self,
         name: str,

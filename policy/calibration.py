@@ -15,10 +15,11 @@ from forcing.policy.spread import Missed, Spread, arrival_of, spread_of
 from forcing.policy.types import Plan
 from forcing.policy.world import World
 
-NOISE = (0.01, 0.3)  # of each sensor in noisy drives, in recorded standard deviations: least and most, log-uniform
+# Recorded standard deviations, log-uniform: from hardly anything to what hides how a robot moves.
+NOISE = (0.01, 0.3)
 FARTHER = 3  # goals of which the farthest is driven to, every other time: else far frames would have few outcomes
-RESTED = 96  # control steps at the goal after which a drive is over
-LONGEST = 3  # horizons after which it is given up
+RESTED = 96  # control steps at the goal after which a drive is over: three tokens of Maze2D, for what rests in plans
+LONGEST = 3  # horizons, of which one should do, after which a robot that is caught somewhere is given up
 TRIES = 50  # pairs of places, for one between which a plan keeps the rules
 
 

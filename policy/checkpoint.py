@@ -98,7 +98,7 @@ def load_policy_file(path: Path) -> PolicyFile:
             card=header["card"],
             revision=tensors_digest(json.dumps({**header, "card": {}}, sort_keys=True), decisive)[:12],
             world=World.from_tensors(world, spec) if world else None,
-            spread=Spread.from_tensors(spread) if spread else None,
+            spread=Spread.from_tensors(spread, len(spec.of_role("observation"))) if spread else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -18,6 +18,8 @@ from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.tracker import Tracker
 from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, SensorReport, Source
 
+SILENT_S = 0.5  # of a robot that acts of its own; following a belief through more would take longer than to begin anew
+
 
 class Controller:
     """History, plan and tracker of one episode. Not thread safe."""
@@ -98,6 +100,8 @@ class Controller:
             if name not in observation:
                 raise ValueError(f"observation {name!r} is missing; send it or name it in 'missing'")
             value = _shaped(observation[name], name, "observation", self.policy)
+            if error is not None:  # more says no more, and its square might be too much for a float
+                error = min(error, FARTHEST * float(np.max(self.policy.normaliser.std[name])))
             if _unbelievable(value, name, self.policy) is None and (age or 0.0) <= OLDEST_S:
                 steps = None if age is None else round(age * self.policy.spec.control_hz)
                 readings[name] = Reading(value, error, steps)
@@ -110,12 +114,21 @@ class Controller:
             self._history.append(now)
         self._readings = readings
 
-    def played(self, action: Array) -> None:
-        """The episode moves on a step at which the robot took this action, [A], of its own, and nothing was sensed but
-        what was observed at it before."""
-        if self._readings is None:
-            self.observe({}, missing=[stream.name for stream in self.policy.spec.of_role("observation")])
-        self._move_on(self._now(), np.asarray(action))
+    def played(self, actions: Array) -> None:
+        """The episode moves on by the steps, [K, A], at which the robot acted of its own, and nothing was sensed but
+        what was observed before the first. After more than `SILENT_S` of that nothing is believed any more."""
+        names = [stream.name for stream in self.policy.spec.of_role("observation")]
+        if len(actions) > SILENT_S * self.policy.spec.control_hz:
+            self.step += len(actions)
+            self._belief, self._readings = Belief(step=self.step - 1), None
+            self._history.clear()
+            self._sent.extend(actions)
+            self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
+            return
+        for action in actions:
+            if self._readings is None:
+                self.observe({}, missing=names)
+            self._move_on(self._now(), action)
 
     def request(self) -> PlanRequest | None:
         """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.

@@ -54,7 +54,7 @@ class Spread:
         self, frames: int, arrival: int, doubt: Mapping[str, float], spec: TrajectorySpec, normaliser: Normaliser
     ) -> dict[str, Array]:
         """Observation stream -> [frames, *shape], in its units; linear between doubts that were measured and in
-        proportion beyond, that of the last frame beyond it.
+        proportion beyond, up to the recorded standard deviation; that of the last frame beyond it.
 
         arrival: first frame from which on the plan stays at its goal, see `arrival_of`. doubt: stream -> standard error
         of what it was believed to be when the plan was made, 0 where it is left out.
@@ -69,7 +69,9 @@ class Spread:
             share = doubt.get(stream.name, 0.0) / float(std.mean())
             measured = np.where(resting, there[:, since], under_way[:, at])
             scale = np.array([np.interp(share, doubts, column) for column in measured.T])
-            scale = scale * max(1.0, share / doubts[-1] if doubts[-1] > 0 else 1.0)
+            if share > doubts[-1] > 0:
+                # Nobody who drives where recordings were is farther off than these places are apart.
+                scale = np.minimum(scale * share / doubts[-1], np.maximum(scale, 1.0))
             result[stream.name] = (scale[:, None] * std).reshape(frames, *stream.shape)
         return result
 
@@ -78,9 +80,14 @@ class Spread:
         return {name: torch.from_numpy(getattr(self, name)) for name in ("doubts", "moving", "resting")}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Spread":
-        """Raises KeyError if one is missing."""
-        return cls(**{name: tensors[name].numpy() for name in ("doubts", "moving", "resting")})
+    def from_tensors(cls, tensors: Mapping[str, Tensor], streams: int) -> "Spread":
+        """streams: how many there are. Raises KeyError if one is missing, ValueError if they do not fit together."""
+        values = {name: tensors[name].numpy() for name in ("doubts", "moving", "resting")}
+        shapes = {name: value.shape for name, value in values.items()}
+        doubts, frames = shapes["doubts"], shapes["moving"][-1:]
+        if doubts[:1] != (streams,) or shapes["moving"] != doubts + frames or shapes["resting"] != doubts + frames:
+            raise ValueError(f"a spread of {streams} streams needs [S, B] and twice [S, B, F], got {shapes}")
+        return cls(**values)
 
 
 def arrival_of(path: Array, goal: Array, near: float) -> int:

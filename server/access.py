@@ -89,7 +89,4 @@ class LimitRate:
 
 
 async def _refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": error.detail})
-    else:
-        await problem(error)(scope, receive, send)
+    await problem(error)(scope, receive, send)

@@ -123,8 +123,8 @@ class Actor:
 
 def _take_in(controller: Controller, request: ActRequest) -> None:
     """What the robot did of its own since the last act, then what it senses now."""
-    for action in [] if request.played is None else request.played:
-        controller.played(action)
+    if request.played is not None:
+        controller.played(request.played)
     controller.observe(
         request.observation,
         noise=request.noise,

@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from forcing.policy.types import Array
 from forcing.server import codec
 from forcing.server.errors import InvalidRequest, NotFound, ServiceError, SessionExpired, unforeseen
-from forcing.server.schemas import MOST_PLAYED, ActRequest, OneShotRequest, OpenRequest
+from forcing.server.schemas import ActRequest, OneShotRequest, OpenRequest
 from forcing.server.service import Service, example_of
 from forcing.server.wire import checked, decoded, received
 
 _OF_A_SESSION = {"noise", "missing", "age_ms", "obstacles", "deadline_ms", "reset"}
 _TIMES = (("policy", "plan_ms"), ("server", "total_ms"))
 logger = logging.getLogger(__name__)
+MOST_MISSED = 1000  # control steps between two messages; more must be a mistake
 router = APIRouter()
 
 
@@ -150,8 +151,8 @@ class _Robot:
             self._session = self._service.open_session(checked(OpenRequest, body)).session_id
             self._next, self._offset = 0, step
         missed = step - self._offset - self._next
-        if not 0 <= missed <= MOST_PLAYED:
-            expected = f"from {self._offset + self._next} on, at most {MOST_PLAYED} further; or reset"
+        if not 0 <= missed <= MOST_MISSED:
+            expected = f"from {self._offset + self._next} on, at most {MOST_MISSED} further; or reset"
             raise InvalidRequest.one("step", expected, str(step))
         body = {"observation": observation, "noise": extras.noise, "missing": extras.missing, "age_ms": extras.age_ms}
         body |= {"goal": extras.goal, "obstacles": extras.obstacles, "deadline_ms": extras.deadline_ms}

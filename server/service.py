@@ -160,6 +160,10 @@ class Service:
         task.add_done_callback(lambda done: self._finished(key, done))
         return await asyncio.shield(task)
 
+    def check_session(self, session_id: str) -> None:
+        """Raises NotFound or SessionExpired if there is no such session."""
+        self._sessions.get(session_id, time.monotonic())
+
     def plan(self, session_id: str) -> PlanReply:
         session = self._sessions.get(session_id, time.monotonic())
         plan = session.controller.plan

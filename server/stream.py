@@ -13,7 +13,7 @@ from forcing.server import codec
 from forcing.server.errors import ServiceError, problem_document, unforeseen
 from forcing.server.schemas import ActRequest
 from forcing.server.service import Service
-from forcing.server.wire import checked, decoded, received
+from forcing.server.wire import checked, decoded, problem, received
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -24,6 +24,11 @@ async def stream(socket: WebSocket, session_id: str) -> None:
     """Acts of one session, answered one after another."""
     service = socket.app.state.service
     assert isinstance(service, Service)
+    try:
+        service.check_session(session_id)
+    except ServiceError as error:
+        await problem(error)(socket.scope, socket.receive, socket.send)
+        return
     await socket.accept()
     try:
         while True:

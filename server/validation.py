@@ -170,7 +170,8 @@ def _array_errors(field: str, policy: Policy, stream: StreamSpec, array: Array) 
 
 def _shape_errors(field: str, stream: StreamSpec, array: Array) -> list[FieldError]:
     if array.shape != stream.shape:
-        return [FieldError(field, _described(stream), f"shape {list(array.shape)}")]
+        got = "null" if array.ndim == 0 and np.isnan(array) else f"shape {list(array.shape)}"
+        return [FieldError(field, _described(stream), got)]
     return []
 
 

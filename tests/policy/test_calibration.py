@@ -23,9 +23,8 @@ def test_the_same_seed_gives_the_same_spread_and_progress_is_told(umaze: Policy)
         assert value.shape == ((2, 4) if name == "doubts" else (2, 4, frames))
         np.testing.assert_array_equal(value, again.tensors()[name])
         assert np.isfinite(value.numpy()).all()
-    # Who knows where it is, is surely at its next frame, and less so far ahead; who does not, is not.
-    assert 0 <= first.moving[0, 0, 0] < 0.01 < first.moving[0, 0, -1]
-    assert first.moving[0, 3, 0] > 2 * first.moving[0, 0, 0]
+        assert (value.numpy() >= 0).all()
+    assert (np.diff(first.doubts, axis=1) > 0).all()
     assert done == [1, 2, 3, 4] * 2
 
 

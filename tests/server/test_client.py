@@ -327,8 +327,7 @@ def test_what_was_played_is_what_the_belief_and_the_plan_go_on_from(url: str, po
     assert request is not None
     controller.install(policy.plan(request))
     controller.decide()
-    for action in own:
-        controller.played(action)
+    controller.played(own)
     controller.observe(HERE)
     expected = controller.decide()
     np.testing.assert_array_equal(list(controller._sent)[1:3], own)
@@ -353,6 +352,16 @@ def test_a_robot_slows_down_no_faster_than_its_limits_allow_and_is_taken_up_from
         session.close()
     steps = np.abs(np.diff(np.array([np.zeros(2), *actions]), axis=0))
     assert (steps <= change + 1e-12).all()
+
+
+def test_after_a_long_silence_all_is_believed_anew(url: str) -> None:
+    with Client(url) as client, client.open("tiny", goal=[1.0, -1.0]) as session:
+        session.act(HERE)
+        body = {"observation": {"position": [0.3, 0.0], "velocity": [0, 0]}, "played": np.zeros((700, 2)).tolist()}
+        reply = client.call(
+            "POST", f"/v1/sessions/{session.id}/act", body | {"request_id": "x", "step": 701}, within_s=3
+        )
+    assert (reply["source"], reply["sensors"]["position"]["unheard_steps"]) == ("fresh", 0)
 
 
 class OnceBroken(Policy):

@@ -186,7 +186,7 @@ def test_with_a_token_the_stock_client_sends_it_as_its_api_key(stock: Connect, p
         socket = http.replace("http", "ws")
         assert stock(socket, TOKEN).infer({**_sensed(), "goal": GOAL})["source"] == "fresh"
         for wrong in (None, "wrong"):
-            with pytest.raises(InvalidStatus, match="403"):
+            with pytest.raises(InvalidStatus, match="401"):
                 stock(socket, wrong)
 
 

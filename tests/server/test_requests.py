@@ -13,6 +13,9 @@ import msgpack
 import numpy as np
 import pytest
 
+from forcing.policy.policy import load_policy
+from forcing.server.serve import serving
+
 OpenSession = Callable[..., str]
 HERE = {"position": [0.25, -0.5], "velocity": [0.0, 0.1]}
 
@@ -148,6 +151,24 @@ def test_without_a_plan_nobody_is_sure_of_anything(http: httpx.Client, open_sess
     lost = act_body(observation={}, missing=["position", "velocity"])
     reply = http.post(f"/v1/sessions/{open_session()}/act", json=lost).json()
     assert (reply["source"], reply["spread"], reply["noise_level"]) == ("hold", None, 1.0)
+
+
+@pytest.mark.parametrize("noise", [1e19, 1e20, 1e155, 1e200, 1.7e308])
+def test_noise_beyond_all_bounds_is_noise_that_tells_nothing(http: httpx.Client, noise: float) -> None:
+    """With a policy that believes nothing outright: what squares must not overflow."""
+    with serving([load_policy("maze2d-umaze")]) as url:
+        session = httpx.post(f"{url}/v1/sessions", json={"policy": "maze2d-umaze", "goal": [1, 1]}).json()["session_id"]
+        for step in range(3):
+            body = act_body(request_id=str(step), step=step, noise={"position": noise} if step else {})
+            reply = httpx.post(f"{url}/v1/sessions/{session}/act", json=body)
+            assert reply.status_code == 200, reply.text
+    assert reply.json()["sensors"]["position"]["noise_level"] > 0.99
+
+
+def test_an_age_beyond_all_bounds_is_left_aside(http: httpx.Client, open_session: OpenSession) -> None:
+    body = act_body(age_ms={"position": 1e9})
+    reply = http.post(f"/v1/sessions/{open_session()}/act", json=body).json()
+    assert reply["sensors"]["position"]["rejected"]
 
 
 def test_a_repeated_request_gets_the_same_reply_and_is_acted_on_once(

@@ -57,14 +57,17 @@ def checked_folder(**named: Path | None) -> None:
 
 
 def writable(**named: Path | None) -> Path | None:
-    """The one named path. Raises UsageError if it cannot be written, which would else be found when all is done."""
+    """The one named path. Raises UsageError if it cannot be written, which would else be found when all is done.
+
+    What is written stands beside its place until it is whole, so it is the folder that must be writable.
+    """
     ((name, path),) = named.items()
     if path is not None:
-        there = next(place for place in (path, *path.absolute().parents) if place.exists())
-        if there != path and not there.is_dir():
+        there = next(place for place in path.absolute().parents if place.exists())
+        if not there.is_dir():
             raise UsageError(f"{name} {path} must lie in a folder, and {there} is a file; name another place")
         if not os.access(there, os.W_OK):
-            raise UsageError(f"{name} {path} cannot be written: nobody but its owner may write to {there}")
+            raise UsageError(f"{name} {path} cannot be written: you may not write to {there}; name another place")
     return path
 
 

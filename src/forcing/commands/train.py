@@ -162,6 +162,8 @@ def calibrate(policy: Annotated[Positional[str], arg(metavar="POLICY")], drives:
             load_policy(policy), drives=drives, seed=seed, report=lambda done: progress.update(bar, completed=done)
         )
     minutes = round((time.monotonic() - began) / 60, 1)
+    if (before := load_policy(policy).card.get("spread")) is not None:
+        print(f"in place of what {before.get('drives')} drives told: {before.get('command')}")
     save_spread(path, spread, {"drives": drives, "seed": seed, "command": typed(), "minutes": minutes})
     print(f"wrote {path}; plans tell their spread now")
 
