@@ -54,6 +54,8 @@ def evaluate_policy(
         straight = list(rollout(task, DriverSpec(policy="straight"), episodes, seed, workers))
         reports.append(build_report(task, "straight", None, seed, straight, command))
     console.print(table_of(reports))
+    if faults:
+        console.print(f"sensors with faults: {faults}")
     if reports[0]["goals"]:
         console.print(goals_table(reports[0]))
     if report is not None:
