@@ -52,9 +52,7 @@ def draw_spread(results: Path, path: Path) -> bool:
         return False
     panel = CAPTION_IN + PLOT_IN + BELOW_IN
     figure = new_figure(HEADING_IN + len(found) * panel)
-    add_heading(
-        figure, "Is the robot where plans say, as surely as they say?", "share of outcomes within intervals, in %"
-    )
+    add_heading(figure, "How sure plans are", "share of outcomes within intervals, in %, by steps ahead")
     width = (WIDTH_IN - 2 * EDGE_IN - (len(FAULTS) - 1) * GAP_IN) / len(FAULTS) - LEFT_IN
     for row, entries in enumerate(found):
         bottom = (len(found) - 1 - row) * panel + BELOW_IN
