@@ -15,7 +15,8 @@ from forcing.eval.ogbench_table import ogbench_table
 from forcing.eval.plan_tables import obstacles_table, planning_table, search_table
 from forcing.eval.score_table import plans_table, score_table
 from forcing.eval.search_picture import draw_search
-from forcing.eval.spread_tables import draw_spread, spread_table
+from forcing.eval.spread_picture import draw_spread
+from forcing.eval.spread_table import spread_table
 
 TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "maze2d": score_table,

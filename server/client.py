@@ -8,8 +8,6 @@ ServerProblem                the server refused or failed, and said why
 ServerUnreachable            no answer came, retries included
 """
 
-import contextlib
-import json
 import os
 import ssl
 import time
@@ -23,11 +21,13 @@ from typing import Any, Literal, Self
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from forcing.policy.types import Plan, Source
 from forcing.server import codec
+from forcing.server.connection import Broken, ServerProblem, ServerUnreachable, Stream, answer_of
+
+__all__ = ["ActResult", "Client", "Encoding", "ServerProblem", "ServerUnreachable", "Session"]
 
 Encoding = Literal["msgpack", "json"]
 Ball = Mapping[str, ArrayLike]
@@ -35,27 +35,6 @@ Ball = Mapping[str, ArrayLike]
 _MEDIA = {"msgpack": codec.MSGPACK, "json": codec.JSON}
 _FIRST_PAUSE_S = 0.05
 _BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
-
-
-class ServerProblem(RuntimeError):
-    """What the server answered instead: type, title, status, detail and errors as in RFC 9457, and retry_after_s."""
-
-    def __init__(self, document: Mapping[str, Any], retry_after_s: float | None) -> None:
-        self.type: str = document.get("type", "about:blank")
-        self.title: str = document.get("title", "")
-        self.status: int = document["status"]
-        self.detail: str = document.get("detail", "")
-        self.errors: list[dict[str, str]] = document.get("errors", [])
-        self.retry_after_s = retry_after_s
-        super().__init__(f"{self.status} {self.title}: {self.detail}")
-
-
-class _Broken(Exception):
-    """A connection that broke: asking again may help."""
-
-
-class ServerUnreachable(ConnectionError):
-    """No answer within the time-out, or the connection broke and retries did not help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,9 +194,9 @@ class Client:
 
         def ask() -> Any:
             try:
-                return _answer(self._http.request(method, path, content=content, headers=headers, timeout=timeout))
+                return answer_of(self._http.request(method, path, content=content, headers=headers, timeout=timeout))
             except _BROKEN as error:
-                raise _Broken(f"{method} {path}: {error}") from error
+                raise Broken(f"{method} {path}: {error}") from error
             except httpx.TransportError as error:
                 raise ServerUnreachable(f"{method} {path}: {type(error).__name__} {error}") from error
 
@@ -229,14 +208,14 @@ class Client:
         for attempt in range(retries + 1):
             try:
                 return ask()
-            except _Broken as error:
+            except Broken as error:
                 if attempt == retries:
                     attempts = f"{error} ({attempt + 1} attempts); is the server running?"
                     raise ServerUnreachable(f"no answer from {self._url}: {attempts}") from error
                 time.sleep(_FIRST_PAUSE_S * 2**attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def stream(self, session_id: str) -> "_Stream":
+    def stream(self, session_id: str) -> "Stream":
         """Where a session's acts may go, in place of a request each."""
         url = f"{self._url.replace('http', 'ws', 1)}/v1/sessions/{session_id}/stream"
         trusted = self._trusted if url.startswith("wss") else None
@@ -251,45 +230,7 @@ class Client:
                 close_timeout=0,  # nobody waits for a server that may be frozen to say good-bye
             )
 
-        return _Stream(dial, self._media, self._timeout_s)
-
-
-class _Stream:
-    """One WebSocket for the acts of a session, made anew when it breaks."""
-
-    def __init__(self, dial: Callable[[float], ClientConnection], media: str, timeout_s: float) -> None:
-        self._dial, self._media, self._timeout_s = dial, media, timeout_s
-        self._open = contextlib.ExitStack()
-        self._connection: ClientConnection | None = None
-
-    def ask(self, body: Mapping[str, Any], within_s: float | None) -> Any:
-        """The server's answer. Raises ServerProblem, ServerUnreachable if none comes in time, `_Broken`."""
-        packed = codec.encode({k: v for k, v in body.items() if v is not None}, self._media)
-        within_s = self._timeout_s if within_s is None else within_s
-        try:
-            if self._connection is None:
-                self._connection = self._open.enter_context(self._dial(within_s))
-            self._connection.send(packed if self._media == codec.MSGPACK else packed.decode())
-            answer = self._connection.recv(timeout=within_s)
-        except InvalidStatus as refused:
-            self.close()
-            status = refused.response.status_code
-            raise ServerProblem({"status": status, "title": "The stream is refused"}, None) from refused
-        except TimeoutError as error:
-            self.close()  # else its answer would be taken for that of the next act
-            raise ServerUnreachable("no answer to an act in time") from error
-        except (WebSocketException, OSError) as error:
-            self.close()
-            raise _Broken(f"act: {type(error).__name__} {error}") from error
-        document = codec.decode(answer if isinstance(answer, bytes) else answer.encode(), self._media)
-        if "request_id" not in document:
-            raise ServerProblem(document, document.get("retry_after_s"))
-        return document
-
-    def close(self) -> None:
-        self._connection = None
-        with contextlib.suppress(WebSocketException, OSError):
-            self._open.close()
+        return Stream(dial, self._media, self._timeout_s)
 
 
 class Session:
@@ -391,9 +332,9 @@ class Session:
         except (ServerUnreachable, ServerProblem) as error:
             if self._last is None or (isinstance(error, ServerProblem) and not _passes(error)):
                 raise
-        return self._without_answer(self._last, stop_steps)
+        return self._withoutanswer_of(self._last, stop_steps)
 
-    def _without_answer(self, last: ActResult, stop_steps: int) -> ActResult:
+    def _withoutanswer_of(self, last: ActResult, stop_steps: int) -> ActResult:
         """What the robot does at this step, of its own; the next request says so."""
         chunk = last.action[None] if last.action_chunk is None else last.action_chunk
         since, over = self.step - last.step, max(0, self.step - last.valid_until_step)
@@ -495,19 +436,6 @@ def _expected_step(problem: ServerProblem) -> int | None:
 
 def _floats(table: Mapping[str, float] | None) -> dict[str, float] | None:
     return None if table is None else {name: float(number) for name, number in table.items()}
-
-
-def _answer(response: httpx.Response) -> Any:
-    if response.is_success:
-        media = codec.media_type(response.headers.get("content-type"))
-        return codec.decode(response.content, media) if media else None
-    try:
-        document = json.loads(response.content)
-    except ValueError:
-        document = {"title": response.reason_phrase, "detail": response.text[:300]}
-    retry_after = response.headers.get("retry-after", "")
-    retry_after_s = float(retry_after) if retry_after.isdigit() else None
-    raise ServerProblem({**document, "status": response.status_code}, retry_after_s)
 
 
 def _act_result(reply: Mapping[str, Any]) -> ActResult:

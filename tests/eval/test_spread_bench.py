@@ -13,7 +13,8 @@ from rich.console import Console
 from forcing.eval.bench_spread import ENDS, counted, coverages, run_bench, spread_rows
 from forcing.eval.drivers import Trace
 from forcing.eval.rollout import Episode
-from forcing.eval.spread_tables import PICTURE, draw_spread, spread_table
+from forcing.eval.spread_picture import draw_spread
+from forcing.eval.spread_table import PICTURE, spread_table
 from forcing.eval.tasks import find_task
 from forcing.eval.trial import Trial
 from forcing.policy.checkpoint import save_spread

@@ -154,15 +154,13 @@ def calibrate(policy: Annotated[Positional[str], arg(metavar="POLICY")], drives:
     one_thread()
     at_least(2, drives=drives)
     at_least(0, seed=seed)
-    path, began = find_policy(policy), time.monotonic()
+    path, began, loaded = find_policy(policy), time.monotonic(), load_policy(policy)
     writable(policy=path)
     with progress_bar() as progress:
         bar = progress.add_task(f"driving {path.parent.name}", total=drives)
-        spread = measure(
-            load_policy(policy), drives=drives, seed=seed, report=lambda done: progress.update(bar, completed=done)
-        )
+        spread = measure(loaded, drives=drives, seed=seed, report=lambda done: progress.update(bar, completed=done))
     minutes = round((time.monotonic() - began) / 60, 1)
-    if (before := load_policy(policy).card.get("spread")) is not None:
+    if (before := loaded.card.get("spread")) is not None:
         print(f"in place of what {before.get('drives')} drives told: {before.get('command')}")
     save_spread(path, spread, {"drives": drives, "seed": seed, "command": typed(), "minutes": minutes})
     print(f"wrote {path}; plans tell their spread now")

@@ -1,10 +1,10 @@
-"""How often a robot is as near to its plans as their spread says: the tables, and the curves as a picture."""
+"""The curves of how often a robot is as near to its plans as their spread says, as a picture."""
 
 from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from forcing.eval.bench_spread import ENDS, FAULTS, HEADER, SHARES, coverages, spread_rows
+from forcing.eval.bench_spread import ENDS, FAULTS, SHARES, coverages
 from forcing.eval.figures import (
     CAPTION_IN,
     EDGE_IN,
@@ -19,29 +19,12 @@ from forcing.eval.figures import (
 )
 from forcing.eval.maze_axes import INK, MUTED
 from forcing.eval.report import Report
-from forcing.eval.result_files import markdown_table, missing, read_entries
+from forcing.eval.result_files import read_entries
+from forcing.eval.spread_table import RESULTS
 
-RESULTS = "bench-spread*.json"
-PICTURE = "![Shares of outcomes within the intervals, by steps ahead](pictures/spread.png)"
 COLORS = dict(zip(SHARES, ("#1d4ed8", "#15803d", "#c2410c"), strict=True))
 FEWEST = 20  # episodes that a point of a curve is drawn of
 PLOT_IN, LEFT_IN, BELOW_IN = 1.9, 0.4, 0.55
-
-
-def spread_table(results: Path) -> list[str]:
-    """Markdown: a table for each task, from every bench-spread*.json."""
-    lines: list[str] = []
-    for path in sorted(results.glob(RESULTS)):
-        entries = read_entries(path)
-        if entries:
-            first = entries[0]
-            about = (
-                f"{first['task']}, {first['episodes']} episodes from seed {first['seed']}, weights {first['weights']}:"
-            )
-            lines += [about, "", *markdown_table(HEADER, spread_rows(entries)), ""]
-    return (
-        [*lines, PICTURE] if lines else missing("forcing bench spread --report docs/results/bench-spread-medium.json")
-    )
 
 
 def draw_spread(results: Path, path: Path) -> bool:
