@@ -66,10 +66,11 @@ def _planned(rows: Sequence[Row], policy: Policy, console: Console) -> Iterator[
 def _described(preset: Preset | None) -> Report:
     """All that a row plans and tracks with. rows_a_pass: plans that each network pass works on."""
     if preset is None:
-        return {"planner": None, "tracker": None, "rows_a_pass": None}
+        return {"planner": None, "tracker": None, "rolling": None, "rows_a_pass": None}
     return {
         "planner": asdict(preset.planner),
         "tracker": asdict(preset.tracker),
+        "rolling": None if preset.rolling is None else asdict(preset.rolling),
         "rows_a_pass": preset.planner.samples * preset.layout.horizon,
     }
 

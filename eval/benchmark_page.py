@@ -12,7 +12,7 @@ from forcing.eval.faults_picture import draw_faults
 from forcing.eval.faults_tables import faults_table, filter_table
 from forcing.eval.files import replacing
 from forcing.eval.ogbench_table import ogbench_table
-from forcing.eval.plan_tables import obstacles_table, planning_table, search_table
+from forcing.eval.plan_tables import obstacles_table, planning_table, rolling_table, search_table
 from forcing.eval.score_table import plans_table, score_table
 from forcing.eval.search_picture import draw_search
 from forcing.eval.spread_picture import draw_spread
@@ -23,6 +23,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "plans": plans_table,
     "planning": planning_table,
     "search": search_table,
+    "rolling": rolling_table,
     "obstacles": obstacles_table,
     "ablation": ablation_table,
     "ogbench": ogbench_table,

@@ -23,6 +23,7 @@ PD = ("tracker.kind=pd", "tracker.position_gain=40", "tracker.velocity_gain=3")
 # Tuned with MCG off on maze2d-umaze-multi, seed 5000 on: 0, 3, 10, 30, 100 score 125, 164, 169, 165, 140.
 GUIDANCE_SCALE = 10.0
 BUDGETS = (1, 4, 16, 64, 256)
+OFTEN = {"at every step": 1, "every 4 steps": 4, "every 16 steps": 16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +179,25 @@ def _searches() -> list[Row]:
     return rows
 
 
+def _rolling() -> list[Row]:
+    """A plan made from noise each time, beside one that is kept up, as often."""
+    rows = [
+        Row(name=f"from noise {often}", group="rolling", settings=(f"planner.replan_steps={steps}",))
+        for often, steps in OFTEN.items()
+    ]
+    for passes, word in ((1, "1 pass"), (2, "2 passes")):
+        rows += [
+            Row(
+                name=f"kept up by {word} {often}",
+                group="rolling",
+                settings=(f"rolling.passes={passes}", f"planner.replan_steps={steps}"),
+            )
+            for often, steps in OFTEN.items()
+        ]
+    never = ("planner.replan_steps=100000",)
+    return [*rows, Row(name="from noise once, and when the robot has strayed", group="rolling", settings=never)]
+
+
 def _yardsticks() -> list[Row]:
     names = {"straight": "no planner: straight at the goal", "expert": "waypoint expert, knows the map"}
     return [Row(name=name, group="yardsticks", driver=driver) for driver, name in names.items()]
@@ -193,6 +213,7 @@ ROWS = (
     *_steps(),
     *_searches(),
     *_guidance(),
+    *_rolling(),
     *_yardsticks(),
 )
 GROUPS = tuple(dict.fromkeys(row.group for row in ROWS))

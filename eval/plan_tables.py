@@ -9,7 +9,10 @@ from forcing.eval.report import Report, plus_minus
 from forcing.eval.result_files import NOTHING, markdown_table, missing, number, read_entries
 
 COMMAND = "forcing bench plan --task maze2d-medium-multi --episodes 16 --report docs/results/bench-plan.json"
-SEARCH = "search"
+SEARCH, ROLLING = "search", "rolling"
+ROLLING_COMMAND = (
+    "forcing bench plan --rows rolling --task maze2d-medium-multi --report docs/results/bench-rolling-medium.json"
+)
 PICTURE = "![Scores of search, sampling and refining by network passes](pictures/search.png)"
 
 
@@ -19,7 +22,7 @@ def planning_table(results: Path) -> list[str]:
     for path in sorted(results.glob("bench-plan*.json")):
         entries = [entry for entry in read_entries(path) if entry["group"] != SEARCH]
         if entries:
-            absent = {row.group for row in ROWS} - {entry["group"] for entry in read_entries(path)} - {SEARCH}
+            absent = {row.group for row in ROWS} - {entry["group"] for entry in read_entries(path)} - {SEARCH, ROLLING}
             lines += [*_table(entries), "", *missing(*(f"{COMMAND} --rows {group}" for group in sorted(absent)))]
     return lines or missing(COMMAND)
 
@@ -39,6 +42,28 @@ def search_table(results: Path) -> list[str]:
             entry = next(entry for curve in curves.values() for entry in curve.values())
             lines += [_about(entry), "", *markdown_table(header, rows), ""]
     return [*lines, PICTURE] if lines else missing(f"{COMMAND} --rows {SEARCH}")
+
+
+def rolling_table(results: Path) -> list[str]:
+    """Markdown: plans kept up beside plans from noise, for each task, from every bench-rolling*.json."""
+    lines: list[str] = []
+    for path in sorted(results.glob("bench-rolling*.json")):
+        entries = read_entries(path)
+        if entries:
+            header = ["row", "score", "success", "passes an episode", "plans an episode", "ms a plan"]
+            rows = [
+                [
+                    entry["row"],
+                    plus_minus(entry["normalized_mean"], entry["normalized_sem"]),
+                    f"{entry['success_rate']:.2f}",
+                    number(entry["passes"] * entry["plans_per_episode"]),
+                    number(entry["plans_per_episode"], 1),
+                    number(entry["plan_ms_p50"]),
+                ]
+                for entry in entries
+            ]
+            lines += [_about(entries[0]), "", *markdown_table(header, rows), ""]
+    return lines[:-1] or missing(ROLLING_COMMAND)
 
 
 def obstacles_table(results: Path) -> list[str]:

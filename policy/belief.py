@@ -17,6 +17,8 @@ from forcing.policy.particles import (
     advanced,
     begin,
     disturbed,
+    found_at,
+    lagging,
     motion_of,
     unseen,
     weighed,
@@ -38,6 +40,10 @@ TRIMMED = 0.8
 NODES = np.array(
     [-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645]
 )  # of a normal distribution
+# Weight on exact sensors from which on a reading that is where it should be changes nothing, and within how many
+# standard deviations of what may happen in a step that is.
+SURE, USUAL = 0.95, 3.0
+MANY = 512  # particles, each of which takes some microseconds a step
 REPEATS, STRAYED = 3, 3.0  # a reading so often the same, so many standard errors off, is of a stuck sensor
 
 
@@ -57,29 +63,30 @@ class BeliefConfig:
 class Believed:
     """What is believed now. values: stream -> [*shape], physical units, of streams that are known at all. noise: stream
     -> standard error of its value, 0 where a reading is taken as it is. sensors: of every stream. late: control steps
-    that readings seem to be late, or are said to be. doubt: stream -> what its value may be off by, every supposition
-    counted: four in five are within `NORMAL` times it; 0 where that is next to nothing."""
+    that readings seem to be late, or are said to be."""
 
     values: dict[str, Array]
     noise: dict[str, float]
     sensors: dict[str, SensorReport]
     late: float
-    doubt: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Belief:
     """All that an episode's past means for its future.
 
-    particles: None before anything was read. step: the last one that was taken in. Of each stream, last: its last
-    reading, repeats: how often that came again, unheard: steps since it came, told: its noise as said then, read_at:
-    the step it is of; stuck: those that repeated themselves while the robot moved. waiting: (step it was read at,
+    particles: None before anything was read. now: they at the present. step: the last one that was taken in. Of each
+    stream, last: its last reading, repeats: how often that came again, unheard: steps since it came, told: its noise as
+    said then, read_at: the step it is of; stuck: those that repeated themselves while the robot moved. waiting: (step
+    it was read at,
     number of its stream, value, its standard error) of readings that the clock of the particles has not reached. ages:
     stream -> the greatest age that its readings were told to have lately, None while none ever was. trail: [n] where
-    the robot was believed to be, at as many steps as the greatest lag has, oldest first.
+    the robot was believed to be, at as many steps as the greatest lag has, oldest first. lags_apart: particles suppose
+    several lags. settled: nobody has doubts.
     """
 
     particles: Particles | None = None
+    now: Particles | None = None
     step: int = -1
     last: Mapping[str, Array] = field(default_factory=dict)
     repeats: Mapping[str, int] = field(default_factory=dict)
@@ -90,6 +97,14 @@ class Belief:
     waiting: tuple[tuple[int, int, Array, float | None], ...] = ()
     ages: Mapping[str, float] | None = None
     trail: tuple[NDArray[np.float64], ...] = ()
+    lags_apart: bool = False
+    settled: bool = False
+
+    @property
+    def slow(self) -> bool:
+        """Whether it takes more than a millisecond or two to go on from here, as it does while several lags are
+        possible."""
+        return self.ages is not None or (self.particles is not None and len(self.particles.lag) > MANY)
 
     @property
     def late(self) -> int | None:
@@ -106,6 +121,9 @@ class Believer:
         self._count, self._spec = config.particles, spec
         self._motion = motion_of(dynamics, spec, normaliser)
         self._names = list(dynamics.streams)
+        n = len(self._motion.std)
+        process = np.diagonal(self._motion.process)[:n]
+        self._usual = USUAL * np.sqrt(process + 2 * np.square(LEAST_NOISE * self._motion.std))
         lags = [0]
         while lags[-1] < LATEST_S * spec.control_hz:
             lags.append(lags[-1] + max(1, lags[-1] // 4))
@@ -140,6 +158,14 @@ class Believer:
             },
             unheard={name: 0 if name in readings else belief.unheard.get(name, 0) + 1 for name in self._names},
         )
+        state = self._as_expected(belief, readings, sent)
+        if state is not None and belief.particles is not None:
+            particles = found_at(belief.particles, state, step)
+            values = {name: readings[name].value for name in self._names}
+            sensors = {name: SensorReport(0.0, rejected=False, stuck=False, unheard_steps=0) for name in self._names}
+            trail = (*noted.trail, state)[-int(self._lags[-1]) - 1 :]
+            noted = replace(noted, particles=particles, now=particles, trail=trail)
+            return noted, Believed(values, dict.fromkeys(self._names, 0.0), sensors, 0.0)
         if belief.particles is None and not readings:
             return noted, Believed({}, {}, {name: self._silent(noted, name) for name in self._names}, 0.0)
         actions = np.array(sent, dtype=np.float64).reshape(len(sent), self._spec.action.size)
@@ -149,7 +175,36 @@ class Believer:
             noted, now, late = self._of_guessed_age(noted, fresh, readings, actions, rng)
         stuck, believed = self._summary(noted, now, fresh, readings, late)
         trail = (*noted.trail, now.weight @ now.mean[:, : len(self._motion.std)])[-int(self._lags[-1]) - 1 :]
-        return replace(noted, stuck=stuck, trail=trail), believed
+        settled = believed.noise == dict.fromkeys(self._names, 0.0) and self._settled(noted, now)
+        return replace(noted, now=now, stuck=stuck, trail=trail, settled=settled), believed
+
+    def _settled(self, belief: Belief, now: Particles) -> bool:
+        """Whether nobody has doubts: sensors are exact and on time, and no lag or offset is left to be told apart."""
+        if belief.ages is not None or len(now.lag) > self._count:
+            return False
+        sure = (now.noise <= LEAST_NOISE).all(axis=1) & ~now.off.any(axis=1) & ~now.offset & (now.lag == 0)
+        return bool(now.weight @ sure > SURE)
+
+    def _as_expected(
+        self, belief: Belief, readings: Mapping[str, Reading], sent: Sequence[Array]
+    ) -> NDArray[np.float64] | None:
+        """[n] what was read, where nobody had doubts and a robot to which nothing happens should be just there."""
+        if not belief.settled or len(readings) < len(self._names):
+            return None
+        if any(reading.noise is not None or reading.age_steps is not None for reading in readings.values()):
+            return None
+        state = np.concatenate([np.asarray(readings[n].value, dtype=np.float64).reshape(-1) for n in self._names])
+        action = np.asarray(sent[-1], dtype=np.float64).reshape(1, -1)
+        expected = self._motion.dynamics.step(belief.trail[-1][None], action)[0]
+        return state if (np.abs(state - expected) <= self._usual).all() else None
+
+    def doubt(self, belief: Belief, believed: Believed) -> dict[str, float]:
+        """Stream -> what its believed value may be off by, every supposition counted: four in five are within `NORMAL`
+        times it; 0 where that is next to nothing. belief, believed: what `take` came to."""
+        now = belief.now
+        if now is None:
+            return {}
+        return {name: self._doubt(now, self._number(name), value) for name, value in believed.values.items()}
 
     def _of_guessed_age(
         self,
@@ -161,21 +216,23 @@ class Believer:
     ) -> tuple[Belief, Particles, set[str]]:
         """Readings that are all as late as each particle supposes, so that none comes too late; those that came before
         count again where the robot should not have moved since."""
-        step, particles = belief.step, belief.particles
+        step, particles, apart = belief.step, belief.particles, belief.lags_apart
         if particles is None:
-            particles = begin(self._motion, self._lags, self._count, rng)
-            # Nothing is known of before the first step: a reading that came then is of it, whatever its age.
-            particles = replace(particles, clock=np.maximum(step - particles.lag, 0))
+            particles = begin(self._motion, self._count, rng)
+            particles = replace(particles, clock=np.full(len(particles.clock), step))
         else:
+            # Before a robot was made to move nothing tells how late its readings are, and all lags come to the same.
+            if not apart and (actions.any() or not self._rested(belief)):
+                particles, apart = lagging(particles, self._lags), True
             until = np.maximum(step - particles.lag, particles.clock)
             particles = advanced(particles, self._motion, actions, step - len(actions), until)
             particles = disturbed(particles, self._motion, rng)
         resting = {name: r for name, r in readings.items() if name not in fresh and self._rests(particles, name, r)}
         heard = [(self._number(name), reading) for name, reading in {**fresh, **resting}.items()]
-        particles = self._heard(particles, heard, rng, resting=self._rested(belief))
+        particles = self._heard(particles, heard, rng, resting=apart and self._rested(belief))
         until = np.full(len(particles.clock), step)
         now = advanced(particles, self._motion, actions, step - len(actions), until)
-        return replace(belief, particles=particles), now, set()
+        return replace(belief, particles=particles, lags_apart=apart), now, set()
 
     def _rests(self, particles: Particles, name: str, reading: Reading) -> bool:
         """Whether the particles say that a sensor should read what it read before."""
@@ -204,7 +261,7 @@ class Believer:
         )
         first = step - len(actions)
         if particles is None:
-            particles = begin(motion, np.zeros(1, dtype=np.int64), self._count, rng)
+            particles = begin(motion, self._count, rng)
             particles = replace(particles, clock=np.full(len(particles.clock), waiting[0][0]))
             particles = self._heard(particles, _read_at(waiting, waiting[0][0]), rng)
             waiting = [entry for entry in waiting if entry[0] > waiting[0][0]]
@@ -288,11 +345,10 @@ class Believer:
                 unheard_steps=belief.unheard[name],
             )
         steps = float(_likeliest_lag(now) if belief.late is None else belief.late)
-        doubts = {name: self._doubt(now, self._number(name), value) for name, value in values.items()}
-        return frozenset(stuck), Believed(values, noise, sensors, steps, doubts)
+        return frozenset(stuck), Believed(values, noise, sensors, steps)
 
     def _doubt(self, now: Particles, number: int, value: Array) -> float:
-        """See `Believed.doubt`: each particle's normal distribution counts by a few of its quantiles."""
+        """See `doubt`: each particle's normal distribution counts by a few of its quantiles."""
         where = self._motion.places[number]
         std = np.sqrt(np.diagonal(now.cov, axis1=1, axis2=2)[:, where])
         apart = np.abs(now.mean[:, where] - value.reshape(-1) + NODES[:, None, None] * std)

@@ -4,6 +4,7 @@ Asks no simulator.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,35 @@ LONGEST = 3  # horizons, of which one should do, after which a robot that is cau
 TRIES = 50  # pairs of places, for one between which a plan keeps the rules
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harshness:
+    """What a policy's own world is like where its recording does not tell.
+
+    contacts: how often something strikes the robot, a control step; by default as often as beliefs reckon with. room:
+    between visited places and the walls, in the goal stream's units; None for what plans may leave visited places by.
+    """
+
+    contacts: float = JOLTED
+    room: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contacts <= 1:
+            raise ValueError(f"contacts must be between 0 and 1, got {self.contacts}")
+        if self.room is not None and not 0 < self.room < np.inf:
+            raise ValueError(f"room must be finite and positive, got {self.room}")
+
+
 class NoCalibration(ValueError):
     """The policy cannot drive in its own world; the message says why."""
 
 
 def calibrate(
-    policy: Policy, *, drives: int = 128, seed: int = 0, report: Callable[[int], None] = lambda done: None
+    policy: Policy,
+    *,
+    drives: int = 128,
+    seed: int = 0,
+    harshness: Harshness | None = None,
+    report: Callable[[int], None] = lambda done: None,
 ) -> Spread:
     """Half of the drives with perfect sensors, half with noisy ones, of which nothing is told.
 
@@ -41,7 +65,8 @@ def calibrate(
         if there is None:
             raise NoCalibration(f"policy {policy.name!r} has no {what}, so it cannot be driven in its own world")
     assert policy.world is not None
-    driver, layout = _Driver(policy, policy.world, np.random.default_rng(seed)), policy.preset.layout
+    driver = _Driver(policy, policy.world, np.random.default_rng(seed), harshness or Harshness())
+    layout = policy.preset.layout
     missed: list[Missed] = []
     for pair in range(drives // 2):
         for noisy in (False, True):
@@ -53,14 +78,15 @@ def calibrate(
 class _Driver:
     """Drives a policy through its own world."""
 
-    def __init__(self, policy: Policy, world: World, rng: np.random.Generator) -> None:
+    def __init__(self, policy: Policy, world: World, rng: np.random.Generator, harshness: Harshness) -> None:
         self._policy, self._world, self._rng = policy, world, rng
+        self._contacts = harshness.contacts
+        self._room = harshness.room or policy.preset.planner.support_tolerance or world.support.cell
         self._motion: Motion = motion_of(world.dynamics, policy.spec, policy.normaliser)
         goal = policy.spec.goal
         assert goal is not None
         self._goal, self._place = policy.spec[goal], world.dynamics.streams[goal]
         self._visited = np.flatnonzero(world.support.visited)
-        self._wall = policy.preset.planner.support_tolerance or world.support.cell
         self._away = world.support.distance(np.inf)
         # What may stop of a move, the least first: nothing, one direction with its rate, all.
         n, directions = len(self._motion.mean), range(self._place.start, self._place.stop)
@@ -134,7 +160,7 @@ class _Driver:
         """The state after a step: at a wall, what leads into it stops."""
         motion, n = self._motion, len(state)
         following = self._world.dynamics.step(state, action)
-        if self._rng.random() < JOLTED:
+        if self._rng.random() < self._contacts:
             following = following + self._rng.multivariate_normal(np.zeros(n), motion.jolt[:n, :n])
         within = max(1.0, float(self._outside(state)))
         for stopped in self._stops:
@@ -145,7 +171,7 @@ class _Driver:
 
     def _outside(self, state: NDArray[np.float64]) -> float:
         """How far beside visited places, in what is still no wall."""
-        return float(self._world.support.between(self._away, state[self._place]) / self._wall)
+        return float(self._world.support.between(self._away, state[self._place]) / self._room)
 
     def _missed(
         self,

@@ -114,6 +114,11 @@ class Controller:
             self._history.append(now)
         self._readings = readings
 
+    @property
+    def slow(self) -> bool:
+        """Whether `observe` may take tens of milliseconds at this step."""
+        return self._believer is not None and self._belief.slow
+
     def played(self, actions: Array) -> None:
         """The episode moves on by the steps, [K, A], at which the robot acted of its own, and nothing was sensed but
         what was observed before the first. After more than `SILENT_S` of that nothing is believed any more."""
@@ -154,7 +159,7 @@ class Controller:
             seed=self.seed,
             obstacles=self.obstacles,
             current=self.plan,
-            doubt={name: now.doubt.get(name, now.noise[name]) for name in frames},
+            doubt=now.noise if self._believer is None else self._believer.doubt(self._believing, now),
         )
         return self._open
 

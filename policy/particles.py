@@ -157,17 +157,13 @@ class Particles:
         )
 
 
-def begin(motion: Motion, lags: NDArray[np.int64], count: int, rng: np.random.Generator) -> Particles:
-    """Particles of a robot that may be anywhere. lags: [G], the first the likeliest."""
-    share = np.full(len(lags), (1 - PUNCTUAL) / max(1, len(lags) - 1))
-    share[0] = PUNCTUAL if len(lags) > 1 else 1.0
-    read_off = np.zeros(len(lags), dtype=np.bool_)
+def begin(motion: Motion, count: int, rng: np.random.Generator) -> Particles:
+    """Particles of a robot that may be anywhere, with readings on time."""
+    share = np.ones(1)
     if motion.offset.any():
-        lags, read_off = np.append(lags, lags[0]), np.append(read_off, True)
-        share = np.append(share, OFFSET * share[0])
-        share[0] *= 1 - OFFSET
-    lag, offset = np.repeat(lags, count), np.repeat(read_off, count)
-    many = len(lag)
+        share = np.array([1 - OFFSET, OFFSET])
+    offset = np.repeat(np.arange(len(share)) == 1, count)
+    many = len(offset)
     noise = np.where(rng.random((many, len(motion.scale))) < EXACT, LEAST_NOISE, _noise(many, motion, rng))
     return Particles(
         mean=np.tile(np.pad(motion.mean, (0, len(motion.drift) - len(motion.mean))), (many, 1)),
@@ -175,12 +171,23 @@ def begin(motion: Motion, lags: NDArray[np.int64], count: int, rng: np.random.Ge
         offset=offset,
         noise=noise,
         off=np.zeros(noise.shape, dtype=np.bool_),
-        lag=lag,
+        lag=np.zeros(many, dtype=np.int64),
         clock=np.zeros(many, dtype=np.int64),
         log_weight=np.log(np.repeat(share, count) / count),
         counted=np.zeros((len(motion.scale), 2)),
         count=count,
     )
+
+
+def lagging(particles: Particles, lags: NDArray[np.int64]) -> Particles:
+    """The particles, whose readings are all on time, and besides them those who suppose of the same readings that they
+    were late. lags: [G] control steps, rising from 0. An offset is supposed of readings on time alone."""
+    punctual = np.flatnonzero(~particles.offset)
+    index = np.concatenate([punctual, np.flatnonzero(particles.offset), np.tile(punctual, len(lags) - 1)])
+    lag = np.concatenate([np.zeros(len(particles.lag), dtype=np.int64), np.repeat(lags[1:], len(punctual))])
+    share = np.where(lag == 0, np.log(PUNCTUAL), np.log((1 - PUNCTUAL) / max(1, len(lags) - 1)))
+    late = particles.rows(index, particles.log_weight[index] + share)
+    return replace(late, lag=lag, clock=np.maximum(late.clock - lag, 0))
 
 
 def _noise(many: int, motion: Motion, rng: np.random.Generator) -> Floats:
@@ -228,6 +235,16 @@ def disturbed(particles: Particles, motion: Motion, rng: np.random.Generator) ->
     )
 
 
+def found_at(particles: Particles, state: Floats, clock: int) -> Particles:
+    """The particles of sensors that are exact, a step later, when the state [n] was read where it was expected: what
+    they suppose stays, and where they have the robot moves along."""
+    mean, n = particles.mean.copy(), len(state)
+    mean[:, :n] += state - particles.weight @ particles.mean[:, :n]
+    counted = particles.counted + np.array([0.0, 1.0])
+    counted *= np.minimum(1, OFF_MEMORY / np.maximum(counted[:, 1:], 1))
+    return replace(particles, mean=mean, clock=np.full(len(mean), clock), counted=counted)
+
+
 def unseen(particles: Particles, motion: Motion, rng: np.random.Generator) -> Particles:
     """The particles after a step of which nothing was read: some were jolted. Resampled as well: else those that were
     supposed to be moved took the place of all others in a long silence."""
@@ -261,21 +278,22 @@ def weighed(
         if number in known:
             noise = np.full(2 * many, np.hypot(known[number], LEAST_NOISE * motion.scale[number]))
         senses = motion.senses[number]
-        towards = cov @ senses.T
-        missed, before = reading - mean @ senses.T, senses @ towards
+        towards = _times(cov, senses.T)
+        missed, before = reading - mean @ senses.T, _times(towards.swapaxes(1, 2), senses.T)
         eye = np.eye(len(reading))
         fits, weights = [], []
         for more in (0.0, motion.scale[number] ** 2):
             spread = before + (noise**2 + more)[:, None, None] * eye
-            inverse = np.linalg.inv(spread)
-            distance = (missed[:, None] @ inverse @ missed[..., None])[:, 0, 0]
-            fits.append(-0.5 * (distance + np.linalg.slogdet(spread)[1]))
+            inverse, log_det = _inverse(spread)
+            distance = (missed * (inverse @ missed[..., None])[..., 0]).sum(axis=1)
+            fits.append(-0.5 * (distance + log_det))
             weights.append(inverse)
         fits = [fits[0] + np.log1p(-particles.off_rate[number]), fits[1] + np.log(particles.off_rate[number])]
         either = np.logaddexp(*fits)
         off[:, number] = np.log(rng.random(2 * many)) < fits[1] - either
         log_weight = log_weight + either
-        gain = towards @ np.where(off[:, number, None, None], weights[1], weights[0])
+        weights[0][off[:, number]] = weights[1][off[:, number]]
+        gain = towards @ weights[0]
         mean = mean + (gain @ missed[..., None])[..., 0]
         cov = cov - gain @ towards.swapaxes(1, 2)
     pair = log_weight.reshape(2, many)
@@ -292,6 +310,21 @@ def weighed(
         either = _as_before(particles, either)
     weighed_all = replace(particles, mean=mean[chosen], cov=cov, off=off, log_weight=either, counted=counted)
     return _resampled(weighed_all, rng)
+
+
+def _times(stack: Floats, matrix: Floats) -> Floats:
+    """[N, a, c] each [a, b] of the stack times [b, c], as one product: a quarter of the time of N small ones."""
+    return (stack.reshape(-1, stack.shape[2]) @ matrix).reshape(*stack.shape[:2], -1)
+
+
+def _inverse(matrices: Floats) -> tuple[Floats, Floats]:
+    """[N, d, d] inverses of covariances and [N] logarithms of their determinants; of two numbers in closed form, in a
+    fifth of the time."""
+    if matrices.shape[1] != 2:
+        return np.asarray(np.linalg.inv(matrices)), np.asarray(np.linalg.slogdet(matrices)[1])
+    (a, b), (c, d) = matrices.transpose(1, 2, 0)
+    determinant = a * d - b * c
+    return np.stack([d, -b, -c, a], axis=-1).reshape(-1, 2, 2) / determinant[:, None, None], np.log(determinant)
 
 
 def _as_before(particles: Particles, log_weight: Floats) -> Floats:

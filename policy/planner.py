@@ -5,9 +5,9 @@ Knows no simulator and no map; candidates come from the denoiser's idea of what 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from forcing.policy.candidates import Candidates, Judged
 from forcing.policy.guidance import Guidance
 from forcing.policy.objectives import Objective, avoid, reach, smooth, sooner, weighted_sum
-from forcing.policy.polishing import PolishConfig, Polisher
+from forcing.policy.polishing import PolishConfig, Polished, Polisher
 from forcing.policy.refinement import RefineConfig, refine
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.sampler import Model, PlanState, denoise_step, stabilised
@@ -189,21 +189,24 @@ class Planner:
             made = min(made, other, key=lambda one: float(one.judged.costs.min()))
         polished = None
         if self._polisher is not None and request.goal is not None:
-            rng = np.random.default_rng((request.seed % 2**63, request.step))
-            polished = self._polisher.polish(made.judged, lambda some: self._judge(some, request), rng)
+            polished = self._polished(self._polisher, made.judged, request)
         return self.selector.choose(request.step, made.judged, made.state, made.samples, passes, polished)
+
+    def _polished(self, polisher: Polisher, judged: Judged, request: PlanRequest) -> Polished | None:
+        rng = np.random.default_rng((request.seed % 2**63, request.step))
+        return polisher.polish(judged, lambda some: self._judge(some, request), rng)
 
     def _attempt(self, request: PlanRequest, attempt: int) -> "_Attempt":
         """Candidates sampled or searched for, and refined if they are to be."""
         config, roots = self.config, self._start(request, attempt)
         state, passes = self._sampled(request, roots) if config.search is None else self._searched(request, roots)
-        samples = self.selector.decode(_finite(state))
+        samples = self.selector.decode(finite(state))
         state = self._with_rest(state, request, roots)
         if config.refine is not None:
             planned, cost, guide = self._planned(state), self._cost(request), self._guide(request)
             state, more = refine(self._model(request), state, planned, cost, config.refine, guide)
             passes += more
-        return _Attempt(state, self._judge(self.selector.decode(_finite(state)), request), samples, passes)
+        return _Attempt(state, self._judge(self.selector.decode(finite(state)), request), samples, passes)
 
     def _judge(self, candidates: Candidates, request: PlanRequest) -> Judged:
         return self.selector.judge(candidates, request.goal, request.obstacles)
@@ -226,29 +229,35 @@ class Planner:
         return found.state, found.passes
 
     def _cost(self, request: PlanRequest) -> Cost:
-        return lambda state: self._judge(self.selector.decode(_finite(state)), request).costs
+        return lambda state: self._judge(self.selector.decode(finite(state)), request).costs
 
     def _with_rest(self, state: PlanState, request: PlanRequest, roots: PlanState) -> PlanState:
         """The candidates behind the rest of the plan that is being followed, where it is to compete. roots: pure noise
         with history and goal, of every horizon."""
-        current, goal = request.current, request.goal
-        if not self.config.keep or current is None or goal is None:
-            return state
-        rest = self.selector.rest(current, request.step)
-        if rest is None:
-            return state
         assert state.x0_hat is not None
+        rest = self._rest(request, roots, state.x0_hat[:1]) if self.config.keep else None
+        return state if rest is None else replace(rest, generator=state.generator).joined(state)
+
+    def _rest(self, request: PlanRequest, roots: PlanState, guess: Tensor) -> PlanState | None:
+        """The rest of the plan that is being followed, one row; None if there is none, or no goal that it leads to.
+
+        roots: pure noise with history and goal, of every horizon. guess: [1, L, D] of the clean history.
+        """
+        current, goal = request.current, request.goal
+        rest = None if current is None or goal is None else self.selector.rest(current, request.step)
+        if rest is None or goal is None:
+            return None
         (streams, level), layout = rest, self.tokenizer.layout
         row = roots.rows(torch.nonzero(self._horizons(roots) == len(level))[0])
         end = layout.history + len(level)
-        x0_hat, levels = state.x0_hat[:1].clone(), row.levels.clone()
+        x0_hat, levels = guess.clone(), row.levels.clone()
         for name, values in streams.items():
             x0_hat[0, layout.history : end, self.tokenizer.slices[name]] = self.tokenizer.encode_frames(name, values)
         x0_hat[0, end, self._goal_slice] = self.goal_token(goal)
         levels[0, layout.history : end] = torch.from_numpy(level)
         noised = self.model.schedule.add_noise(x0_hat, levels[..., self.model.features], row.tokens)
         tokens = torch.where(self._planned(row)[..., None], noised, row.tokens)
-        return replace(row, tokens=tokens, levels=levels, x0_hat=x0_hat, generator=state.generator).joined(state)
+        return replace(row, tokens=tokens, levels=levels, x0_hat=x0_hat)
 
     def horizons(self, request: PlanRequest) -> NDArray[np.int64]:
         """[C] plan tokens of each candidate."""
@@ -327,6 +336,8 @@ class Planner:
 
     def level_of(self, name: str, sigma: float) -> float:
         """Level at which a stream's value with the standard error `sigma`, in its units, enters."""
+        if sigma == 0:  # of most values at most steps, and torch is slow at single numbers
+            return 0.0
         scale = float(np.mean(self.tokenizer.normaliser.std[name]))
         return float(self.model.schedule.level_of(torch.tensor(sigma / scale)))
 
@@ -388,7 +399,15 @@ class Planner:
         return self.tokenizer.encode_frames(self._goal_name, frames)[0]
 
 
-def _finite(state: PlanState) -> PlanState:
+def attempted(make: Callable[..., Plan], *args: Any) -> Plan | Exception:
+    """What `make` returns or raises: one plan that cannot be made takes no other along."""
+    try:
+        return make(*args)
+    except Exception as error:
+        return error
+
+
+def finite(state: PlanState) -> PlanState:
     """The state itself. Raises FloatingPointError if the model's guess is not finite."""
     if state.x0_hat is None or not bool(torch.isfinite(state.x0_hat).all()):
         raise FloatingPointError(

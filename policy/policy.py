@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,10 @@ from forcing.policy.belief import BeliefConfig, Believer
 from forcing.policy.checkpoint import CheckpointError, PolicyFile, load_policy_file
 from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.network import as_model, build_denoiser
-from forcing.policy.planner import Planner, PlannerConfig, PlanRequest
+from forcing.policy.planner import Planner, PlannerConfig, PlanRequest, attempted
 from forcing.policy.preset import PRESETS, Preset
 from forcing.policy.rehearsal import Feedback
+from forcing.policy.rolling import RollingConfig, RollingPlanner
 from forcing.policy.spread import Spread, arrival_of
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.tracker import TrackerConfig
@@ -57,8 +58,9 @@ class Policy:
         self.world: World | None = file.world
         self.spread: Spread | None = file.spread
         self.feedback: Feedback | None = None if file.world is None else file.world.feedback(tokenizer)
-        self.planner = Planner(
-            as_model(file.preset, tokenizer, denoiser),
+        model, rolling = as_model(file.preset, tokenizer, denoiser), file.preset.rolling
+        self.planner = (Planner if rolling is None else partial(RollingPlanner, rolling=rolling))(
+            model,
             tokenizer,
             file.preset.planner,
             feedback=self.feedback,
@@ -73,6 +75,10 @@ class Policy:
                 "train it with --set tracker.kind=pursuit"
             )
 
+    def __reduce__(self) -> tuple[type["Policy"], tuple[str, PolicyFile]]:
+        """What a process of ours needs to have the same policy."""
+        return type(self), (self.name, self._file)
+
     @cached_property
     def normaliser_hash(self) -> str:
         """First 12 hex digits of the sha256 of the normaliser as JSON."""
@@ -81,7 +87,21 @@ class Policy:
     def plan(self, request: PlanRequest) -> Plan:
         """The same request gives the same plan. Raises FloatingPointError if the network's output is not finite."""
         with torch.no_grad():
-            plan = self.planner.plan(request)
+            return self._with_spread(request, self.planner.plan(request))
+
+    def plan_many(self, requests: Sequence[PlanRequest]) -> list[Plan | Exception]:
+        """As `plan` of each, what it raises in place of a plan that cannot be made; a policy that keeps plans up
+        (`rolling`) makes several at less cost than one by one."""
+        if not isinstance(self.planner, RollingPlanner):
+            return [attempted(self.plan, request) for request in requests]
+        with torch.no_grad():
+            plans = self.planner.plan_many(requests)
+        return [
+            plan if isinstance(plan, Exception) else self._with_spread(request, plan)
+            for request, plan in zip(requests, plans, strict=True)
+        ]
+
+    def _with_spread(self, request: PlanRequest, plan: Plan) -> Plan:
         if self.spread is None:
             return plan
         arrival = len(plan.steps)
@@ -103,13 +123,15 @@ class Policy:
         planner: PlannerConfig | None = None,
         tracker: TrackerConfig | None = None,
         belief: BeliefConfig | Literal["same"] | None = "same",
+        rolling: RollingConfig | Literal["same"] | None = "same",
     ) -> "Policy":
-        """The same weights, planned or tracked otherwise, or with readings otherwise doubted."""
+        """The same weights, planned or tracked otherwise, or with readings otherwise doubted, or plans kept up."""
         preset = replace(
             self.preset,
             planner=planner or self.preset.planner,
             tracker=tracker or self.preset.tracker,
             belief=self.preset.belief if belief == "same" else belief,
+            rolling=self.preset.rolling if rolling == "same" else rolling,
         )
         # Its spread was measured of plans that were made and followed as before.
         spread = self.spread if preset == self.preset else None

@@ -10,6 +10,7 @@ from forcing.policy.noise import NoiseSchedule
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.polishing import PolishConfig
 from forcing.policy.refinement import RefineConfig
+from forcing.policy.rolling import RollingConfig
 from forcing.policy.tokens import TokenLayout
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.weights import Weight
@@ -53,8 +54,8 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A recipe: token layout, network, noise, optimiser, planner, tracker, and how readings are doubted, None to
-    believe them all."""
+    """A recipe: token layout, network, noise, optimiser, planner, tracker, how readings are doubted, None to believe
+    them all, and how the plan that is followed is kept up, None to make another one each time."""
 
     name: str
     layout: TokenLayout = field(default_factory=TokenLayout)
@@ -65,6 +66,7 @@ class Preset:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     belief: BeliefConfig | None = field(default_factory=BeliefConfig)
+    rolling: RollingConfig | None = None
 
 
 # For policies that carry dynamics and visited places: few samples, and the best of them improved.

@@ -11,7 +11,7 @@ import numpy as np
 from forcing.policy.controller import Controller
 from forcing.policy.types import Array, Decision
 from forcing.server.engine import Engine, Planned
-from forcing.server.errors import NonFiniteAction, PlanningFailed
+from forcing.server.errors import NonFiniteAction, Overloaded, PlanningFailed
 from forcing.server.metrics import Metrics
 from forcing.server.schemas import ActRequest
 from forcing.server.sessions import Session
@@ -47,34 +47,61 @@ class Actor:
                 controller.set_goal(request.goal)
             if request.obstacles is not None:
                 controller.set_obstacles(obstacles_of(request.obstacles))
-            # Beliefs take milliseconds, and tens of them while nobody can tell how late readings are.
-            await asyncio.to_thread(_take_in, controller, request)
+            # A thread costs more than a quick belief: it takes turns with the event loop all the while.
+            if controller.slow or request.steps_played:
+                await asyncio.to_thread(_take_in, controller, request)
+            else:
+                _take_in(controller, request)
             if request.played is not None and len(request.played):
                 session.last_action = request.played[-1]
         deadline = None if request.deadline_ms is None else received + request.deadline_ms / 1000
-        planned = await self._plan_in_time(session, deadline)
+        planned = await self._plan_in_time(session, received, deadline)
         return self._decide(session, planned)
 
     async def act_once(self, session: Session) -> Answer:
         """The answer for a session whose controller has just observed; waits for the plan."""
-        planned = await self._plan_in_time(session, None)
+        planned = await self._plan_in_time(session, time.perf_counter(), None)
         return self._decide(session, planned)
 
-    async def _plan_in_time(self, session: Session, deadline: float | None) -> Planned | None:
+    async def _plan_in_time(self, session: Session, received: float, deadline: float | None) -> Planned | None:
         """The plan installed for this step; None if none was needed, or it is late: then a later step installs it."""
+        # Nobody began the plan that an earlier step asked for: what was observed since is planned from instead, and
+        # it keeps its turn.
+        due = self._engine.withdraw(session)
+        if due is not None:
+            session.pending = None
         if session.pending is not None:  # an earlier step did not wait for it
-            if not await self._in_time(session.pending, deadline):
+            if not await self._in_time(session, deadline):
                 return None
             self._install(session)
         request = session.controller.request()
         if request is None:
             return None
-        session.pending = self._engine.submit(session.policy, request)
-        return self._install(session) if await self._in_time(session.pending, deadline) else None
+        if due is None:
+            due = self._due(session, received, deadline)
+        try:
+            session.pending = self._engine.submit(session, session.policy, request, due)
+        except Overloaded:
+            if deadline is None:
+                raise
+            self._metrics.deadline_misses.inc()
+            return None
+        return self._install(session) if await self._in_time(session, deadline) else None
 
-    async def _in_time(self, pending: asyncio.Future[Planned], deadline: float | None) -> bool:
-        timeout_s = None if deadline is None else max(0.0, deadline - time.perf_counter())
-        await asyncio.wait([pending], timeout=timeout_s)
+    @staticmethod
+    def _due(session: Session, received: float, deadline: float | None) -> float:
+        """When a plan is wanted: at once by a robot that has none or waits; by when the next one would be due by one
+        that can follow the plan it has."""
+        if deadline is None or session.controller.plan is None:
+            return received
+        return received + session.policy.preset.planner.replan_steps / session.policy.spec.control_hz
+
+    async def _in_time(self, session: Session, deadline: float | None) -> bool:
+        """Whether the plan being made for the session is done by the deadline; one that cannot be is not waited for."""
+        pending, left_s = session.pending, None if deadline is None else deadline - time.perf_counter()
+        assert pending is not None
+        if left_s is None or self._engine.expected_s(session) < left_s:
+            await asyncio.wait([pending], timeout=None if left_s is None else max(0.0, left_s))
         if not pending.done():
             self._metrics.deadline_misses.inc()
         return pending.done()
@@ -91,6 +118,8 @@ class Actor:
             raise PlanningFailed(f"policy {session.policy.name!r} could not plan; the server's log says why") from error
         self._metrics.plan_seconds.labels(session.policy.name).observe(planned.plan_ms / 1000)
         self._metrics.queue_seconds.observe(planned.queue_ms / 1000)
+        self._metrics.batch.observe(planned.batch)
+        self._metrics.passes.observe(planned.plan.passes)
         for name, stream in planned.plan.streams.items():
             if not np.isfinite(stream).all():
                 self._refuse(f"the plan of policy {session.policy.name!r} has non-finite numbers in stream {name!r}")
@@ -139,8 +168,9 @@ def within(decision: Decision, limits: Limits, last: Array) -> Decision:
     last: [A] the action of the step before. Where low and high ask for a greater change than is allowed, they win.
     """
     planned = np.asarray(decision.action_chunk, dtype=np.float64)
-    chunk = planned.copy()
-    for row, before in zip(chunk, [last, *chunk[:-1]], strict=True):  # each row is cut before the next looks at it
-        row[:] = np.clip(np.clip(row, before - limits.change, before + limits.change), limits.low, limits.high)
+    chunk = np.clip(planned, limits.low, limits.high)
+    if np.isfinite(limits.change).any():
+        for row, before in zip(chunk, [last, *chunk[:-1]], strict=True):  # each row is cut before the next looks at it
+            row[:] = np.clip(np.clip(row, before - limits.change, before + limits.change), limits.low, limits.high)
     clipped = decision.clipped or bool((chunk != planned).any())
     return replace(decision, action=chunk[0], action_chunk=chunk, clipped=clipped)

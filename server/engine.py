@@ -1,62 +1,218 @@
-"""Planning off the event loop: a few worker threads and a bounded queue in front of them.
+"""Planning off the event loop: workers, one batch each at a time, and the scheduler that says what they do next.
 
-Knows nothing of sessions and HTTP. Torch lets go of the interpreter lock in its kernels, so threads leave the loop
-responsive, and they share one copy of the weights.
+Knows nothing of sessions and HTTP. A worker is a thread, or a process of its own: a thread shares the interpreter with
+the event loop, and every reply waits for it a little (docs/decisions/0015-planning-in-a-process.md).
 """
 
 import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import torch
 
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.types import Plan
-from forcing.server.errors import Overloaded
+from forcing.server.scheduler import Job, Scheduler
+
+logger = logging.getLogger(__name__)
+NICE = 10  # answers go before plans where both want the same core
+RECENT = 0.2  # weight of the last batch in how long one usually takes
+PATIENCE_S = 60.0  # a batch that takes longer is given up, and its worker replaced
+
+
+class PlannerLost(RuntimeError):
+    """The worker died or did not come back while it made a plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, how long it waited for a worker and how long it took."""
+    """A plan, how long it waited for a worker, how long its batch took, and how many were made in it."""
 
     plan: Plan
     queue_ms: float
     plan_ms: float
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    policy: Policy
+    request: PlanRequest
+    plan: asyncio.Future[Planned] = field(compare=False)
 
 
 class Engine:
-    """`workers` threads that plan, and at most `queue_limit` requests that wait for one."""
+    """`workers` that plan, and at most `queue_limit` plans that wait for one. For one event loop."""
 
-    def __init__(self, workers: int, queue_limit: int) -> None:
-        if workers < 1 or queue_limit < 0:
-            raise ValueError(f"workers must be at least 1 and queue_limit at least 0, got {workers} and {queue_limit}")
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="planner")
-        self._room = workers + queue_limit
-        self._unfinished: set[Future[Planned]] = set()
+    def __init__(self, workers: int, queue_limit: int, *, batch: int = 4, processes: bool = False) -> None:
+        """batch: plans that are kept up in the same passes at the most. processes: workers are processes."""
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        self._scheduler: Scheduler[_Work] = Scheduler(queue_limit, batch)
+        self._idle = [_Worker(processes) for _ in range(workers)]
+        self._workers = list(self._idle)
+        self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._usual_s = 0.0
 
-    def submit(self, policy: Policy, request: PlanRequest) -> asyncio.Future[Planned]:
-        """The plan to come; cancelling it drops a request that still waits. Raises Overloaded if the queue is full.
+    def submit(self, owner: Hashable, policy: Policy, request: PlanRequest, due: float) -> asyncio.Future[Planned]:
+        """The plan to come; cancelling it drops a request that still waits. due: by time.perf_counter.
 
-        Call on the event loop.
+        Raises Overloaded if too many wait.
         """
-        self._unfinished = {job for job in self._unfinished if not job.done()}
-        if len(self._unfinished) >= self._room:
-            raise Overloaded(f"{self._room} plans are being made or waiting; try again soon", retry_after_s=1)
-        job = self._pool.submit(_plan, policy, request, time.perf_counter())
-        self._unfinished.add(job)
-        plan = asyncio.wrap_future(job)
+        plan: asyncio.Future[Planned] = asyncio.get_running_loop().create_future()
+        # Those that are kept up share passes; the others take many of their own.
+        kind = policy.name, policy.revision
+        shares = policy.preset.rolling is not None and request.current is not None
+        work = _Work(policy, request, plan)
+        before = self._scheduler.add(
+            Job(owner, kind if shares else None, due, time.perf_counter(), work), free=len(self._idle)
+        )
+        if before is not None:
+            before.work.plan.cancel()
         plan.add_done_callback(_seen)
+        self._pump()
         return plan
 
+    def expected_s(self, owner: Hashable) -> float:
+        """How long the plan that waits for this owner will take from now on, if others take as long as lately; 0 if it
+        is being made or none waits."""
+        ahead = self._scheduler.ahead(owner)
+        return 0.0 if ahead is None else (ahead / len(self._workers) + 1) * self._usual_s
+
+    def withdraw(self, owner: Hashable) -> float | None:
+        """When the plan was due that still waited for this owner, and now does not; None if none waited."""
+        job = self._scheduler.drop(owner)
+        if job is None:
+            return None
+        job.work.plan.cancel()
+        return job.due
+
     def close(self) -> None:
-        """Drops what waits; a plan being made is finished in its thread, for nobody."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Drops what waits; a plan being made is finished, for nobody."""
+        self._closed = True
+        for job in self._scheduler.clear():
+            job.work.plan.cancel()
+        for worker in self._workers:
+            worker.close()
+
+    def _pump(self) -> None:
+        while self._idle and not self._closed:
+            jobs = [job for job in self._scheduler.take() if not job.work.plan.done()]
+            if not jobs and not len(self._scheduler):
+                return
+            if jobs:
+                task = asyncio.create_task(self._run(self._idle.pop(), jobs))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+
+    async def _run(self, worker: "_Worker", jobs: Sequence[Job[_Work]]) -> None:
+        started = time.perf_counter()
+        try:
+            plans = await worker.plan(jobs[0].work.policy, [job.work.request for job in jobs])
+        except Exception as error:
+            plans = [error] * len(jobs)
+        plan_ms = (time.perf_counter() - started) * 1000
+        self._usual_s += RECENT * (plan_ms / 1000 - self._usual_s)
+        for job, plan in zip(jobs, plans, strict=True):
+            future = job.work.plan
+            if future.done():
+                continue
+            if isinstance(plan, Exception):
+                future.set_exception(plan)
+            else:
+                future.set_result(Planned(plan, (started - job.asked) * 1000, plan_ms, len(jobs)))
+        self._idle.append(worker)
+        self._pump()
 
 
-def _plan(policy: Policy, request: PlanRequest, submitted: float) -> Planned:
-    started = time.perf_counter()
-    plan = policy.plan(request)
-    return Planned(plan, (started - submitted) * 1000, (time.perf_counter() - started) * 1000)
+class _Worker:
+    """A thread that makes one batch of plans at a time, or has a process make it."""
+
+    def __init__(self, process: bool) -> None:
+        self._begin: Callable[[], _Maker] = _Process if process else _Here
+        self._maker: _Maker = self._begin()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="planner")
+
+    async def plan(self, policy: Policy, requests: list[PlanRequest]) -> list[Plan | Exception]:
+        """Raises PlannerLost."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await asyncio.wrap_future(self._thread.submit(self._maker.plan, policy, requests))
+        except (EOFError, OSError, TimeoutError) as error:
+            logger.exception("a planner was lost; another one takes its place")
+            self.close()
+            self._maker, self._thread = self._begin(), ThreadPoolExecutor(1, thread_name_prefix="planner")
+            raise PlannerLost("the planner was lost while it made this plan") from error
+
+    def close(self) -> None:
+        """What is being made is for nobody."""
+        self._maker.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class _Maker(Protocol):
+    def plan(self, policy: Policy, requests: list[PlanRequest]) -> list[Plan | Exception]: ...
+    def close(self) -> None: ...
+
+
+class _Here:
+    """Plans in the thread that asks."""
+
+    def plan(self, policy: Policy, requests: list[PlanRequest]) -> list[Plan | Exception]:
+        return policy.plan_many(requests)
+
+    def close(self) -> None:
+        pass
+
+
+class _Process:
+    """Plans in a process of its own, which ends when this one does: its pipe breaks."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_plan_for, args=(theirs,), name="forcing-planner", daemon=True)
+        self._process.start()
+        theirs.close()
+        self._known: dict[int, Policy] = {}
+
+    def plan(self, policy: Policy, requests: list[PlanRequest]) -> list[Plan | Exception]:
+        """Raises EOFError or OSError if the process is no more."""
+        known = self._known.get(id(policy)) is policy
+        self._known[id(policy)] = policy  # kept, so that no other gets its number
+        self._pipe.send((id(policy), None if known else policy, requests))
+        plans: list[Plan | Exception] = self._pipe.recv()
+        return plans
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def _plan_for(pipe: "Connection[Any, Any]") -> None:
+    """What a planning process does until its pipe breaks. Ctrl-C is for the server, which ends its processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(NICE)
+    torch.set_num_threads(1)
+    policies: dict[int, Policy] = {}
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            key, policy, requests = pipe.recv()
+            if policy is not None:
+                policies[key] = policy
+            pipe.send(policies[key].plan_many(requests))
 
 
 def _seen(plan: asyncio.Future[Planned]) -> None:

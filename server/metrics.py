@@ -23,6 +23,12 @@ class Metrics:
         self.queue_seconds = Histogram(
             "forcing_queue_seconds", "Time a plan waited for a worker", buckets=_SECONDS, registry=mine
         )
+        self.batch = Histogram(
+            "forcing_plan_batch", "Plans that were made together with each", buckets=(1, 2, 4, 8, 16, 32), registry=mine
+        )
+        self.passes = Histogram(
+            "forcing_plan_passes", "Network passes of a plan", buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=mine
+        )
         self.sessions = Gauge("forcing_sessions_active", "Open sessions", registry=mine)
         self.sources = Counter("forcing_decisions", "Decisions by where they came from", ["source"], registry=mine)
         self.clipped = Counter("forcing_actions_clipped", "Actions cut to their limits", registry=mine)

@@ -1,7 +1,7 @@
 """What the server does, one method an endpoint: sessions, acts, plans, policies. Knows nothing of FastAPI and bytes.
 
-Everything here runs on the event loop but `Policy.plan`, in the engine's threads, and beliefs, in a thread of their own
-for each act: a session is busy meanwhile and nobody else touches it.
+Everything here runs on the event loop but plans, which the engine's workers make, and slow beliefs, in a thread of
+their own for each act: a session is busy meanwhile and nobody else touches it.
 """
 
 import asyncio
@@ -43,20 +43,29 @@ State = Literal["warming up", "ready", "failed", "shutting down"]
 class ServerSettings:
     """How much the server takes.
 
-    max_body_bytes: of a request. max_sessions: open at once. workers: threads that plan. queue_limit: plans that may
-    wait for a worker. requests_per_s: from one address, None for any number. token: that requests must carry, None for
+    max_body_bytes: of a request. max_sessions: open at once. workers: that plan. processes: they are processes of their
+    own, else threads. batch: plans that are kept up in the same passes, at the most. queue_limit: plans that may wait
+    for a worker. requests_per_s: from one address, None for any number. token: that requests must carry, None for
     none.
     """
 
     max_body_bytes: int = 8 * 2**20
     max_sessions: int = 64
     workers: int = 1
+    processes: bool = False
+    batch: int = 4
     queue_limit: int = 64
     requests_per_s: float | None = None
     token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name, least in (("max_body_bytes", 1), ("max_sessions", 1), ("workers", 1), ("queue_limit", 0)):
+        for name, least in (
+            ("max_body_bytes", 1),
+            ("max_sessions", 1),
+            ("workers", 1),
+            ("batch", 1),
+            ("queue_limit", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.requests_per_s is not None and not 0 < self.requests_per_s < np.inf:
@@ -73,17 +82,22 @@ class Service:
         self.state: State = "warming up"
         self.metrics = Metrics()
         self._sessions = SessionTable(settings.max_sessions)
-        self._engine = Engine(settings.workers, settings.queue_limit)
+        self._engine = Engine(
+            settings.workers, settings.queue_limit, batch=settings.batch, processes=settings.processes
+        )
+        self._workers = settings.workers
         self._actor = Actor(self._engine, self.metrics)
         self._running: dict[tuple[str, str], tuple[bytes, asyncio.Task[ActReply]]] = {}
         self.metrics.sessions.set_function(self._count_sessions)
 
     async def warm_up(self) -> None:
-        """Makes one plan with every policy; then the service is ready. Raises what a policy raises."""
+        """Every worker makes one plan with every policy; then the service is ready. Raises what a policy raises."""
         try:
             for policy in self._policies.values():
-                session = self._throwaway(policy, *example_of(policy.spec), seed=0)
-                await self._actor.act_once(session)
+                history, goal = example_of(policy.spec)
+                Controller(policy, goal=goal, seed=0).observe(history[0])  # a belief's first step takes long, too
+                throwaways = [self._throwaway(policy, history, goal, seed=0) for _ in range(self._workers)]
+                await asyncio.gather(*(self._actor.act_once(session) for session in throwaways))
         except Exception:
             self.state = "failed"
             raise

@@ -41,7 +41,7 @@ REMEMBERED_REPLIES = 16
 REMEMBERED_EXPIRED = 1024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Session:
     """One robot's session.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from forcing.policy.calibration import NoCalibration, calibrate
+from forcing.policy.calibration import Harshness, NoCalibration, calibrate
 from forcing.policy.policy import Policy, load_policy
 
 
@@ -38,3 +38,24 @@ def test_a_policy_that_finds_no_plan_says_so(umaze: Policy, monkeypatch: pytest.
     strict = umaze.using(planner=replace(umaze.preset.planner, kinematic_tolerance=1e-9, refine=None, polish=None))
     with pytest.raises(NoCalibration, match="'maze2d-umaze' finds no plan in its own world that keeps the rules"):
         calibrate(strict, drives=2)
+
+
+def test_a_world_without_contacts_and_with_far_walls_is_kinder(umaze: Policy) -> None:
+    harsh, kind = (
+        calibrate(umaze, drives=8, seed=1, harshness=harshness)
+        for harshness in (Harshness(contacts=0.05), Harshness(contacts=0.0, room=1.0))
+    )
+    assert kind.moving[0].mean() < 0.5 * harsh.moving[0].mean()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"contacts": 1.5}, "contacts must be between 0 and 1, got 1.5"),
+        ({"contacts": np.nan}, "contacts must be between 0 and 1, got nan"),
+        ({"room": 0.0}, "room must be finite and positive, got 0.0"),
+    ],
+)
+def test_a_world_that_cannot_be_is_refused(fields: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Harshness(**fields)

@@ -45,7 +45,7 @@ def plan(
         task: such as maze2d-medium-multi.
         policy: shipped policy or folder; the one shipped for the task if not given.
         rows: groups of rows: shipped, improved, tracker, world, schedule, samples, steps, search, guidance,
-            yardsticks; all if not given.
+            rolling, yardsticks; all if not given.
         episodes: of each row.
         seed: of the first episode.
         report: where to write the figures as JSON, row by row; rows that it has already are not measured again.

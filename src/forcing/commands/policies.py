@@ -80,6 +80,7 @@ def serve(
         settings = ServerSettings(
             max_sessions=max_sessions,
             requests_per_s=requests_per_s,
+            processes=True,
             token=None if token_file is None else read_token(token_file),
         )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

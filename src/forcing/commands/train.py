@@ -135,7 +135,13 @@ def clone(
     print(f"wrote {path}; score it: forcing eval TASK --policy {path.parent}")
 
 
-def calibrate(policy: Annotated[Positional[str], arg(metavar="POLICY")], drives: int = 128, seed: int = 0) -> None:
+def calibrate(
+    policy: Annotated[Positional[str], arg(metavar="POLICY")],
+    drives: int = 128,
+    seed: int = 0,
+    contacts: float = 0.003,
+    room: float | None = None,
+) -> None:
     """Measure how far a robot will be from a policy's plans, and keep it in the policy's file as its spread.
 
     The policy drives in its own world, on the dynamics fitted to its recording, among the places that were visited
@@ -145,7 +151,11 @@ def calibrate(policy: Annotated[Positional[str], arg(metavar="POLICY")], drives:
         policy: folder of a trained policy, or the name of a shipped one.
         drives: from one visited place to another, half of them with noisy sensors; more tell more of far horizons.
         seed: of everything random; the same seed gives the same spread.
+        contacts: how often something strikes the robot there, a control step; as often as beliefs suppose by default.
+        room: between visited places and the walls there, in the goal's units; what plans may leave visited places by
+            if not given. Where the spread is too wide or too narrow on the robot, these two are what to change.
     """
+    from forcing.policy.calibration import Harshness
     from forcing.policy.calibration import calibrate as measure
     from forcing.policy.checkpoint import save_spread
     from forcing.policy.policy import find_policy, load_policy
@@ -154,11 +164,19 @@ def calibrate(policy: Annotated[Positional[str], arg(metavar="POLICY")], drives:
     one_thread()
     at_least(2, drives=drives)
     at_least(0, seed=seed)
+    with wrong_usage():
+        harshness = Harshness(contacts=contacts, room=room)
     path, began, loaded = find_policy(policy), time.monotonic(), load_policy(policy)
     writable(policy=path)
     with progress_bar() as progress:
         bar = progress.add_task(f"driving {path.parent.name}", total=drives)
-        spread = measure(loaded, drives=drives, seed=seed, report=lambda done: progress.update(bar, completed=done))
+        spread = measure(
+            loaded,
+            drives=drives,
+            seed=seed,
+            harshness=harshness,
+            report=lambda done: progress.update(bar, completed=done),
+        )
     minutes = round((time.monotonic() - began) / 60, 1)
     if (before := loaded.card.get("spread")) is not None:
         print(f"in place of what {before.get('drives')} drives told: {before.get('command')}")
