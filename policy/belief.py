@@ -81,8 +81,8 @@ class Belief:
     it was read at,
     number of its stream, value, its standard error) of readings that the clock of the particles has not reached. ages:
     stream -> the greatest age that its readings were told to have lately, None while none ever was. trail: [n] where
-    the robot was believed to be, at as many steps as the greatest lag has, oldest first. lags_apart: particles suppose
-    several lags. settled: nobody has doubts.
+    the robot was believed to be, at as many steps as the greatest lag has, oldest first. lags_apart: how late
+    readings are has had its chance to show. settled: nobody has doubts.
     """
 
     particles: Particles | None = None
@@ -122,7 +122,7 @@ class Believer:
         self._motion = motion_of(dynamics, spec, normaliser)
         self._names = list(dynamics.streams)
         n = len(self._motion.std)
-        process = np.diagonal(self._motion.process)[:n]
+        self._push, process = dynamics.weights[n:-1], np.diagonal(self._motion.process)[:n]
         self._usual = USUAL * np.sqrt(process + 2 * np.square(LEAST_NOISE * self._motion.std))
         lags = [0]
         while lags[-1] < LATEST_S * spec.control_hz:
@@ -164,7 +164,9 @@ class Believer:
             values = {name: readings[name].value for name in self._names}
             sensors = {name: SensorReport(0.0, rejected=False, stuck=False, unheard_steps=0) for name in self._names}
             trail = (*noted.trail, state)[-int(self._lags[-1]) - 1 :]
-            noted = replace(noted, particles=particles, now=particles, trail=trail)
+            # A reading that shows what the last action did, and the robot was at rest before it, is not late.
+            apart = belief.lags_apart or bool((np.abs(np.asarray(sent[-1]) @ self._push) > 2 * self._usual).any())
+            noted = replace(noted, particles=particles, now=particles, trail=trail, lags_apart=apart)
             return noted, Believed(values, dict.fromkeys(self._names, 0.0), sensors, 0.0)
         if belief.particles is None and not readings:
             return noted, Believed({}, {}, {name: self._silent(noted, name) for name in self._names}, 0.0)
@@ -202,8 +204,8 @@ class Believer:
         """Stream -> what its believed value may be off by, every supposition counted: four in five are within `NORMAL`
         times it; 0 where that is next to nothing. belief, believed: what `take` came to."""
         now = belief.now
-        if now is None:
-            return {}
+        if now is None or belief.settled:
+            return dict.fromkeys(believed.values, 0.0)
         return {name: self._doubt(now, self._number(name), value) for name, value in believed.values.items()}
 
     def _of_guessed_age(

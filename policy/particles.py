@@ -8,6 +8,7 @@ Plain numpy. Knows no network, plan or socket; `belief` decides what is a readin
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ EXPLORED = 1 / 32  # share of particles that suppose the robot was moved, whatev
 HOPELESS, UNLIKELY = 1e-9, 1e-4  # of all weight: a lag with less is given up, and offsets with less
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Motion:
     """How the state of a robot moves, [n] numbers in physical units, and [k] offsets of the sensors of its rates, which
     stay as they are: m = n + k numbers.
@@ -58,7 +59,7 @@ class Motion:
     std: Floats
     scale: Floats
 
-    @property
+    @cached_property
     def places(self) -> list[slice]:
         """Where each stream lies in the state."""
         return list(self.dynamics.streams.values())

@@ -5,6 +5,7 @@ their own for each act: a session is busy meanwhile and nobody else touches it.
 """
 
 import asyncio
+import gc
 import secrets
 import time
 from collections.abc import Sequence
@@ -101,6 +102,9 @@ class Service:
         except Exception:
             self.state = "failed"
             raise
+        # What is there now stays: a full collection of it would stop every robot for a tenth of a second.
+        gc.collect()
+        gc.freeze()
         if self.state == "warming up":
             self.state = "ready"
 
