@@ -29,6 +29,9 @@ class Metrics:
         self.passes = Histogram(
             "forcing_plan_passes", "Network passes of a plan", buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=mine
         )
+        self.swaps = Counter(
+            "forcing_policy_swaps", "Policies that took the place of one of their name", ["policy"], registry=mine
+        )
         self.sessions = Gauge("forcing_sessions_active", "Open sessions", registry=mine)
         self.sources = Counter("forcing_decisions", "Decisions by where they came from", ["source"], registry=mine)
         self.clipped = Counter("forcing_actions_clipped", "Actions cut to their limits", registry=mine)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
 import socket
 import ssl
@@ -18,6 +19,7 @@ from forcing.policy.policy import Policy
 from forcing.server.app import create_app
 from forcing.server.service import ServerSettings, Service
 
+logger = logging.getLogger(__name__)
 GRACE_S = 10
 
 
@@ -37,12 +39,14 @@ def run_server(
     settings: ServerSettings | None = None,
     certificate: Certificate | None = None,
     allow_remote: bool = False,
+    read_again: Callable[[], Sequence[Policy]] | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what is in flight and returns.
 
-    port 0 takes a free one. certificate: None for HTTP without TLS. announce: told one line with the URL when the
-    server is ready. Raises ValueError for a host other than loopback with neither a token nor allow_remote, or for a
+    port 0 takes a free one. certificate: None for HTTP without TLS. read_again: at SIGHUP, the policies that new
+    sessions get from then on, of the same names; none that cannot be read or cannot plan. announce: told one line with
+    the URL when the server is ready. Raises ValueError for a host other than loopback with neither a token nor allow_remote, or for a
     certificate that is none; OSError if the port is taken, RuntimeError if the warm-up fails.
     """
     names = ", ".join(policy.name for policy in policies)
@@ -50,7 +54,7 @@ def run_server(
     _check(certificate)
     listener = _listen(host, port, allow_remote or settings.token is not None)
     url = _url(listener, certificate)
-    server = _Server(policies, settings, lambda: announce(f"forcing serves {names} at {url}"), certificate)
+    server = _Server(policies, settings, lambda: announce(f"forcing serves {names} at {url}"), certificate, read_again)
     server.run(sockets=[listener])
     server.raise_if_failed()
 
@@ -91,10 +95,12 @@ class _Server(uvicorn.Server):
         settings: ServerSettings,
         on_ready: Callable[[], None],
         certificate: Certificate | None,
+        read_again: Callable[[], Sequence[Policy]] | None = None,
     ) -> None:
         app = create_app(policies, settings)
         self._service: Service = app.state.service
-        self._on_ready = on_ready
+        self._on_ready, self._read_again = on_ready, read_again
+        self._reading: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
                 app,
@@ -126,9 +132,13 @@ class _Server(uvicorn.Server):
             yield
             return
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        loop = asyncio.get_running_loop()
+        if self._read_again is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup, self._read_again)
         try:
             yield
         finally:
+            loop.remove_signal_handler(signal.SIGHUP)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -138,6 +148,17 @@ class _Server(uvicorn.Server):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.handle_exit(number, frame)
+
+    def _on_hangup(self, read_again: Callable[[], Sequence[Policy]]) -> None:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._swap_all(read_again))
+
+    async def _swap_all(self, read_again: Callable[[], Sequence[Policy]]) -> None:
+        try:
+            for policy in await asyncio.to_thread(read_again):
+                await self._service.swap(policy)
+        except Exception:
+            logger.exception("policies could not be read again; what is served stays as it is")
 
     async def _announce_when_ready(self) -> None:
         while self._service.state == "warming up":

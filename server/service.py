@@ -6,6 +6,7 @@ their own for each act: a session is busy meanwhile and nobody else touches it.
 
 import asyncio
 import gc
+import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from forcing.server import views
 from forcing.server.acting import Actor
 from forcing.server.engine import Engine
 from forcing.server.errors import FieldError, InvalidRequest, NotFound, NotReady, NotSupported, did_you_mean
+from forcing.server.logs import about
 from forcing.server.metrics import Metrics
 from forcing.server.schemas import (
     ActReply,
@@ -37,6 +39,7 @@ from forcing.server.schemas import (
 from forcing.server.sessions import Session, SessionTable
 from forcing.server.validation import action_limits, check_act, check_goal, check_history, check_open, obstacles_of
 
+logger = logging.getLogger(__name__)
 State = Literal["warming up", "ready", "failed", "shutting down"]
 
 
@@ -95,10 +98,7 @@ class Service:
         """Every worker makes one plan with every policy; then the service is ready. Raises what a policy raises."""
         try:
             for policy in self._policies.values():
-                history, goal = example_of(policy.spec)
-                Controller(policy, goal=goal, seed=0).observe(history[0])  # a belief's first step takes long, too
-                throwaways = [self._throwaway(policy, history, goal, seed=0) for _ in range(self._workers)]
-                await asyncio.gather(*(self._actor.act_once(session) for session in throwaways))
+                await self._begin_with(policy)
         except Exception:
             self.state = "failed"
             raise
@@ -107,6 +107,25 @@ class Service:
         gc.freeze()
         if self.state == "warming up":
             self.state = "ready"
+
+    async def swap(self, policy: Policy) -> None:
+        """New sessions get this policy from now on, in place of the one of its name; open ones keep theirs.
+
+        Raises ValueError if none of that name is served, and what the policy raises at its first plans.
+        """
+        if policy.name not in self._policies:
+            raise ValueError(f"no policy {policy.name!r} is served, only {', '.join(self._policies)}")
+        await self._begin_with(policy)
+        before, self._policies[policy.name] = self._policies[policy.name], policy
+        self.metrics.swaps.labels(policy.name).inc()
+        logger.info("policy %r: revision %s in place of %s", policy.name, policy.revision, before.revision)
+
+    async def _begin_with(self, policy: Policy) -> None:
+        """Everything that takes long the first time. Every worker makes a plan."""
+        history, goal = example_of(policy.spec)
+        Controller(policy, goal=goal, seed=0).observe(history[0])
+        throwaways = [self._throwaway(policy, history, goal, seed=0) for _ in range(self._workers)]
+        await asyncio.gather(*(self._actor.act_once(session) for session in throwaways))
 
     def shut_down(self) -> None:
         """No new work from now on; acts being answered are finished."""
@@ -157,7 +176,10 @@ class Service:
                 expires_at=now + request.lease_s,
             )
 
-        return views.session_reply(self._sessions.add(now, create), now)
+        session = self._sessions.add(now, create)
+        with about(session.id):
+            logger.info("opened, policy %r, revision %s", policy.name, policy.revision)
+        return views.session_reply(session, now)
 
     async def act(self, session_id: str, request: ActRequest) -> ActReply:
         """The reply to one control step; a repeated request waits for, or gets, the reply of the first."""
@@ -173,7 +195,8 @@ class Service:
         check_act(session.policy, request)
         new = session.begin(request)
         # A task of its own: repetitions can wait for it, and no request that is cancelled takes it along.
-        task = asyncio.create_task(self._act(session, request, new, received))
+        with about(session_id, request.request_id):
+            task = asyncio.create_task(self._act(session, request, new, received))
         self._running[key] = (request.fingerprint(), task)
         task.add_done_callback(lambda done: self._finished(key, done))
         return await asyncio.shield(task)
@@ -197,10 +220,14 @@ class Service:
         controller = Controller(session.policy, goal=goal, seed=seed)
         controller.set_obstacles(session.controller.obstacles)
         session.reset(controller, goal, seed, now)
+        with about(session.id):
+            logger.info("reset")
         return views.session_reply(session, now)
 
     def close_session(self, session_id: str) -> None:
         self._sessions.remove(session_id, time.monotonic()).drop_pending()
+        with about(session_id):
+            logger.info("closed")
 
     async def act_once(self, request: OneShotRequest) -> OneShotReply:
         received = time.perf_counter()

@@ -14,6 +14,7 @@ Takes `now` [s] as an argument; knows no clock, socket or network. A refused eve
 """
 
 import asyncio
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -34,9 +35,11 @@ from forcing.server.errors import (
     SessionExpired,
     StepConflict,
 )
+from forcing.server.logs import about
 from forcing.server.schemas import ActReply, ActRequest
 from forcing.server.validation import Limits
 
+logger = logging.getLogger(__name__)
 REMEMBERED_REPLIES = 16
 REMEMBERED_EXPIRED = 1024
 
@@ -186,5 +189,7 @@ class SessionTable:
             session.drop_pending()
             del self._open[session.id]
             self._expired[session.id] = None
+            with about(session.id):
+                logger.info("expired")
         while len(self._expired) > REMEMBERED_EXPIRED:
             self._expired.popitem(last=False)

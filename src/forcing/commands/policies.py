@@ -1,7 +1,7 @@
 """What is done with trained policies: `forcing demo`, `forcing serve`, `forcing eval` and `forcing policies`."""
 
-import logging
 from pathlib import Path
+from typing import Literal
 
 from forcing.commands.shared import (
     Settings,
@@ -49,9 +49,10 @@ def serve(
     key: Path | None = None,
     max_sessions: int = 64,
     requests_per_s: float | None = None,
+    log: Literal["text", "json"] = "text",
     set_: Settings = (),
 ) -> None:
-    """Answer controllers over HTTP until Ctrl-C or SIGTERM.
+    """Answer controllers over HTTP until Ctrl-C or SIGTERM. SIGHUP reads the policies again, for new sessions.
 
     Args:
         policy: names of shipped policies or folders of trained ones; several may follow.
@@ -64,12 +65,14 @@ def serve(
         key: PEM file of its private key.
         max_sessions: open at once; more are refused until one ends.
         requests_per_s: that one address may send; any number if not given.
+        log: lines on stderr, with the first characters of a session's id and the request's.
         set_: a setting of every served policy's planner or tracker, such as planner.polish=none for quicker
             plans; several --set may follow.
     """
     from forcing.eval.adjust import Adjusted
     from forcing.policy.policy import load_policy
     from forcing.server.access import read_token
+    from forcing.server.logs import configure
     from forcing.server.serve import Certificate, run_server
     from forcing.server.service import ServerSettings
 
@@ -83,7 +86,7 @@ def serve(
             processes=True,
             token=None if token_file is None else read_token(token_file),
         )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(log)
     loaded = [load_policy(name) for name in policy]
     with wrong_usage():
         served = [Adjusted(set_)(entry) for entry in loaded]
@@ -94,6 +97,7 @@ def serve(
         settings=settings,
         certificate=None if certificate is None or key is None else Certificate(certificate, key),
         allow_remote=allow_remote,
+        read_again=lambda: [Adjusted(set_)(load_policy(name)) for name in policy],
         announce=lambda line: print(line, flush=True),
     )
 
