@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import Literal
 
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
+from forcing.datasets.journal import holds_journals, read_journals
 from forcing.datasets.minari_files import holds_minari, is_minari_id, read_minari
 from forcing.datasets.store import is_store, open_store
 from forcing.policy.types import Trajectories
 
-Format = Literal["store", "minari", "d4rl"]
+Format = Literal["store", "minari", "d4rl", "journal"]
 SUPPORTED = (
     "a store of ours (folder with zarr.json), a Minari dataset (folder with data/metadata.json, or an id such as "
-    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals)"
+    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals), what a server kept "
+    "(*.journal, or a folder of them)"
 )
 
 
@@ -26,6 +28,8 @@ def read_recording(source: str | Path, *, control_hz: float | None = None) -> Tr
         return open_store(source)
     if found == "d4rl":
         return read_d4rl_hdf5(source, control_hz=control_hz)
+    if found == "journal":
+        return read_journals(source)
     return read_minari(source, control_hz=control_hz)
 
 
@@ -38,6 +42,8 @@ def recognise(source: str | Path) -> Format:
         return "minari"
     if is_d4rl_hdf5(path):
         return "d4rl"
+    if holds_journals(path):
+        return "journal"
     raise ValueError(f"{source}: found {_contents(path)}; supported are {SUPPORTED}")
 
 

@@ -8,7 +8,6 @@ from typing import NoReturn
 
 import numpy as np
 
-from forcing.policy.controller import Controller
 from forcing.policy.types import Array, Decision
 from forcing.server.engine import Engine, Planned
 from forcing.server.errors import NonFiniteAction, Overloaded, PlanningFailed
@@ -41,19 +40,12 @@ class Actor:
 
         received: when the request came, by time.perf_counter. Raises PlanningFailed, NonFiniteAction, Overloaded.
         """
-        controller = session.controller
         if new:
-            if request.goal is not None:
-                controller.set_goal(request.goal)
-            if request.obstacles is not None:
-                controller.set_obstacles(obstacles_of(request.obstacles))
             # A thread costs more than a quick belief: it takes turns with the event loop all the while.
-            if controller.slow or request.steps_played:
-                await asyncio.to_thread(_take_in, controller, request)
+            if session.controller.slow or request.steps_played:
+                await asyncio.to_thread(take_in, session, request)
             else:
-                _take_in(controller, request)
-            if request.played is not None and len(request.played):
-                session.last_action = request.played[-1]
+                take_in(session, request)
         deadline = None if request.deadline_ms is None else received + request.deadline_ms / 1000
         planned = await self._plan_in_time(session, received, deadline)
         return self._decide(session, planned)
@@ -77,6 +69,7 @@ class Actor:
         request = session.controller.request()
         if request is None:
             return None
+        session.happened.append(None)
         if due is None:
             due = self._due(session, received, deadline)
         try:
@@ -124,6 +117,7 @@ class Actor:
             if not np.isfinite(stream).all():
                 self._refuse(f"the plan of policy {session.policy.name!r} has non-finite numbers in stream {name!r}")
         session.controller.install(planned.plan)
+        session.happened.append(planned.plan)
         return planned
 
     def _decide(self, session: Session, planned: Planned | None) -> Answer:
@@ -150,10 +144,17 @@ class Actor:
         raise NonFiniteAction(f"{detail}; no action was sent") from cause
 
 
-def _take_in(controller: Controller, request: ActRequest) -> None:
-    """What the robot did of its own since the last act, then what it senses now."""
-    if request.played is not None:
+def take_in(session: Session, request: ActRequest) -> None:
+    """What a checked act says: what is wanted from now on, what the robot did of its own since the last one, and what
+    it senses now."""
+    controller = session.controller
+    if request.goal is not None:
+        controller.set_goal(request.goal)
+    if request.obstacles is not None:
+        controller.set_obstacles(obstacles_of(request.obstacles))
+    if request.played is not None and len(request.played):
         controller.played(request.played)
+        session.last_action = request.played[-1]
     controller.observe(
         request.observation,
         noise=request.noise,

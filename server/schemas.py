@@ -92,7 +92,7 @@ Balls = Annotated[list[Ball], Field(max_length=100)]
 
 class OpenRequest(_Request):
     """POST /v1/sessions. goal: in the goal stream's shape and units. obstacles: plans stay out of them. control_hz: if
-    given, must be the policy's."""
+    given, must be the policy's. record: episodes are kept on the server's disk, act by act."""
 
     policy: str = Field(max_length=500)
     goal: Numbers | None = None
@@ -101,7 +101,7 @@ class OpenRequest(_Request):
     control_hz: Positive | None = None
     limits: ActionLimits | None = None
     lease_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0
-    record: Any = Field(default=None, description="not supported by this version: answered 501")
+    record: bool = False
 
 
 class ResetRequest(_Request):

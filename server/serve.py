@@ -46,8 +46,8 @@ def run_server(
 
     port 0 takes a free one. certificate: None for HTTP without TLS. read_again: at SIGHUP, the policies that new
     sessions get from then on, of the same names; none that cannot be read or cannot plan. announce: told one line with
-    the URL when the server is ready. Raises ValueError for a host other than loopback with neither a token nor allow_remote, or for a
-    certificate that is none; OSError if the port is taken, RuntimeError if the warm-up fails.
+    the URL when the server is ready. Raises ValueError for a host other than loopback with neither a token nor
+    allow_remote, or for a certificate that is none; OSError if the port is taken, RuntimeError if the warm-up fails.
     """
     names = ", ".join(policy.name for policy in policies)
     settings = settings or ServerSettings()

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,8 +23,10 @@ from forcing.server import views
 from forcing.server.acting import Actor
 from forcing.server.engine import Engine
 from forcing.server.errors import FieldError, InvalidRequest, NotFound, NotReady, NotSupported, did_you_mean
+from forcing.server.keeping import Keeper, Kept
 from forcing.server.logs import about
 from forcing.server.metrics import Metrics
+from forcing.server.restoring import NotRestored, act_entry, journal_of, opened_entry, restored
 from forcing.server.schemas import (
     ActReply,
     ActRequest,
@@ -49,8 +52,8 @@ class ServerSettings:
 
     max_body_bytes: of a request. max_sessions: open at once. workers: that plan. processes: they are processes of their
     own, else threads. batch: plans that are kept up in the same passes, at the most. queue_limit: plans that may wait
-    for a worker. requests_per_s: from one address, None for any number. token: that requests must carry, None for
-    none.
+    for a worker. state_dir: where sessions are kept, so that they outlive the server; None to forget them.
+    requests_per_s: from one address, None for any number. token: that requests must carry, None for none.
     """
 
     max_body_bytes: int = 8 * 2**20
@@ -59,6 +62,7 @@ class ServerSettings:
     processes: bool = False
     batch: int = 4
     queue_limit: int = 64
+    state_dir: Path | None = None
     requests_per_s: float | None = None
     token: str | None = field(default=None, repr=False)
 
@@ -85,7 +89,8 @@ class Service:
             raise ValueError(f"need policies, each name once, got {[policy.name for policy in policies]}")
         self.state: State = "warming up"
         self.metrics = Metrics()
-        self._sessions = SessionTable(settings.max_sessions)
+        self._sessions = SessionTable(settings.max_sessions, self._let_go)
+        self._keeper = None if settings.state_dir is None else Keeper(settings.state_dir)
         self._engine = Engine(
             settings.workers, settings.queue_limit, batch=settings.batch, processes=settings.processes
         )
@@ -99,6 +104,9 @@ class Service:
         try:
             for policy in self._policies.values():
                 await self._begin_with(policy)
+            if self._keeper is not None:
+                for kept in self._keeper.found():
+                    await self._restore(self._keeper, kept)
         except Exception:
             self.state = "failed"
             raise
@@ -107,6 +115,23 @@ class Service:
         gc.freeze()
         if self.state == "warming up":
             self.state = "ready"
+
+    async def _restore(self, keeper: Keeper, kept: Kept) -> None:
+        """The session goes on; one that cannot is among the episodes from now on."""
+        try:
+            session = await asyncio.to_thread(restored, kept, self._policies, time.monotonic())
+            self._sessions.add(time.monotonic(), lambda: session)
+        except Exception as error:
+            keeper.end(kept.name, keep=True)
+            logger.warning("a session is not gone on with: %s", error, exc_info=not isinstance(error, NotRestored))
+            return
+        session.renew(time.monotonic())
+        with about(session.id):
+            logger.info("goes on at step %d", session.controller.step)
+
+    def _let_go(self, session: Session) -> None:
+        if self._keeper is not None:
+            self._keeper.end(journal_of(session), keep=session.record)
 
     async def swap(self, policy: Policy) -> None:
         """New sessions get this policy from now on, in place of the one of its name; open ones keep theirs.
@@ -136,6 +161,8 @@ class Service:
         """Shuts down and lets the worker threads go."""
         self.shut_down()
         self._engine.close()
+        if self._keeper is not None:
+            self._keeper.close()
 
     def policies(self) -> PoliciesReply:
         return PoliciesReply(policies=[views.policy_summary(policy) for policy in self._policies.values()])
@@ -153,8 +180,8 @@ class Service:
     def open_session(self, request: OpenRequest) -> SessionReply:
         self._check_ready()
         policy = self._wanted(request.policy)
-        if request.record is not None:
-            raise NotSupported("record is not supported by this version; leave it out")
+        if request.record and self._keeper is None:
+            raise NotSupported("record needs a server that was begun with --state-dir; leave it out")
         if request.control_hz is not None and request.control_hz != policy.spec.control_hz:
             rule = f"{policy.spec.control_hz}, the rate that policy {policy.name!r} was trained for"
             raise InvalidRequest([FieldError("control_hz", rule, str(request.control_hz))])
@@ -174,9 +201,12 @@ class Service:
                 seed=request.seed,
                 lease_s=request.lease_s,
                 expires_at=now + request.lease_s,
+                record=request.record,
             )
 
         session = self._sessions.add(now, create)
+        if self._keeper is not None:
+            self._keeper.add(journal_of(session), opened_entry(session))
         with about(session.id):
             logger.info("opened, policy %r, revision %s", policy.name, policy.revision)
         return views.session_reply(session, now)
@@ -219,7 +249,11 @@ class Service:
         seed = session.seed if request.seed is None else request.seed
         controller = Controller(session.policy, goal=goal, seed=seed)
         controller.set_obstacles(session.controller.obstacles)
+        before = journal_of(session)
         session.reset(controller, goal, seed, now)
+        if self._keeper is not None:
+            self._keeper.end(before, keep=session.record)
+            self._keeper.add(journal_of(session), opened_entry(session))
         with about(session.id):
             logger.info("reset")
         return views.session_reply(session, now)
@@ -246,6 +280,9 @@ class Service:
             session.abandon(time.monotonic())
             raise
         session.finish(request, reply, time.monotonic())
+        if self._keeper is not None:
+            self._keeper.add(journal_of(session), act_entry(session, request, reply))
+        session.happened.clear()
         self.metrics.act_seconds.observe(time.perf_counter() - received)
         return reply
 

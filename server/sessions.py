@@ -24,7 +24,7 @@ import numpy as np
 
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
-from forcing.policy.types import Array
+from forcing.policy.types import Array, Plan
 from forcing.server.engine import Planned
 from forcing.server.errors import (
     FieldError,
@@ -40,6 +40,7 @@ from forcing.server.schemas import ActReply, ActRequest
 from forcing.server.validation import Limits
 
 logger = logging.getLogger(__name__)
+MOST_LOST = 100  # acts that were answered and not kept when the server ended: what one second holds
 REMEMBERED_REPLIES = 16
 REMEMBERED_EXPIRED = 1024
 
@@ -49,7 +50,9 @@ class Session:
     """One robot's session.
 
     goal, seed: what the episode began with. limits: of its action. last_action: [A] that was sent, 0 before the first.
-    pending: the plan being made for it, which this module only drops.
+    pending: the plan being made for it, which this module only drops. record: its episodes are kept. episode: of the
+    session, the first is 0. happened: since the last act was answered, None where a plan was asked for and the plan
+    where one was installed. restored: it goes on after the server was begun anew, and nothing was answered since.
     """
 
     id: str
@@ -62,6 +65,10 @@ class Session:
     expires_at: float
     busy: bool = False
     pending: asyncio.Future[Planned] | None = None
+    record: bool = False
+    episode: int = 0
+    happened: list[Plan | None] = field(default_factory=list)
+    restored: bool = False
     last_action: Array = field(init=False)
     _observed: bytes | None = None
     _replies: OrderedDict[str, tuple[bytes, ActReply]] = field(default_factory=OrderedDict)
@@ -84,6 +91,13 @@ class Session:
             )
         return reply
 
+    def bridge(self, request: ActRequest) -> None:
+        """Steps that were answered shortly before the server ended, and not kept, are over; nobody knows what was done
+        at them, and it is supposed to be what was done before."""
+        missed = request.step - request.steps_played - self.controller.step
+        if self.restored and 0 < missed <= MOST_LOST:
+            self.controller.played(np.tile(self.last_action, (missed, 1)))
+
     def begin(self, request: ActRequest) -> bool:
         """Takes the session for one act; true if the observation is new, false if a failed act already gave it.
 
@@ -93,6 +107,7 @@ class Session:
         if self.busy:
             raise SessionBusy("another act of this session is being answered; send one at a time")
         fingerprint = request.fingerprint()
+        self.bridge(request)
         if self._observed == fingerprint and request.step == self.controller.step:
             self.busy = True
             return False
@@ -112,7 +127,7 @@ class Session:
 
     def finish(self, request: ActRequest, reply: ActReply, now: float) -> None:
         """The act was answered: its reply is remembered and the lease renewed."""
-        self.busy, self._observed = False, None
+        self.busy, self._observed, self.restored = False, None, False
         self._replies[request.request_id] = (request.fingerprint(), reply)
         while len(self._replies) > REMEMBERED_REPLIES:
             self._replies.popitem(last=False)
@@ -136,6 +151,7 @@ class Session:
         self.controller, self.goal, self.seed = controller, goal, seed
         self._observed, self.last_action = None, np.zeros_like(self.last_action)
         self._replies.clear()
+        self.episode, self.happened, self.restored = self.episode + 1, [], False
         self.drop_pending()
         self.renew(now)
 
@@ -143,10 +159,11 @@ class Session:
 class SessionTable:
     """All open sessions, at most `capacity`, and the ids of those that expired lately."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, gone: Callable[[Session], None] = lambda session: None) -> None:
+        """gone: called with each that is closed or expires."""
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1 session, got {capacity}")
-        self._capacity = capacity
+        self._capacity, self._gone = capacity, gone
         self._open: dict[str, Session] = {}
         self._expired: OrderedDict[str, None] = OrderedDict()
 
@@ -181,6 +198,7 @@ class SessionTable:
         """The session, now closed. Raises as `get`."""
         session = self.get(session_id, now)
         del self._open[session_id]
+        self._gone(session)
         return session
 
     def expire(self, now: float) -> None:
@@ -189,6 +207,7 @@ class SessionTable:
             session.drop_pending()
             del self._open[session.id]
             self._expired[session.id] = None
+            self._gone(session)
             with about(session.id):
                 logger.info("expired")
         while len(self._expired) > REMEMBERED_EXPIRED:

@@ -1,6 +1,6 @@
 """Who may import whom, read off the source; and what must do without heavy libraries.
 
-policy <- datasets (what `ALLOWED` names), server (all but simulators and recordings) <- eval (anything)
+policy <- datasets (what `ALLOWED` names), server (all but simulators and recordings, journals apart) <- eval (anything)
 envs: nothing of ours
 """
 
@@ -26,7 +26,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "forcing.policy.mpc",
         "forcing.policy.world",
     ),
-    "server": ("forcing.policy", "forcing.__version__"),
+    # What is kept of a session is a recording: one format, read by both (decision 0016).
+    "server": ("forcing.policy", "forcing.datasets.journal", "forcing.__version__"),
     "eval": ("forcing.policy", "forcing.envs", "forcing.datasets", "forcing.server", "forcing.__version__"),
 }
 

@@ -65,6 +65,23 @@ def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
 
 
 @command(app)
+def minari(source: Source, out: Path, dataset_id: str, control_hz: float | None = None) -> None:
+    """Turn any supported recording into a Minari dataset, such as the episodes that a server kept.
+
+    Args:
+        source: the recording.
+        out: root of the dataset, as MINARI_DATASETS_PATH names one.
+        dataset_id: such as mine/arm-v0.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.minari_export import export_minari
+    from forcing.datasets.recording import read_recording
+
+    writable(out=out)
+    print(f"wrote {export_minari(read_recording(source, control_hz=control_hz), out, dataset_id)}")
+
+
+@command(app)
 def dream(
     source: Source,
     out: Path,

@@ -49,6 +49,7 @@ def serve(
     key: Path | None = None,
     max_sessions: int = 64,
     requests_per_s: float | None = None,
+    state_dir: Path | None = None,
     log: Literal["text", "json"] = "text",
     set_: Settings = (),
 ) -> None:
@@ -65,6 +66,8 @@ def serve(
         key: PEM file of its private key.
         max_sessions: open at once; more are refused until one ends.
         requests_per_s: that one address may send; any number if not given.
+        state_dir: folder in which sessions are kept as they go, so that they outlive the server; `record` of a session
+            keeps its episodes there.
         log: lines on stderr, with the first characters of a session's id and the request's.
         set_: a setting of every served policy's planner or tracker, such as planner.polish=none for quicker
             plans; several --set may follow.
@@ -84,6 +87,7 @@ def serve(
             max_sessions=max_sessions,
             requests_per_s=requests_per_s,
             processes=True,
+            state_dir=state_dir,
             token=None if token_file is None else read_token(token_file),
         )
     configure(log)
