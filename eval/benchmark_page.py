@@ -15,6 +15,7 @@ from forcing.eval.ogbench_table import ogbench_table
 from forcing.eval.plan_tables import obstacles_table, planning_table, rolling_table, search_table
 from forcing.eval.score_table import plans_table, score_table
 from forcing.eval.search_picture import draw_search
+from forcing.eval.serve_table import serve_table
 from forcing.eval.spread_picture import draw_spread
 from forcing.eval.spread_table import spread_table
 
@@ -30,6 +31,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "faults": faults_table,
     "filter": filter_table,
     "spread": spread_table,
+    "serve": serve_table,
 }
 MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILINE | re.DOTALL)
 

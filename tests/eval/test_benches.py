@@ -20,6 +20,7 @@ from forcing.eval.ablation_rows import VARIANTS, variants_of
 from forcing.eval.adjust import Adjusted
 from forcing.eval.bench_ablation import Recipe, Train
 from forcing.eval.bench_ablation import run_bench as run_ablation
+from forcing.eval.load import Load
 from forcing.eval.plan_rows import ROWS, Row, rows_of
 from forcing.eval.report import Report
 from forcing.eval.tasks import Task, find_task
@@ -45,25 +46,34 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_the_serving_bench_times_one_robot_in_process_one_and_several_over_http(
+def test_the_serving_bench_measures_robots_at_their_rate_and_a_naive_server_beside_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_serve, "STEPS", 40)
-    monkeypatch.setattr(bench_serve, "ROBOTS", 2)
-    console = Console(record=True, width=80, file=io.StringIO())
-    bench_serve.run_bench("maze2d-umaze", report=tmp_path / "r.json", command="c", console=console)
-    rows = _read(tmp_path / "r.json")["rows"]
-    assert [row["steps"] for row in rows] == [40, 40, 40, 80, 80]
-    for row in rows:
-        assert 0 < row["follow_ms_p50"] <= row["follow_ms_p99"]
-        assert row["follow_ms_p50"] < row["fresh_ms_p50"]
-        assert row["plans"] >= 1
-        assert 0 < row["achieved_hz"] <= 101
-    assert [row["ratio"] > 0 for row in rows] == [True] * 5
-    said = console.export_text()
-    assert "a stream, 2 robots" in said
-    assert "…" not in said
-    assert max(map(len, said.splitlines())) <= 80
+    def few(seconds: float) -> list[Load]:
+        return [
+            Load(robots=2, hz=20, transport="request", seconds=seconds, deadline_ms=30),
+            Load(robots=4, hz=20, transport="stream", seconds=seconds, deadline_ms=30),
+            Load(robots=1, hz=20, transport="naive", seconds=seconds),
+            Load(robots=4, hz=20, transport="naive", seconds=seconds),
+        ]
+
+    monkeypatch.setattr(bench_serve, "loads", few)
+    console = Console(record=True, width=120, file=io.StringIO())
+    bench_serve.run_bench("maze2d-umaze", seconds=2, report=tmp_path / "r.json", command="c", console=console)
+    alone, requests, stream, *naive = _read(tmp_path / "r.json")["rows"]
+    assert alone["acts"] == 200
+    for row, robots in ((requests, 2), (stream, 4)):
+        assert row["without_action"] == 0
+        assert sum(row["sources"].values()) == row["acts"]
+        assert 0.5 * robots * 20 < row["actions_hz"] <= robots * 20
+        assert 0 < row["ms_p50"] <= row["ms_p99"] <= row["ms_p99.9"]
+        assert row["sources"]["plan"] > 0
+        assert row["passes_hz"] > 0
+        assert row["cores"] > 0
+        assert row["memory_mb"] > 50
+    assert all(row["sources"] == {"fresh": row["acts"]} for row in naive), "every answer is a plan"
+    assert naive[1]["actions_hz"] < stream["actions_hz"]
+    assert "times the naive server's" in console.export_text()
 
 
 def _trial(**changes: Any) -> Trial:

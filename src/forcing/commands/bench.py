@@ -7,7 +7,7 @@ from tyro.extras import SubcommandApp
 
 from forcing.commands.shared import TaskName, checked_report, checked_workers, one_thread, world_for, writable
 from forcing.eval.console import new_console
-from forcing.usage import at_least, command, known, typed
+from forcing.usage import UsageError, at_least, command, known, typed
 
 if TYPE_CHECKING:
     from forcing.eval.trial import Trial
@@ -16,17 +16,20 @@ app = SubcommandApp()
 
 
 @command(app)
-def serve(policy: str = "maze2d-medium", report: Path | None = None) -> None:
-    """One control step: in process, through the socket with one controller, and with eight.
+def serve(policy: str = "maze2d-medium", seconds: float = 30.0, report: Path | None = None) -> None:
+    """One control step: in process, through sockets for one robot and for fleets, and from a naive server.
 
     Args:
         policy: which to serve.
+        seconds: of each row; the largest fleet has twice that.
         report: where to write the figures as JSON.
     """
     from forcing.eval.bench_serve import run_bench
 
     one_thread()
-    run_bench(policy, report=checked_report(report, "rows"), command=typed(), console=new_console())
+    if not 1 <= seconds <= 3600:
+        raise UsageError(f"seconds must be from 1 to 3600, got {seconds:g}")
+    run_bench(policy, seconds=seconds, report=checked_report(report, "rows"), command=typed(), console=new_console())
 
 
 @command(app)
