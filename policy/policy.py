@@ -115,7 +115,8 @@ class Policy:
 
         More than `FARTHEST` is refused.
         """
-        return float(np.abs(self.normaliser.apply(name, np.asarray(value).reshape(-1))).max())
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinitely far
+            return float(np.abs(self.normaliser.apply(name, np.asarray(value).reshape(-1))).max())
 
     def using(
         self,
