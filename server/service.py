@@ -214,7 +214,7 @@ class Service:
     async def act(self, session_id: str, request: ActRequest) -> ActReply:
         """The reply to one control step; a repeated request waits for, or gets, the reply of the first."""
         received = time.perf_counter()
-        session = self._sessions.get(session_id, time.monotonic())
+        session = self._session(session_id)
         key = (session_id, request.request_id)
         if key in self._running and self._running[key][0] == request.fingerprint():
             return await asyncio.shield(self._running[key][1])
@@ -233,17 +233,17 @@ class Service:
 
     def check_session(self, session_id: str) -> None:
         """Raises NotFound or SessionExpired if there is no such session."""
-        self._sessions.get(session_id, time.monotonic())
+        self._session(session_id)
 
     def plan(self, session_id: str) -> PlanReply:
-        session = self._sessions.get(session_id, time.monotonic())
+        session = self._session(session_id)
         plan = session.controller.plan
         body = None if plan is None else views.plan_body(plan)
         return PlanReply(session_id=session.id, step=session.controller.step, plan=body)
 
     def reset_session(self, session_id: str, request: ResetRequest) -> SessionReply:
         now = time.monotonic()
-        session = self._sessions.get(session_id, now)
+        session = self._session(session_id)
         check_goal(session.policy, request.goal)
         goal = session.goal if request.goal is None else request.goal
         seed = session.seed if request.seed is None else request.seed
@@ -301,6 +301,15 @@ class Service:
         controller.observe(history[-1])
         limits = action_limits(policy.spec, None)
         return Session("", policy, controller, limits, goal, seed, lease_s=0.0, expires_at=0.0)
+
+    def _session(self, session_id: str) -> Session:
+        """Raises NotFound or SessionExpired; NotReady for one that may yet be taken up again."""
+        try:
+            return self._sessions.get(session_id, time.monotonic())
+        except NotFound:
+            if self._keeper is not None and self.state == "warming up":
+                self._check_ready()
+            raise
 
     def _wanted(self, name: str) -> Policy:
         if name not in self._policies:

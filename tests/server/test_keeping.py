@@ -20,9 +20,10 @@ from forcing.datasets.journal import entries, packed, read_journals
 from forcing.datasets.minari_export import export_minari
 from forcing.datasets.minari_files import read_minari
 from forcing.policy.policy import Policy, load_policy
+from forcing.server.errors import NotFound, NotReady
 from forcing.server.keeping import Keeper
 from forcing.server.serve import serving
-from forcing.server.service import ServerSettings
+from forcing.server.service import ServerSettings, Service
 
 GOAL = [1.0, 1.0]
 
@@ -195,3 +196,16 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_served(po
     assert done.returncode in (1, 2)
     assert "file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_while_sessions_are_taken_up_again_nobody_is_told_that_his_is_unknown(policy: Policy, tmp_path: Path) -> None:
+    keeping = Service([policy], ServerSettings(state_dir=tmp_path))
+    forgetting = Service([policy], ServerSettings())
+    try:
+        with pytest.raises(NotReady, match="warming up"):
+            keeping.plan("of-a-server-before")
+        with pytest.raises(NotFound):
+            forgetting.plan("of-a-server-before")
+    finally:
+        keeping.close()
+        forgetting.close()
