@@ -2,20 +2,24 @@
 
 A file holds the entries of one episode, each as its length and its CRC-32 (4 bytes each, big-endian) and a msgpack map:
 
-    open     spec, policy, revision, ...: what the episode began with
-    act      step, request (with the observation), action, ...: a control step that was answered
+    open      spec, policy, ...: what the episode began with
+    observed  step, request: what was read at a control step, under `observation`
+    answered  step, reply: what was done then, under `action`
 
-A file that was cut off ends with its last whole entry. What else entries hold is the server's business.
+A file that was cut off ends with its last whole entry. What else entries hold, and of which other kinds there are, is
+the server's business.
 """
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
+from numpy.typing import NDArray
 
 from forcing.datasets.rows import EpisodeRows
 from forcing.policy.types import Array, Trajectories, TrajectorySpec
@@ -24,62 +28,93 @@ SUFFIX = ".journal"
 _HEAD = struct.Struct(">II")
 
 
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Those of a file that are whole, and how many bytes they are."""
+
+    entries: list[dict[str, Any]]
+    size: int
+
+
 def packed(entry: Mapping[str, Any]) -> bytes:
     """An entry as it stands in a file."""
     body = bytes(msgpack.packb(entry))
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
-def entries(path: Path) -> Iterator[dict[str, Any]]:
+def read_entries(path: Path) -> Entries:
     """The entries of a file, up to the first that is not whole."""
-    with path.open("rb") as file:
-        while len(head := file.read(_HEAD.size)) == _HEAD.size:
-            length, checksum = _HEAD.unpack(head)
-            body = file.read(length)
-            if len(body) < length or zlib.crc32(body) != checksum:
-                return
-            yield msgpack.unpackb(body)
+    data, found, at = path.read_bytes(), list[dict[str, Any]](), 0
+    while len(data) - at > _HEAD.size:
+        length, checksum = _HEAD.unpack_from(data, at)
+        body = data[at + _HEAD.size : at + _HEAD.size + length]
+        if not body or len(body) < length or zlib.crc32(body) != checksum:
+            break
+        found.append(msgpack.unpackb(body))
+        at += _HEAD.size + length
+    return Entries(found, at)
 
 
 def holds_journals(path: Path) -> bool:
     """Whether this is a journal, or a folder of some."""
-    return path.is_file() and path.suffix == SUFFIX if not path.is_dir() else any(path.glob(f"*{SUFFIX}"))
+    return any(path.glob(f"*{SUFFIX}")) if path.is_dir() else path.is_file() and path.suffix == SUFFIX
 
 
 def read_journals(path: str | Path) -> Trajectories:
     """The episodes in a journal or a folder of them, oldest first; floats as float32.
 
-    A stream that was not read keeps what it was before. An episode is one for as long as every step is known: what a
-    robot did of its own between two acts divides it, and one of a single act is left out. Raises ValueError if there is
-    none, or they are of different robots.
+    An episode is one for as long as every step is known: what a robot did of its own between two acts divides it, and
+    one of a single act is left out. A stream that was not read at a step keeps what it was before; how many of all
+    readings that were is in the provenance (`not_read`). Raises ValueError if there is no episode, a file is no
+    journal, or they are of different robots.
     """
     path = Path(path).expanduser()
     files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime_ns) if path.is_dir() else [path]
-    rows, spec, policies = None, None, set[str]()
+    rows, policies, missed, wanted = None, set[str](), 0, 0
+    spec: TrajectorySpec | None = None
     for file in files:
-        found = list(entries(file))
-        if not found:
-            continue
-        if found[0]["kind"] != "open":
+        entries = read_entries(file).entries
+        if not entries and path.is_dir():
+            continue  # begun, and nothing was written yet
+        if not entries or entries[0]["kind"] != "open":
             raise ValueError(f"{file}: does not begin with what was opened; it is no journal of a server")
-        own = TrajectorySpec.from_json(found[0]["spec"])
+        own = TrajectorySpec.from_json(entries[0]["spec"])
         if spec is not None and own != spec:
             raise ValueError(f"{file}: is of another robot than those before it; read each by itself")
-        spec, policies = own, policies | {found[0]["policy"]}
+        spec, policies = own, policies | {entries[0]["policy"]}
         rows = EpisodeRows(spec) if rows is None else rows
-        for part in _parts([entry for entry in found if entry["kind"] == "act"]):
-            streams = _streams(part, spec)
+        for part in _parts(_acts(entries)):
+            streams, holes = _streams(part, spec)
+            missed, wanted = missed + holes, wanted + len(part) * len(spec.of_role("observation"))
             rows.add(streams, len(part) - 1, str(file))
-    if rows is None or spec is None:
-        raise ValueError(f"{path}: holds no episode yet")
-    return rows.trajectories({"source": str(path), "format": "journal", "policies": sorted(policies)})
+    if rows is None or wanted == 0:
+        raise ValueError(f"{path}: holds no episode of two acts or more yet")
+    provenance = {"source": str(path), "format": "journal", "policies": sorted(policies)}
+    return rows.trajectories(provenance | {"not_read": f"{missed} of {wanted} readings"})
 
 
-def _parts(acts: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class _Act:
+    step: int
+    observation: Mapping[str, Any]
+    action: list[float]
+
+
+def _acts(entries: Iterable[Mapping[str, Any]]) -> Iterator[_Act]:
+    """Those that were answered."""
+    observed: Mapping[str, Any] | None = None
+    for entry in entries:
+        if entry["kind"] == "observed":
+            observed = entry
+        elif entry["kind"] == "answered" and observed is not None and observed["step"] == entry["step"]:
+            yield _Act(entry["step"], observed["request"]["observation"], entry["reply"]["action"])
+
+
+def _parts(acts: Iterable[_Act]) -> Iterator[list[_Act]]:
     """Runs of acts at one step after another, of two at least."""
-    part: list[Mapping[str, Any]] = []
+    part: list[_Act] = []
     for act in acts:
-        if part and act["step"] != part[-1]["step"] + 1:
+        if part and act.step != part[-1].step + 1:
             if len(part) > 1:
                 yield part
             part = []
@@ -88,25 +123,27 @@ def _parts(acts: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]
         yield part
 
 
-def _streams(part: Sequence[Mapping[str, Any]], spec: TrajectorySpec) -> dict[str, Array]:
-    """Of one run of acts: observations at each, actions and rewards of all but the last, whose outcome nobody saw."""
-    streams: dict[str, Array] = {}
+def _streams(part: list[_Act], spec: TrajectorySpec) -> tuple[dict[str, Array], int]:
+    """Of one run of acts: observations at each, actions and rewards of all but the last, whose outcome nobody saw; and
+    how many readings there were not."""
+    streams, holes = dict[str, Array](), 0
     for stream in spec.streams:
         if stream.role == "observation":
-            read = [_reading(act, stream.name) for act in part]
-            kept = [next((value for value in read if value is not None), np.zeros(stream.shape))]
-            for value in read:
-                kept.append(kept[-1] if value is None else value)
-            streams[stream.name] = np.array(kept[1:]).reshape(len(part), *stream.shape)
+            values, missing = _readings(part, stream.name, stream.shape)
+            streams[stream.name], holes = values, holes + missing
         elif stream.role == "action":
-            actions = [act["action"] for act in part[:-1]]
-            streams[stream.name] = np.array(actions, dtype=np.float64).reshape(len(part) - 1, *stream.shape)
+            actions = np.array([act.action for act in part[:-1]], dtype=np.float64)
+            streams[stream.name] = actions.reshape(len(part) - 1, *stream.shape)
         else:
             streams[stream.name] = np.zeros((len(part) - 1, *stream.shape))
-    return streams
+    return streams, holes
 
 
-def _reading(act: Mapping[str, Any], name: str) -> Array | None:
-    """What was read of a stream; None if nothing was, or something that is no number."""
-    value = np.array(act["request"]["observation"].get(name, np.nan), dtype=np.float64)
-    return value if np.isfinite(value).all() else None
+def _readings(part: list[_Act], name: str, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], int]:
+    """[len(part), *shape] with the last reading, or before any the first, where there was none; and where that was."""
+    read = [np.array(act.observation.get(name, np.nan), dtype=np.float64) for act in part]
+    known = [value if np.isfinite(value).all() else None for value in read]
+    kept = [next((value for value in known if value is not None), np.zeros(shape))]
+    for value in known:
+        kept.append(kept[-1] if value is None else value)
+    return np.array(kept[1:]).reshape(len(part), *shape), sum(value is None for value in known)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -94,8 +94,11 @@ class Policy:
         (`rolling`) makes several at less cost than one by one."""
         if not isinstance(self.planner, RollingPlanner):
             return [attempted(self.plan, request) for request in requests]
-        with torch.no_grad():
-            plans = self.planner.plan_many(requests)
+        try:
+            with torch.no_grad():
+                plans = self.planner.plan_many(requests)
+        except Exception:  # of one of them, before they parted
+            return [attempted(self.plan, request) for request in requests]
         return [
             plan if isinstance(plan, Exception) else self._with_spread(request, plan)
             for request, plan in zip(requests, plans, strict=True)
@@ -136,7 +139,9 @@ class Policy:
         )
         # Its spread was measured of plans that were made and followed as before.
         spread = self.spread if preset == self.preset else None
-        adjusted = replace(self._file, preset=preset, revision=f"{self.revision}-adjusted", spread=spread)
+        how = hashlib.sha256(json.dumps(asdict(preset), sort_keys=True).encode()).hexdigest()[:6]
+        revision = f"{self._file.revision.partition('-')[0]}-adjusted-{how}"
+        adjusted = replace(self._file, preset=preset, revision=revision, spread=spread)
         return Policy(self.name, adjusted)
 
 

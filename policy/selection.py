@@ -111,7 +111,8 @@ class Selector:
         if self._feedback is None and self.tokenizer.spec.rate(self.tokenizer.spec.goal) is None:
             return None
         layout = self.tokenizer.layout
-        over = (step - current.made_at_step) // layout.stride  # a part of a frame is the rehearsal's to make up for
+        # A part of a frame is the rehearsal's to make up for; what is planned from may be older than the plan.
+        over = max(0, step - current.made_at_step) // layout.stride
         left = len(current.steps) - over
         if left < 1:
             return None

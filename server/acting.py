@@ -9,8 +9,9 @@ from typing import NoReturn
 import numpy as np
 
 from forcing.policy.types import Array, Decision
+from forcing.server import entries
 from forcing.server.engine import Engine, Planned
-from forcing.server.errors import NonFiniteAction, Overloaded, PlanningFailed
+from forcing.server.errors import NonFiniteAction, NotFound, Overloaded, PlanningFailed
 from forcing.server.metrics import Metrics
 from forcing.server.schemas import ActRequest
 from forcing.server.sessions import Session
@@ -42,10 +43,12 @@ class Actor:
         """
         if new:
             # A thread costs more than a quick belief: it takes turns with the event loop all the while.
-            if session.controller.slow or request.steps_played:
+            if session.controller.slow or request.steps_played or session.missed:
                 await asyncio.to_thread(take_in, session, request)
             else:
                 take_in(session, request)
+            if session.diary is not None:
+                session.diary.add(entries.observed(request, session.missed))
         deadline = None if request.deadline_ms is None else received + request.deadline_ms / 1000
         planned = await self._plan_in_time(session, received, deadline)
         return self._decide(session, planned)
@@ -69,7 +72,8 @@ class Actor:
         request = session.controller.request()
         if request is None:
             return None
-        session.happened.append(None)
+        if session.diary is not None:
+            session.diary.add(entries.ASKED)
         if due is None:
             due = self._due(session, received, deadline)
         try:
@@ -95,6 +99,8 @@ class Actor:
         assert pending is not None
         if left_s is None or self._engine.expected_s(session) < left_s:
             await asyncio.wait([pending], timeout=None if left_s is None else max(0.0, left_s))
+        if session.closed:
+            raise NotFound("the session was closed while this act was answered")
         if not pending.done():
             self._metrics.deadline_misses.inc()
         return pending.done()
@@ -117,7 +123,8 @@ class Actor:
             if not np.isfinite(stream).all():
                 self._refuse(f"the plan of policy {session.policy.name!r} has non-finite numbers in stream {name!r}")
         session.controller.install(planned.plan)
-        session.happened.append(planned.plan)
+        if session.diary is not None:
+            session.diary.add(entries.planned(planned.plan))
         return planned
 
     def _decide(self, session: Session, planned: Planned | None) -> Answer:
@@ -152,6 +159,8 @@ def take_in(session: Session, request: ActRequest) -> None:
         controller.set_goal(request.goal)
     if request.obstacles is not None:
         controller.set_obstacles(obstacles_of(request.obstacles))
+    if session.missed:  # nobody knows what was done then; it is supposed to be what was done before
+        controller.played(np.tile(session.last_action, (session.missed, 1)))
     if request.played is not None and len(request.played):
         controller.played(request.played)
         session.last_action = request.played[-1]

@@ -13,9 +13,11 @@ import signal
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -26,7 +28,7 @@ from forcing.server.scheduler import Job, Scheduler
 
 logger = logging.getLogger(__name__)
 NICE = 10  # answers go before plans where both want the same core
-RECENT = 0.2  # weight of the last batch in how long one usually takes
+RECENT = 0.5  # weight of the last batch in how long one usually takes
 PATIENCE_S = 60.0  # a batch that takes longer is given up, and its worker replaced
 
 
@@ -63,7 +65,7 @@ class Engine:
         self._workers = list(self._idle)
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._usual_s = 0.0
+        self._usual_s = {True: 0.0, False: 0.0}  # of a batch of plans that are kept up, and of one from noise
 
     def submit(self, owner: Hashable, policy: Policy, request: PlanRequest, due: float) -> asyncio.Future[Planned]:
         """The plan to come; cancelling it drops a request that still waits. due: by time.perf_counter.
@@ -87,8 +89,8 @@ class Engine:
     def expected_s(self, owner: Hashable) -> float:
         """How long the plan that waits for this owner will take from now on, if others take as long as lately; 0 if it
         is being made or none waits."""
-        ahead = self._scheduler.ahead(owner)
-        return 0.0 if ahead is None else (ahead / len(self._workers) + 1) * self._usual_s
+        usual_s = [self._usual_s[job.kind is not None] for job in self._scheduler.until(owner)]
+        return sum(usual_s[:-1]) / len(self._workers) + usual_s[-1] if usual_s else 0.0
 
     def withdraw(self, owner: Hashable) -> float | None:
         """When the plan was due that still waited for this owner, and now does not; None if none waited."""
@@ -99,7 +101,7 @@ class Engine:
         return job.due
 
     def close(self) -> None:
-        """Drops what waits; a plan being made is finished, for nobody."""
+        """Drops what waits, and what is being made."""
         self._closed = True
         for job in self._scheduler.clear():
             job.work.plan.cancel()
@@ -112,7 +114,8 @@ class Engine:
             if not jobs and not len(self._scheduler):
                 return
             if jobs:
-                task = asyncio.create_task(self._run(self._idle.pop(), jobs))
+                # Of nobody's context: it is the next robot's as much as that of the one that asked.
+                task = asyncio.create_task(self._run(self._idle.pop(), jobs), context=Context())
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
 
@@ -122,8 +125,9 @@ class Engine:
             plans = await worker.plan(jobs[0].work.policy, [job.work.request for job in jobs])
         except Exception as error:
             plans = [error] * len(jobs)
-        plan_ms = (time.perf_counter() - started) * 1000
-        self._usual_s += RECENT * (plan_ms / 1000 - self._usual_s)
+        plan_ms, kept_up = (time.perf_counter() - started) * 1000, jobs[0].kind is not None
+        if not isinstance(plans[0], Exception):
+            self._usual_s[kept_up] += RECENT * (plan_ms / 1000 - self._usual_s[kept_up])
         for job, plan in zip(jobs, plans, strict=True):
             future = job.work.plan
             if future.done():
@@ -137,27 +141,36 @@ class Engine:
 
 
 class _Worker:
-    """A thread that makes one batch of plans at a time, or has a process make it."""
+    """Makes one batch of plans at a time, in a thread or in a process that a thread waits for."""
 
     def __init__(self, process: bool) -> None:
-        self._begin: Callable[[], _Maker] = _Process if process else _Here
-        self._maker: _Maker = self._begin()
+        self._begin: Callable[[], _Maker] = _Process if process else _Thread
+        self._maker: _Maker | None = self._begin()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="planner")
+        self._closed = False
 
     async def plan(self, policy: Policy, requests: list[PlanRequest]) -> list[Plan | Exception]:
         """Raises PlannerLost."""
         try:
+            if self._maker is None:
+                self._maker, self._thread = self._begin(), ThreadPoolExecutor(1, thread_name_prefix="planner")
             async with asyncio.timeout(PATIENCE_S):
                 return await asyncio.wrap_future(self._thread.submit(self._maker.plan, policy, requests))
         except (EOFError, OSError, TimeoutError) as error:
-            logger.exception("a planner was lost; another one takes its place")
-            self.close()
-            self._maker, self._thread = self._begin(), ThreadPoolExecutor(1, thread_name_prefix="planner")
+            if not self._closed:
+                logger.exception("a planner was lost; another one takes its place")
+                self._stop()
             raise PlannerLost("the planner was lost while it made this plan") from error
 
     def close(self) -> None:
-        """What is being made is for nobody."""
-        self._maker.close()
+        """For good; what is being made is for nobody."""
+        self._closed = True
+        self._stop()
+
+    def _stop(self) -> None:
+        maker, self._maker = self._maker, None
+        if maker is not None:
+            maker.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
@@ -166,7 +179,7 @@ class _Maker(Protocol):
     def close(self) -> None: ...
 
 
-class _Here:
+class _Thread:
     """Plans in the thread that asks."""
 
     def plan(self, policy: Policy, requests: list[PlanRequest]) -> list[Plan | Exception]:
@@ -185,13 +198,19 @@ class _Process:
         self._process = context.Process(target=_plan_for, args=(theirs,), name="forcing-planner", daemon=True)
         self._process.start()
         theirs.close()
-        self._known: dict[int, Policy] = {}
+        self._numbers: WeakKeyDictionary[Policy, int] = WeakKeyDictionary()
+        self._numbered = 0
 
     def plan(self, policy: Policy, requests: list[PlanRequest]) -> list[Plan | Exception]:
         """Raises EOFError or OSError if the process is no more."""
-        known = self._known.get(id(policy)) is policy
-        self._known[id(policy)] = policy  # kept, so that no other gets its number
-        self._pipe.send((id(policy), None if known else policy, requests))
+        number = self._numbers.get(policy)
+        if number is None:
+            self._numbered += 1
+            # Which numbers still mean anything goes along: those of policies that nobody holds do not.
+            self._pipe.send((self._numbered, policy, set(self._numbers.values()), requests))
+            self._numbers[policy] = self._numbered
+        else:
+            self._pipe.send((number, None, None, requests))
         plans: list[Plan | Exception] = self._pipe.recv()
         return plans
 
@@ -209,10 +228,21 @@ def _plan_for(pipe: "Connection[Any, Any]") -> None:
     policies: dict[int, Policy] = {}
     with contextlib.suppress(EOFError, OSError):
         while True:
-            key, policy, requests = pipe.recv()
+            number, policy, held, requests = pipe.recv()
             if policy is not None:
-                policies[key] = policy
-            pipe.send(policies[key].plan_many(requests))
+                policies = {known: policies[known] for known in held} | {number: policy}
+            pipe.send(_sendable(policies[number].plan_many(requests)))
+
+
+def _sendable(plans: list[Plan | Exception]) -> list[Plan | Exception]:
+    """Errors of classes of ours or a library's may not arrive as they were."""
+    plain = (FloatingPointError, ValueError)
+    return [
+        RuntimeError(f"{type(plan).__name__}: {plan}")
+        if isinstance(plan, Exception) and type(plan) not in plain
+        else plan
+        for plan in plans
+    ]
 
 
 def _seen(plan: asyncio.Future[Planned]) -> None:

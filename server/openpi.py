@@ -148,7 +148,7 @@ class _Robot:
         if self._session is None or extras.reset:
             self.leave()
             body = {"policy": self._policy, "goal": self._goal, "seed": extras.seed, "lease_s": 3600.0}
-            self._session = self._service.open_session(checked(OpenRequest, body)).session_id
+            self._session = self._service.open_session(checked(OpenRequest, body), kept=False).session_id
             self._next, self._offset = 0, step
         missed = step - self._offset - self._next
         if not 0 <= missed <= MOST_MISSED:

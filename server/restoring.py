@@ -1,7 +1,7 @@
-"""What is kept of a session, and the session that comes of it: what happened, gone through once more.
+"""A session as it was when its server ended: what happened in its episode, gone through once more.
 
-Entries are plain maps, see `datasets.journal`. Beliefs draw from the session's seed and the step, so that the same
-readings make the same ones; plans are kept, and not made again.
+Beliefs draw from the session's seed and the step, so that the same readings make the same ones; plans are kept, and not
+made again. Every decision must come out as it was sent.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ import numpy as np
 
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
-from forcing.policy.types import Array, Plan
-from forcing.server.acting import take_in
+from forcing.server.acting import take_in, within
+from forcing.server.entries import plan_of
 from forcing.server.keeping import Kept
 from forcing.server.schemas import ActReply, ActRequest, Ball
 from forcing.server.sessions import Session
@@ -23,44 +23,9 @@ class NotRestored(ValueError):
     """A session that cannot go on; the message says why."""
 
 
-def opened_entry(session: Session) -> dict[str, Any]:
-    """The first of an episode."""
-    obstacles = session.controller.obstacles
-    balls = () if obstacles is None else zip(obstacles.centres, obstacles.radii, strict=True)
-    return {
-        "kind": "open",
-        "spec": session.policy.spec.to_json(),
-        "policy": session.policy.name,
-        "revision": session.policy.revision,
-        "goal": None if session.goal is None else session.goal.tolist(),
-        "obstacles": [{"centre": centre.tolist(), "radius": float(radius)} for centre, radius in balls],
-        "seed": session.seed,
-        "limits": [bound.tolist() for bound in (session.limits.low, session.limits.high, session.limits.change)],
-        "lease_s": session.lease_s,
-        "record": session.record,
-    }
-
-
-def journal_of(session: Session) -> str:
-    """The name of its journal."""
-    return f"{session.id}.{session.episode}"
-
-
-def act_entry(session: Session, request: ActRequest, reply: ActReply) -> dict[str, Any]:
-    """An act that was answered, and what happened since the one before."""
-    return {
-        "kind": "act",
-        "step": reply.step,
-        "action": reply.action,
-        "request": _plain(request.model_dump(exclude_unset=True)),
-        "reply": reply.model_dump(exclude_unset=True),
-        "happened": [None if plan is None else _plan_entry(plan) for plan in session.happened],
-    }
-
-
 def restored(kept: Kept, policies: Mapping[str, Policy], now: float) -> Session:
-    """The session as it was after its last act. Raises NotRestored."""
-    opened = kept.opened
+    """The session after all that was kept of it. Raises NotRestored."""
+    opened, *happened = kept.entries
     policy = policies.get(opened["policy"])
     if policy is None or policy.revision != opened["revision"]:
         has = "none" if policy is None else f"revision {policy.revision}"
@@ -68,9 +33,8 @@ def restored(kept: Kept, policies: Mapping[str, Policy], now: float) -> Session:
     goal = None if opened["goal"] is None else np.array(opened["goal"])
     controller = Controller(policy, goal=goal, seed=opened["seed"])
     controller.set_obstacles(obstacles_of([Ball.model_validate(ball) for ball in opened["obstacles"]]))
-    session_id, _, episode = kept.name.partition(".")
     session = Session(
-        id=session_id,
+        id=kept.session,
         policy=policy,
         controller=controller,
         limits=Limits(*(np.array(bound) for bound in opened["limits"])),
@@ -79,72 +43,34 @@ def restored(kept: Kept, policies: Mapping[str, Policy], now: float) -> Session:
         lease_s=opened["lease_s"],
         expires_at=now + opened["lease_s"],
         record=opened["record"],
-        episode=int(episode),
+        episode=kept.episode,
     )
-    for entry in kept.entries:
-        session.restored = True  # as it was if the server that wrote this had been begun anew before
-        _again(session, entry, now)
+    for entry in happened:
+        _replay(session, entry, now)
     session.restored = True
     return session
 
 
-def _again(session: Session, entry: Mapping[str, Any], now: float) -> None:
-    """One act, as it went."""
-    request, reply = ActRequest.model_validate(entry["request"]), ActReply.model_validate(entry["reply"])
+def _replay(session: Session, entry: Mapping[str, Any], now: float) -> None:
+    """One thing that happened. Raises NotRestored if what was decided then comes out otherwise."""
     controller = session.controller
-    session.bridge(request)
-    take_in(session, request)
-    for plan in entry["happened"]:
-        if plan is None:
+    match entry["kind"]:
+        case "observed":
+            request = ActRequest.model_validate(entry["request"])
+            session.missed = entry["missed"]
+            session.took(request)
+            take_in(session, request)
+        case "asked":
             controller.request()
-        else:
-            controller.install(_plan_of(plan))
-    controller.decide()
-    session.last_action = np.array(entry["action"], dtype=np.float32)
-    controller.correct(session.last_action)
-    session.finish(request, reply, now)
-
-
-def _plan_entry(plan: Plan) -> dict[str, Any]:
-    """Of its candidates the plan itself alone: the others are for pictures."""
-    return {
-        "made_at_step": plan.made_at_step,
-        "start": _plain(plan.start),
-        "steps": plan.steps.tolist(),
-        "streams": _plain(plan.streams),
-        "level": plan.level.tolist(),
-        "spread": _plain(plan.spread),
-        "candidates": plan.candidates[plan.chosen][None].tolist(),
-        "costs": [float(plan.costs[plan.chosen])],
-        "feasible": plan.feasible,
-        "passes": plan.passes,
-    }
-
-
-def _plan_of(entry: Mapping[str, Any]) -> Plan:
-    return Plan(
-        made_at_step=entry["made_at_step"],
-        start=_arrays(entry["start"]),
-        steps=np.array(entry["steps"], dtype=np.int64),
-        streams=_arrays(entry["streams"]),
-        level=np.array(entry["level"]),
-        spread=_arrays(entry["spread"]),
-        candidates=np.array(entry["candidates"]),
-        costs=np.array(entry["costs"]),
-        chosen=0,
-        feasible=entry["feasible"],
-        passes=entry["passes"],
-    )
-
-
-def _arrays(entry: Mapping[str, Any]) -> dict[str, Array]:
-    return {name: np.array(values) for name, values in entry.items()}
-
-
-def _plain(value: Any) -> Any:
-    """With lists in place of arrays."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        case "planned":
+            controller.install(plan_of(entry))
+        case "answered":
+            reply = ActReply.model_validate(entry["reply"])
+            decision = within(controller.decide(), session.limits, session.last_action)
+            if decision.step != reply.step or not np.allclose(decision.action, reply.action, atol=1e-6):
+                raise NotRestored(
+                    f"decides otherwise at step {reply.step} than it did, {decision.action} not {reply.action}"
+                )
+            session.last_action = np.array(reply.action, dtype=np.float64)
+            controller.correct(session.last_action)
+            session.answered(reply, now)

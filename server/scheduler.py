@@ -51,10 +51,12 @@ class Scheduler(Generic[Work]):
         self._waiting[job.owner] = job
         return before
 
-    def ahead(self, owner: Hashable) -> int | None:
-        """How many jobs are taken before that of this owner, None if none waits."""
-        mine = self._waiting.get(owner)
-        return None if mine is None else [job.owner for job in self._in_order()].index(owner)
+    def until(self, owner: Hashable) -> list[Job[Work]]:
+        """The jobs that are taken up to that of this owner, which is the last; none if it waits for nothing."""
+        if owner not in self._waiting:
+            return []
+        order = self._in_order()
+        return order[: order.index(self._waiting[owner]) + 1]
 
     def drop(self, owner: Hashable) -> Job[Work] | None:
         """The job that the owner had waiting, which nobody waits for any more."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import signal
@@ -54,7 +55,14 @@ def run_server(
     _check(certificate)
     listener = _listen(host, port, allow_remote or settings.token is not None)
     url = _url(listener, certificate)
-    server = _Server(policies, settings, lambda: announce(f"forcing serves {names} at {url}"), certificate, read_again)
+
+    def ready() -> None:
+        # What is there now stays: a full collection of it would stop every robot for a tenth of a second.
+        gc.collect()
+        gc.freeze()
+        announce(f"forcing serves {names} at {url}")
+
+    server = _Server(policies, settings, ready, certificate, read_again)
     server.run(sockets=[listener])
     server.raise_if_failed()
 
@@ -105,6 +113,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 log_level="warning",
+                log_config=None,
                 access_log=False,
                 ws="websockets-sansio",
                 ws_max_size=settings.max_body_bytes,
@@ -150,13 +159,14 @@ class _Server(uvicorn.Server):
         self.handle_exit(number, frame)
 
     def _on_hangup(self, read_again: Callable[[], Sequence[Policy]]) -> None:
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._swap_all(read_again))
+        self._reading = asyncio.create_task(self._swap(read_again, self._reading))
 
-    async def _swap_all(self, read_again: Callable[[], Sequence[Policy]]) -> None:
+    async def _swap(self, read_again: Callable[[], Sequence[Policy]], before: asyncio.Task[None] | None) -> None:
+        """One after another: a file may have changed again while it was read."""
+        if before is not None:
+            await before
         try:
-            for policy in await asyncio.to_thread(read_again):
-                await self._service.swap(policy)
+            await self._service.swap(await asyncio.to_thread(read_again))
         except Exception:
             logger.exception("policies could not be read again; what is served stays as it is")
 

@@ -5,12 +5,12 @@ their own for each act: a session is busy meanwhile and nobody else touches it.
 """
 
 import asyncio
-import gc
 import logging
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,14 +19,14 @@ import numpy as np
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
 from forcing.policy.types import Array, TrajectorySpec
-from forcing.server import views
+from forcing.server import entries, views
 from forcing.server.acting import Actor
 from forcing.server.engine import Engine
-from forcing.server.errors import FieldError, InvalidRequest, NotFound, NotReady, NotSupported, did_you_mean
-from forcing.server.keeping import Keeper, Kept
+from forcing.server.errors import FieldError, InvalidRequest, NotFound, NotReady, NotSupported, Overloaded, did_you_mean
+from forcing.server.keeping import Diary, Keeper
 from forcing.server.logs import about
 from forcing.server.metrics import Metrics
-from forcing.server.restoring import NotRestored, act_entry, journal_of, opened_entry, restored
+from forcing.server.restoring import NotRestored, restored
 from forcing.server.schemas import (
     ActReply,
     ActRequest,
@@ -89,7 +89,7 @@ class Service:
             raise ValueError(f"need policies, each name once, got {[policy.name for policy in policies]}")
         self.state: State = "warming up"
         self.metrics = Metrics()
-        self._sessions = SessionTable(settings.max_sessions, self._let_go)
+        self._sessions = SessionTable(settings.max_sessions)
         self._keeper = None if settings.state_dir is None else Keeper(settings.state_dir)
         self._engine = Engine(
             settings.workers, settings.queue_limit, batch=settings.batch, processes=settings.processes
@@ -105,52 +105,71 @@ class Service:
             for policy in self._policies.values():
                 await self._begin_with(policy)
             if self._keeper is not None:
-                for kept in self._keeper.found():
-                    await self._restore(self._keeper, kept)
+                await self._restore_all(self._keeper)
         except Exception:
             self.state = "failed"
             raise
-        # What is there now stays: a full collection of it would stop every robot for a tenth of a second.
-        gc.collect()
-        gc.freeze()
         if self.state == "warming up":
             self.state = "ready"
 
-    async def _restore(self, keeper: Keeper, kept: Kept) -> None:
-        """The session goes on; one that cannot is among the episodes from now on."""
-        try:
-            session = await asyncio.to_thread(restored, kept, self._policies, time.monotonic())
-            self._sessions.add(time.monotonic(), lambda: session)
-        except Exception as error:
-            keeper.end(kept.name, keep=True)
-            logger.warning("a session is not gone on with: %s", error, exc_info=not isinstance(error, NotRestored))
-            return
-        session.renew(time.monotonic())
-        with about(session.id):
-            logger.info("goes on at step %d", session.controller.step)
+    async def _restore_all(self, keeper: Keeper) -> None:
+        """Sessions of the server before go on, those that can; no lease runs until they all do."""
+        found: list[tuple[Session, Diary]] = []
+        for kept in keeper.found():
+            diary = Diary(keeper, kept.session, kept.episode)
+            try:
+                found.append((await asyncio.to_thread(restored, kept, self._policies, time.monotonic()), diary))
+            except Exception as error:
+                diary.end(keep=True)
+                with about(kept.session):
+                    logger.warning("does not go on: %s", error, exc_info=not isinstance(error, NotRestored))
+        for session, diary in found:
+            session.renew(time.monotonic())
+            try:
+                self._sessions.add(time.monotonic(), partial(_itself, session))
+            except Overloaded as error:
+                diary.end(keep=True)
+                logger.warning("a session does not go on: %s", error)
+                continue
+            session.diary = diary
+            with about(session.id):
+                logger.info("goes on at step %d", session.controller.step)
 
-    def _let_go(self, session: Session) -> None:
+    def _keep(self, session: Session) -> None:
+        """Its episode is written from now on."""
         if self._keeper is not None:
-            self._keeper.end(journal_of(session), keep=session.record)
+            session.diary = Diary(self._keeper, session.id, session.episode)
+            session.diary.add(entries.opened(session))
 
-    async def swap(self, policy: Policy) -> None:
-        """New sessions get this policy from now on, in place of the one of its name; open ones keep theirs.
+    async def swap(self, policies: Sequence[Policy]) -> None:
+        """New sessions get these policies from now on, in place of those of their names; open ones keep theirs.
 
-        Raises ValueError if none of that name is served, and what the policy raises at its first plans.
+        Raises ValueError if none of such a name is served, and what a policy raises at its first plans; then all stay.
         """
-        if policy.name not in self._policies:
-            raise ValueError(f"no policy {policy.name!r} is served, only {', '.join(self._policies)}")
-        await self._begin_with(policy)
-        before, self._policies[policy.name] = self._policies[policy.name], policy
-        self.metrics.swaps.labels(policy.name).inc()
-        logger.info("policy %r: revision %s in place of %s", policy.name, policy.revision, before.revision)
+        for policy in policies:
+            if policy.name not in self._policies:
+                raise ValueError(f"no policy {policy.name!r} is served, only {', '.join(self._policies)}")
+            await self._begin_with(policy)
+        for policy in policies:
+            before, self._policies[policy.name] = self._policies[policy.name], policy
+            self.metrics.swaps.labels(policy.name).inc()
+            logger.info("policy %r: revision %s in place of %s", policy.name, policy.revision, before.revision)
 
     async def _begin_with(self, policy: Policy) -> None:
-        """Everything that takes long the first time. Every worker makes a plan."""
+        """Everything that takes long the first time. Every worker makes a plan, when robots leave room for it."""
         history, goal = example_of(policy.spec)
         Controller(policy, goal=goal, seed=0).observe(history[0])
         throwaways = [self._throwaway(policy, history, goal, seed=0) for _ in range(self._workers)]
-        await asyncio.gather(*(self._actor.act_once(session) for session in throwaways))
+        await asyncio.gather(*(self._planned_some_time(session) for session in throwaways))
+
+    async def _planned_some_time(self, session: Session) -> None:
+        while True:
+            try:
+                await self._actor.act_once(session)
+            except Overloaded:
+                await asyncio.sleep(0.1)
+            else:
+                return
 
     def shut_down(self) -> None:
         """No new work from now on; acts being answered are finished."""
@@ -177,7 +196,8 @@ class Service:
         self.policy(name)
         return self._policies[name].spec
 
-    def open_session(self, request: OpenRequest) -> SessionReply:
+    def open_session(self, request: OpenRequest, *, kept: bool = True) -> SessionReply:
+        """kept: it may outlive this server; not one that ends with its connection."""
         self._check_ready()
         policy = self._wanted(request.policy)
         if request.record and self._keeper is None:
@@ -205,8 +225,8 @@ class Service:
             )
 
         session = self._sessions.add(now, create)
-        if self._keeper is not None:
-            self._keeper.add(journal_of(session), opened_entry(session))
+        if kept:
+            self._keep(session)
         with about(session.id):
             logger.info("opened, policy %r, revision %s", policy.name, policy.revision)
         return views.session_reply(session, now)
@@ -249,17 +269,17 @@ class Service:
         seed = session.seed if request.seed is None else request.seed
         controller = Controller(session.policy, goal=goal, seed=seed)
         controller.set_obstacles(session.controller.obstacles)
-        before = journal_of(session)
         session.reset(controller, goal, seed, now)
-        if self._keeper is not None:
-            self._keeper.end(before, keep=session.record)
-            self._keeper.add(journal_of(session), opened_entry(session))
+        if session.diary is not None:
+            session.diary.end(keep=session.record)
+            self._keep(session)
         with about(session.id):
             logger.info("reset")
         return views.session_reply(session, now)
 
     def close_session(self, session_id: str) -> None:
-        self._sessions.remove(session_id, time.monotonic()).drop_pending()
+        self._session(session_id)
+        self._sessions.remove(session_id, time.monotonic())
         with about(session_id):
             logger.info("closed")
 
@@ -279,10 +299,9 @@ class Service:
         except BaseException:
             session.abandon(time.monotonic())
             raise
-        session.finish(request, reply, time.monotonic())
-        if self._keeper is not None:
-            self._keeper.add(journal_of(session), act_entry(session, request, reply))
-        session.happened.clear()
+        session.answered(reply, time.monotonic())
+        if session.diary is not None:
+            session.diary.add(entries.answered(reply))
         self.metrics.act_seconds.observe(time.perf_counter() - received)
         return reply
 
@@ -324,6 +343,10 @@ class Service:
     def _count_sessions(self) -> float:
         self._sessions.expire(time.monotonic())
         return float(len(self._sessions))
+
+
+def _itself(session: Session) -> Session:
+    return session
 
 
 def example_of(spec: TrajectorySpec) -> tuple[list[dict[str, Array]], Array | None]:

@@ -6,7 +6,7 @@ Takes `now` [s] as an argument; knows no clock, socket or network. A refused eve
     idle, step n            begin(step n)                busy
     idle                    begin(remembered request)    idle, the remembered reply
     busy                    begin, reset                 refused: SessionBusy
-    busy                    finish                       idle, step n + 1, reply remembered
+    busy                    answered                     idle, step n + 1, reply remembered
     busy                    abandon                      idle, step n, which takes only the same observation again,
                                                          or is among those that the robot played of its own
     idle                    reset                        idle, step 0, replies forgotten
@@ -24,7 +24,7 @@ import numpy as np
 
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
-from forcing.policy.types import Array, Plan
+from forcing.policy.types import Array
 from forcing.server.engine import Planned
 from forcing.server.errors import (
     FieldError,
@@ -35,12 +35,13 @@ from forcing.server.errors import (
     SessionExpired,
     StepConflict,
 )
+from forcing.server.keeping import Diary
 from forcing.server.logs import about
 from forcing.server.schemas import ActReply, ActRequest
 from forcing.server.validation import Limits
 
 logger = logging.getLogger(__name__)
-MOST_LOST = 100  # acts that were answered and not kept when the server ended: what one second holds
+LOST_S = 1.0  # of acts that may have been answered and not kept when the server ended
 REMEMBERED_REPLIES = 16
 REMEMBERED_EXPIRED = 1024
 
@@ -51,8 +52,9 @@ class Session:
 
     goal, seed: what the episode began with. limits: of its action. last_action: [A] that was sent, 0 before the first.
     pending: the plan being made for it, which this module only drops. record: its episodes are kept. episode: of the
-    session, the first is 0. happened: since the last act was answered, None where a plan was asked for and the plan
-    where one was installed. restored: it goes on after the server was begun anew, and nothing was answered since.
+    session, the first is 0. diary: where they are written, None where sessions end with the server. restored: it goes
+    on after the server was begun anew, and nothing was answered since. missed: steps before the one that was just
+    observed which were answered then and not kept.
     """
 
     id: str
@@ -67,8 +69,10 @@ class Session:
     pending: asyncio.Future[Planned] | None = None
     record: bool = False
     episode: int = 0
-    happened: list[Plan | None] = field(default_factory=list)
+    diary: Diary | None = None
     restored: bool = False
+    missed: int = 0
+    closed: bool = False
     last_action: Array = field(init=False)
     _observed: bytes | None = None
     _replies: OrderedDict[str, tuple[bytes, ActReply]] = field(default_factory=OrderedDict)
@@ -91,13 +95,6 @@ class Session:
             )
         return reply
 
-    def bridge(self, request: ActRequest) -> None:
-        """Steps that were answered shortly before the server ended, and not kept, are over; nobody knows what was done
-        at them, and it is supposed to be what was done before."""
-        missed = request.step - request.steps_played - self.controller.step
-        if self.restored and 0 < missed <= MOST_LOST:
-            self.controller.played(np.tile(self.last_action, (missed, 1)))
-
     def begin(self, request: ActRequest) -> bool:
         """Takes the session for one act; true if the observation is new, false if a failed act already gave it.
 
@@ -106,29 +103,34 @@ class Session:
         """
         if self.busy:
             raise SessionBusy("another act of this session is being answered; send one at a time")
-        fingerprint = request.fingerprint()
-        self.bridge(request)
-        if self._observed == fingerprint and request.step == self.controller.step:
+        if self._observed == request.fingerprint() and request.step == self.controller.step:
             self.busy = True
             return False
         expected = self.controller.step + request.steps_played
-        if request.step != expected:
+        missed = request.step - expected
+        if not (missed == 0 or (self.restored and 0 < missed <= LOST_S * self.policy.spec.control_hz)):
             raise StepConflict(
                 f"step expected {expected}, got {request.step}",
                 errors=[FieldError("step", str(expected), str(request.step))],
             )
-        if self._observed is not None and request.steps_played == 0:
+        if self._observed is not None and request.steps_played == 0 and missed == 0:
             raise StepConflict(
                 f"step {expected} was already observed; send the same observation again, go on with what the robot "
                 "played at it, or reset the session"
             )
-        self.busy, self._observed = True, fingerprint
+        self.busy, self.missed = True, missed
+        self.took(request)
         return True
 
-    def finish(self, request: ActRequest, reply: ActReply, now: float) -> None:
+    def took(self, request: ActRequest) -> None:
+        """From now on this is what was observed at its step."""
+        self._observed = request.fingerprint()
+
+    def answered(self, reply: ActReply, now: float) -> None:
         """The act was answered: its reply is remembered and the lease renewed."""
+        assert self._observed is not None
+        self._replies[reply.request_id] = (self._observed, reply)
         self.busy, self._observed, self.restored = False, None, False
-        self._replies[request.request_id] = (request.fingerprint(), reply)
         while len(self._replies) > REMEMBERED_REPLIES:
             self._replies.popitem(last=False)
         self.renew(now)
@@ -151,7 +153,7 @@ class Session:
         self.controller, self.goal, self.seed = controller, goal, seed
         self._observed, self.last_action = None, np.zeros_like(self.last_action)
         self._replies.clear()
-        self.episode, self.happened, self.restored = self.episode + 1, [], False
+        self.episode, self.restored, self.missed = self.episode + 1, False, 0
         self.drop_pending()
         self.renew(now)
 
@@ -159,11 +161,10 @@ class Session:
 class SessionTable:
     """All open sessions, at most `capacity`, and the ids of those that expired lately."""
 
-    def __init__(self, capacity: int, gone: Callable[[Session], None] = lambda session: None) -> None:
-        """gone: called with each that is closed or expires."""
+    def __init__(self, capacity: int) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1 session, got {capacity}")
-        self._capacity, self._gone = capacity, gone
+        self._capacity = capacity
         self._open: dict[str, Session] = {}
         self._expired: OrderedDict[str, None] = OrderedDict()
 
@@ -198,17 +199,24 @@ class SessionTable:
         """The session, now closed. Raises as `get`."""
         session = self.get(session_id, now)
         del self._open[session_id]
-        self._gone(session)
+        self._close(session)
         return session
 
     def expire(self, now: float) -> None:
         """Closes every idle session whose lease is over."""
         for session in [s for s in self if not s.busy and s.expires_at <= now]:
-            session.drop_pending()
             del self._open[session.id]
             self._expired[session.id] = None
-            self._gone(session)
+            self._close(session)
             with about(session.id):
                 logger.info("expired")
         while len(self._expired) > REMEMBERED_EXPIRED:
             self._expired.popitem(last=False)
+
+    @staticmethod
+    def _close(session: Session) -> None:
+        """An act that is being answered is for nobody."""
+        session.closed = True
+        session.drop_pending()
+        if session.diary is not None:
+            session.diary.end(keep=session.record)

@@ -98,7 +98,13 @@ def test_the_same_weights_may_be_planned_and_tracked_otherwise(policy: Policy) -
     planner, tracker = replace(policy.preset.planner, samples=5), TrackerConfig(kind="pd")
     other = policy.using(planner=planner, tracker=tracker)
     assert (other.preset.planner, other.preset.tracker) == (planner, tracker)
-    assert (other.name, other.revision) == (policy.name, f"{policy.revision}-adjusted")
+    assert other.name == policy.name
+    assert other.revision.startswith(f"{policy.revision}-adjusted-")
+    assert (
+        other.revision
+        == policy.using(planner=planner, tracker=tracker).revision
+        != policy.using(tracker=tracker).revision
+    )
     assert len(other.plan(_request()).costs) == 15  # three horizons
     assert len(policy.plan(_request()).costs) == 6
     assert policy.using(tracker=tracker).preset.planner == policy.preset.planner

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ import minari
 import numpy as np
 import pytest
 
-from forcing.datasets.journal import entries, packed, read_journals
+from forcing.datasets.journal import packed, read_entries, read_journals
 from forcing.datasets.minari_export import export_minari
 from forcing.datasets.minari_files import read_minari
+from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy
+from forcing.policy.types import Plan
 from forcing.server.errors import NotFound, NotReady
-from forcing.server.keeping import Keeper
+from forcing.server.keeping import Diary, Keeper
 from forcing.server.serve import serving
 from forcing.server.service import ServerSettings, Service
 
@@ -107,14 +110,20 @@ def test_acts_that_were_answered_and_not_kept_are_bridged(policy: Policy, tmp_pa
         robot = Robot(url)
         robot.act(10)
     (journal,) = (tmp_path / "sessions").glob("*.journal")
-    kept = list(entries(journal))
-    journal.write_bytes(b"".join(packed(entry) for entry in kept[:-2]) + packed(kept[-2])[:-3])
+    kept = read_entries(journal).entries
+    # The last act and a half: what was observed of one was written, its answer in part.
+    journal.write_bytes(b"".join(packed(entry) for entry in kept[:-3]) + packed(kept[-3])[:-3])
     with serving([policy], settings=ServerSettings(state_dir=tmp_path)) as url:
         robot.url = url
+        far = httpx.post(f"{url}/v1/sessions/{robot.id}/act", json=robot.request(900))
+        assert far.status_code == 409, "not by more than can have been lost"
         assert robot.act().json()["step"] == 10
         assert robot.act(3).json()["step"] == 13
         far = httpx.post(f"{url}/v1/sessions/{robot.id}/act", json=robot.request(20))
         assert far.status_code == 409, "later on every step is expected again"
+    with serving([policy], settings=ServerSettings(state_dir=tmp_path)) as url:
+        robot.url = url
+        assert robot.act().json()["step"] == 14, "what was written behind the tear is read"
 
 
 def test_episodes_that_are_recorded_are_a_recording_also_after_kill_9(policy_dir: Path, tmp_path: Path) -> None:
@@ -178,9 +187,9 @@ def test_a_slow_disk_loses_entries_of_a_session_and_never_makes_anybody_wait(
     gate = threading.Event()
     keeper = Keeper(tmp_path)
     monkeypatch.setattr(keeper, "_write", lambda name, what: gate.wait(10))
-    started = time.perf_counter()
+    diary, started = Diary(keeper, "a", 0), time.perf_counter()
     for step in range(10):
-        keeper.add("a.0", {"kind": "act", "step": step})
+        diary.add({"kind": "observed", "step": step})
     assert time.perf_counter() - started < 1
     gate.set()
     keeper.close()
@@ -209,3 +218,86 @@ def test_while_sessions_are_taken_up_again_nobody_is_told_that_his_is_unknown(po
     finally:
         keeping.close()
         forgetting.close()
+
+
+def test_limits_obstacles_a_failed_plan_what_was_played_and_a_reset_come_out_the_same(
+    policy: Policy, tmp_path: Path
+) -> None:
+    class OnceBroken(Policy):
+        plans = 0
+
+        def plan(self, request: PlanRequest) -> Plan:
+            self.plans += 1
+            if self.plans == 5:  # one is the warm-up's
+                raise RuntimeError("once")
+            return super().plan(request)
+
+    def driven(state: Path, stops: tuple[int, ...]) -> list[list[float]]:
+        served, robot, asked = OnceBroken("tiny", policy._file), None, 0
+        for stop in stops:
+            served.plans = min(served.plans, 1) if robot is None else served.plans - 1  # each server warms up
+            with serving([served], settings=ServerSettings(state_dir=state)) as url:
+                if robot is None:
+                    ball = {"centre": [5.0, 5.0], "radius": 0.5}
+                    limits = {"low": [-0.5, -0.4], "change": [0.07, 0.11]}
+                    robot = Robot(url, limits=limits, obstacles=[ball])
+                robot.url = url
+                while asked < stop:
+                    asked += 1
+                    path = f"{url}/v1/sessions/{robot.id}"
+                    if asked == 20:
+                        httpx.post(f"{path}/reset", json={"goal": [0.5, -1.0], "seed": 8}).raise_for_status()
+                        robot.step = 0
+                    body = robot.request(robot.step) | {"request_id": f"a{asked}"}
+                    answer = httpx.post(f"{path}/act", json=body)
+                    if answer.status_code == 500:
+                        body |= {"step": robot.step + 2, "request_id": "b", "played": [[0.1, 0.1], [0.0, 0.05]]}
+                        robot.step += 2
+                        answer = httpx.post(f"{path}/act", json=body)
+                    robot.actions.append(answer.raise_for_status().json()["action"])
+                    robot.step += 1
+        assert robot is not None
+        assert served.plans > 5
+        return robot.actions
+
+    assert driven(tmp_path / "a", (30,)) == driven(tmp_path / "b", (3, 15, 19, 24, 30))
+
+
+def test_two_servers_do_not_share_a_folder(policy: Policy, tmp_path: Path) -> None:
+    settings = ServerSettings(state_dir=tmp_path)
+    with (
+        serving([policy], settings=settings),
+        pytest.raises(OSError, match="another server's; name another --state-dir"),
+    ):
+        Service([policy], settings)
+
+
+def test_journals_that_cannot_be_read_stop_nobody_and_are_left_aside(
+    policy: Policy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving([policy], settings=ServerSettings(state_dir=tmp_path)) as url:
+        robots = [Robot(url) for _ in range(3)]
+        for robot in robots:
+            robot.act(4)
+    journals = {robot.id: tmp_path / "sessions" / f"{robot.id}.0.journal" for robot in robots}
+    journals[robots[0].id].write_bytes(b"")
+    journals[robots[1].id].write_bytes(journals[robots[1].id].read_bytes() + bytes(64))  # as a power cut may leave it
+    with serving([policy], settings=ServerSettings(state_dir=tmp_path)) as url:
+        status = [httpx.get(f"{url}/v1/sessions/{robot.id}/plan").status_code for robot in robots]
+    assert status == [404, 200, 200]
+    assert "does not begin with what was opened" in caplog.text
+    assert [path.suffix for path in (tmp_path / "episodes").iterdir()] == [".unreadable"]
+
+
+def test_a_session_that_is_closed_while_it_waits_for_a_plan_answers_404_and_leaves_nothing(
+    gated: Any, tmp_path: Path
+) -> None:
+    with serving([gated], settings=ServerSettings(state_dir=tmp_path)) as url, ThreadPoolExecutor(1) as pool:
+        robot = Robot(url, "gated")
+        gated.gate.clear()
+        waiting = pool.submit(httpx.post, f"{url}/v1/sessions/{robot.id}/act", json=robot.request(0), timeout=20)
+        time.sleep(0.2)
+        assert httpx.delete(f"{url}/v1/sessions/{robot.id}").status_code == 204
+        gated.gate.set()
+        assert waiting.result().status_code == 404
+    assert list((tmp_path / "sessions").iterdir()) == []

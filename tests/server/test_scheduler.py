@@ -57,11 +57,16 @@ def test_there_is_room_for_so_many_and_for_one_more_by_each_worker_that_is_free(
     assert len(scheduler) == 2
 
 
-def test_it_tells_how_many_are_taken_before_one() -> None:
+def test_it_tells_what_is_taken_up_to_one() -> None:
     scheduler = Scheduler[str](limit=4, batch=1)
     for owner, due in (("a", 3), ("b", 1), ("c", 2)):
         scheduler.add(_job(owner, due))
-    assert [scheduler.ahead(owner) for owner in "abcd"] == [2, 0, 1, None]
+    assert [[job.owner for job in scheduler.until(owner)] for owner in "abcd"] == [
+        ["b", "c", "a"],
+        ["b"],
+        ["b", "c"],
+        [],
+    ]
 
 
 def test_what_is_dropped_is_not_taken() -> None:

@@ -65,8 +65,8 @@ def take(session: Session, request: ActRequest, now: float = 0.0) -> ActReply:
     session.begin(request)
     session.controller.observe(request.observation)
     session.controller.decide()
-    answer = reply(request.step)
-    session.finish(request, answer, now)
+    answer = reply(request.step).model_copy(update={"request_id": request.request_id})
+    session.answered(answer, now)
     return answer
 
 
