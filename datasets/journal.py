@@ -64,9 +64,9 @@ def read_journals(path: str | Path) -> Trajectories:
     """The episodes in a journal or a folder of them, oldest first; floats as float32.
 
     An episode is one for as long as every step is known: what a robot did of its own between two acts divides it, and
-    one of a single act is left out. A stream that was not read at a step keeps what it was before; how many of all
-    readings that were is in the provenance (`not_read`). Raises ValueError if there is no episode, a file is no
-    journal, or they are of different robots.
+    one of a single act is left out. A stream that was not read at a step, or left aside, keeps what it was before; how
+    many of all readings that were is in the provenance (`not_read`). Raises ValueError if there is no episode, a file
+    is no journal, or they are of different robots.
     """
     path = Path(path).expanduser()
     files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime_ns) if path.is_dir() else [path]
@@ -95,6 +95,8 @@ def read_journals(path: str | Path) -> Trajectories:
 
 @dataclass(frozen=True, slots=True)
 class _Act:
+    """observation: what was read and not left aside."""
+
     step: int
     observation: Mapping[str, Any]
     action: list[float]
@@ -107,7 +109,10 @@ def _acts(entries: Iterable[Mapping[str, Any]]) -> Iterator[_Act]:
         if entry["kind"] == "observed":
             observed = entry
         elif entry["kind"] == "answered" and observed is not None and observed["step"] == entry["step"]:
-            yield _Act(entry["step"], observed["request"]["observation"], entry["reply"]["action"])
+            reply, read = entry["reply"], observed["request"]["observation"]
+            aside = {name for name, sensor in reply.get("sensors", {}).items() if sensor["rejected"]}
+            believed = {name: value for name, value in read.items() if name not in aside}
+            yield _Act(entry["step"], believed, reply["action"])
 
 
 def _parts(acts: Iterable[_Act]) -> Iterator[list[_Act]]:

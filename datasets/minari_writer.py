@@ -43,7 +43,7 @@ def write_minari(
     no episode, or an episode's rows do not fit.
     """
     if not is_minari_id(dataset_id):
-        raise ValueError(f"dataset_id must read like namespace/name-v0, got {dataset_id!r}")
+        raise ValueError(f"dataset_id must read like name-v0 or namespace/name-v0, got {dataset_id!r}")
     root = Path(out_dir).expanduser().resolve()
     if (root / dataset_id).exists():
         raise ValueError(f"{root / dataset_id}: exists already; remove it or choose another folder or version")

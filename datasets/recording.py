@@ -53,5 +53,7 @@ def _contents(path: Path) -> str:
     if path.is_file():
         return f"a file of {path.stat().st_size} bytes ending in {path.suffix or 'nothing'!r}"
     names = sorted(entry.name for entry in path.iterdir())
+    if {"episodes", "sessions"} <= set(names):
+        return "what a server keeps: name its folder episodes or sessions"
     shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     return f"a folder with {shown}" if names else "an empty folder"

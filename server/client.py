@@ -133,17 +133,19 @@ class Client:
         control_hz: float | None = None,
         limits: Mapping[str, Sequence[float]] | None = None,
         lease_s: float = 60.0,
+        record: bool = False,
         stream: bool = False,
     ) -> "Session":
         """A new session.
 
         goal: in the goal stream's units. obstacles: what plans stay out of. limits: low and high of the action, [A]
-        each, and change. lease_s: the session ends after so long without an act. stream: acts go over a WebSocket of
-        their own in place of a request each, which is quicker. Raises ServerProblem, ServerUnreachable.
+        each, and change. lease_s: the session ends after so long without an act. record: the server keeps its
+        episodes. stream: acts go over a WebSocket of their own in place of a request each, which is quicker. Raises
+        ServerProblem, ServerUnreachable.
         """
         body = {"policy": policy, "goal": self.array(goal), "seed": seed, "lease_s": lease_s}
         body |= {"obstacles": self.balls(obstacles)}
-        body |= {"control_hz": control_hz, "limits": None if limits is None else dict(limits)}
+        body |= {"record": record or None, "control_hz": control_hz, "limits": None if limits is None else dict(limits)}
         change = None if limits is None else limits.get("change")
         return Session(self, self.call("POST", "/v1/sessions", body), stream=stream, change=change)
 

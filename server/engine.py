@@ -221,8 +221,9 @@ class _Process:
 
 
 def _plan_for(pipe: "Connection[Any, Any]") -> None:
-    """What a planning process does until its pipe breaks. Ctrl-C is for the server, which ends its processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What a planning process does until its pipe breaks. Signals are for the server, which ends its processes."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
     torch.set_num_threads(1)
     policies: dict[int, Policy] = {}

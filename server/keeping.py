@@ -8,7 +8,7 @@ import fcntl
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,9 +51,13 @@ class Diary:
 class Keeper:
     """The journals of a folder: of sessions that go on, in `sessions`, and of episodes to be kept, in `episodes`."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises OSError if the folder cannot be written, or another server keeps its sessions there."""
+    def __init__(self, folder: Path, lost: Callable[[], None] = lambda: None) -> None:
+        """lost: called for each episode that can no longer be kept, from any thread. Raises OSError if the
+        folder cannot be written, or another server keeps its sessions there."""
+        self._lost = lost
         self._going_on, self._over = folder / "sessions", folder / "episodes"
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"state dir {folder} is a file; name a folder")
         for each in (folder, self._going_on, self._over):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever reads a session's id can drive it
         self._lock = (folder / ".lock").open("w")
@@ -140,4 +144,5 @@ class Keeper:
         if name not in self._failed:
             self._failed.add(name)
             logger.error("session %s is no longer kept: %s", name[:SHOWN], why)
+            self._lost()
             self._queue.put((name, b""))  # it is set aside, and must not be gone on with

@@ -30,6 +30,7 @@ def configure(kind: Kind) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if kind == "json" else _Text("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.captureWarnings(capture=True)
 
 
 class _Text(logging.Formatter):

@@ -29,6 +29,9 @@ class Metrics:
         self.passes = Histogram(
             "forcing_plan_passes", "Network passes of a plan", buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=mine
         )
+        self.not_kept = Counter(
+            "forcing_episodes_not_kept", "Episodes that could no longer be written to the state dir", registry=mine
+        )
         self.swaps = Counter(
             "forcing_policy_swaps", "Policies that took the place of one of their name", ["policy"], registry=mine
         )

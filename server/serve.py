@@ -51,6 +51,8 @@ def run_server(
     allow_remote, or for a certificate that is none; OSError if the port is taken, RuntimeError if the warm-up fails.
     """
     names = ", ".join(policy.name for policy in policies)
+    if read_again is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to swap
     settings = settings or ServerSettings()
     _check(certificate)
     listener = _listen(host, port, allow_remote or settings.token is not None)

@@ -90,7 +90,9 @@ class Service:
         self.state: State = "warming up"
         self.metrics = Metrics()
         self._sessions = SessionTable(settings.max_sessions)
-        self._keeper = None if settings.state_dir is None else Keeper(settings.state_dir)
+        self._keeper = None
+        if settings.state_dir is not None:
+            self._keeper = Keeper(settings.state_dir, self.metrics.not_kept.inc)
         self._engine = Engine(
             settings.workers, settings.queue_limit, batch=settings.batch, processes=settings.processes
         )
@@ -119,8 +121,7 @@ class Service:
             diary = Diary(keeper, kept.session, kept.episode)
             try:
                 found.append((await asyncio.to_thread(restored, kept, self._policies, time.monotonic()), diary))
-            except Exception as error:
-                diary.end(keep=True)
+            except Exception as error:  # its journal stays: another server may be able to go on with it
                 with about(kept.session):
                     logger.warning("does not go on: %s", error, exc_info=not isinstance(error, NotRestored))
         for session, diary in found:
@@ -128,8 +129,8 @@ class Service:
             try:
                 self._sessions.add(time.monotonic(), partial(_itself, session))
             except Overloaded as error:
-                diary.end(keep=True)
-                logger.warning("a session does not go on: %s", error)
+                with about(session.id):
+                    logger.warning("does not go on: %s", error)
                 continue
             session.diary = diary
             with about(session.id):

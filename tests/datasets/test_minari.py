@@ -255,7 +255,7 @@ def test_an_episode_of_wrong_lengths_is_not_written(tmp_path: Path, episode: dic
 def test_a_dataset_without_episodes_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1 episode, got 0"):
         write_minari(tmp_path, "arm-v1", [], **ARM)
-    with pytest.raises(ValueError, match="dataset_id must read like namespace/name-v0, got 'arm'"):
+    with pytest.raises(ValueError, match="dataset_id must read like name-v0 or namespace/name-v0, got 'arm'"):
         write_minari(tmp_path, "arm", [arm(5)], **ARM)
     assert list(tmp_path.iterdir()) == []
 

@@ -157,7 +157,7 @@ def test_episodes_that_are_recorded_are_a_recording_also_after_kill_9(policy_dir
         np.testing.assert_array_equal(again.streams[name], recorded.streams[name])
 
 
-def test_a_session_of_another_revision_does_not_go_on_and_its_journal_stays(
+def test_a_session_of_another_revision_does_not_go_on_until_that_is_served_again(
     policy: Policy, policy_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving([policy], settings=ServerSettings(state_dir=tmp_path)) as url:
@@ -167,8 +167,9 @@ def test_a_session_of_another_revision_does_not_go_on_and_its_journal_stays(
     with caplog.at_level(logging.WARNING), serving([other], settings=ServerSettings(state_dir=tmp_path)) as url:
         assert httpx.get(f"{url}/v1/sessions/{robot.id}/plan").status_code == 404
     assert f"needs revision {policy.revision} of policy 'tiny', and revision {other.revision} is served" in caplog.text
-    assert len(list((tmp_path / "episodes").iterdir())) == 1
-    assert list((tmp_path / "sessions").iterdir()) == []
+    with serving([policy], settings=ServerSettings(state_dir=tmp_path)) as url:
+        robot.url = url
+        assert robot.act().json()["step"] == 3, "the right one takes it up after all"
 
 
 def test_a_disk_that_fails_stops_no_robot_and_is_said_once(
@@ -177,6 +178,7 @@ def test_a_disk_that_fails_stops_no_robot_and_is_said_once(
     with serving([policy], settings=ServerSettings(state_dir=tmp_path)) as url:
         shutil.rmtree(tmp_path / "sessions")
         Robot(url).act(5)
+        assert "forcing_episodes_not_kept_total 1.0" in httpx.get(f"{url}/metrics").text
     assert caplog.text.count("is no longer kept") == 1
 
 
