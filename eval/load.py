@@ -13,11 +13,11 @@ import httpx
 import numpy as np
 import websockets
 
-from forcing.eval.tasks import Observation, Task, find_task
+from forcing.eval.tasks import Env, Observation, Task, find_task
 from forcing.server import codec
 
 Transport = Literal["request", "stream", "naive"]
-LEAD_S = 1.0  # until all robots are there; they begin together, a share of the period apart
+FIRST_STEPS = 600  # of the last robot's first episode; of the others' a share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,34 +51,39 @@ class _Line(Protocol):
 def felt(url: str, policy: str, task_name: str, load: Load) -> Felt:
     """What all robots felt."""
     task, result = find_task(task_name), Felt()
+    envs = [task.make() for _ in range(load.robots)]  # which takes longer than any act
 
     async def all_robots() -> None:
-        start = time.perf_counter() + LEAD_S
-        await asyncio.gather(*(_robot(url, policy, task, number, load, start, result) for number in range(load.robots)))
+        over = time.perf_counter() + load.seconds
+        robots = (_robot(url, policy, task, env, number, load, over, result) for number, env in enumerate(envs))
+        await asyncio.gather(*robots)
 
     asyncio.run(all_robots())
+    for env in envs:
+        env.close()
     return result
 
 
-async def _robot(url: str, policy: str, task: Task, number: int, load: Load, start: float, result: Felt) -> None:
-    """Episode after episode until the time is over."""
-    env, period_s = task.make(), 1 / load.hz
+async def _robot(
+    url: str, policy: str, task: Task, env: Env, number: int, load: Load, over: float, result: Felt
+) -> None:
+    """Episode after episode from when its session is open until the time is over."""
+    period_s, step = 1 / load.hz, 0
     observation = task.reset(env, number, number)
-    step = 0
-    try:
-        async with _line(url, policy, number, load.transport) as line:
-            await line.begin(task.goal(observation).tolist())
-            due = start + number / load.robots * period_s
-            while due < start + load.seconds:
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                observation, step = await _step(line, task, env, observation, step, load, result)
-                if step == 0:
-                    await line.begin(task.goal(observation).tolist())
-                due += period_s
-                while due < time.perf_counter() - period_s:
-                    result.skipped, due = result.skipped + 1, due + period_s
-    finally:
-        env.close()
+    async with _line(url, policy, number, load.transport) as line:
+        await line.begin(task.goal(observation).tolist())
+        # Robots begin as soon as they can, all within a second or two, and end their first episodes one by one.
+        due, first = time.perf_counter(), max(1, (number + 1) * FIRST_STEPS // load.robots)
+        while due < over:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            observation, step = await _step(line, task, env, observation, step, load, result)
+            if step == first:
+                observation, step, first = task.reset(env, number, number), 0, -1
+            if step == 0:
+                await line.begin(task.goal(observation).tolist())
+            due += period_s
+            while due < time.perf_counter() - period_s:
+                result.skipped, due = result.skipped + 1, due + period_s
 
 
 async def _step(

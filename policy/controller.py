@@ -159,9 +159,15 @@ class Controller:
             seed=self.seed,
             obstacles=self.obstacles,
             current=self.plan,
-            doubt=now.noise if self._believer is None else self._believer.doubt(self._believing, now),
+            doubt=self._doubt(now),
         )
         return self._open
+
+    def _doubt(self, now: Believed) -> dict[str, float]:
+        """What the present may be off by, for a spread that was measured by it; nothing where nobody asks."""
+        if self.policy.spread is None:
+            return {}
+        return now.noise if self._believer is None else self._believer.doubt(self._believing, now)
 
     def _now(self) -> Believed:
         if self._readings is None:

@@ -1,5 +1,6 @@
 """Journals as files: whole, cut off, damaged, and what recording comes of them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ SPEC = TrajectorySpec(
 
 
 def _opened(**changes: Any) -> dict[str, Any]:
-    return {"kind": "open", "spec": SPEC.to_json(), "policy": "p"} | changes
+    opened = {"kind": "open", "spec": SPEC.to_json(), "policy": "p"} | changes
+    as_it_comes_back: dict[str, Any] = json.loads(json.dumps(opened))  # with lists
+    return as_it_comes_back
 
 
 def _act(step: int, position: list[float] | None, *, rejected: bool = False) -> list[dict[str, Any]]:

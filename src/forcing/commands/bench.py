@@ -16,12 +16,12 @@ app = SubcommandApp()
 
 
 @command(app)
-def serve(policy: str = "maze2d-medium", seconds: float = 30.0, report: Path | None = None) -> None:
+def serve(policy: str = "maze2d-medium", seconds: float = 20.0, report: Path | None = None) -> None:
     """One control step: in process, through sockets for one robot and for fleets, and from a naive server.
 
     Args:
         policy: which to serve.
-        seconds: of each row; the largest fleet has twice that.
+        seconds: of each row; the largest fleet has three times that.
         report: where to write the figures as JSON.
     """
     from forcing.eval.bench_serve import run_bench
