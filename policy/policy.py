@@ -137,8 +137,9 @@ class Policy:
             belief=self.preset.belief if belief == "same" else belief,
             rolling=self.preset.rolling if rolling == "same" else rolling,
         )
-        # Its spread was measured of plans that were made and followed as before.
-        spread = self.spread if preset == self.preset else None
+        # Its spread was measured of plans that were made and followed as before; kept up as often they miss by as much
+        # (docs/experiments.md).
+        spread = self.spread if replace(preset, rolling=self.preset.rolling) == self.preset else None
         how = hashlib.sha256(json.dumps(asdict(preset), sort_keys=True).encode()).hexdigest()[:6]
         revision = f"{self._file.revision.partition('-')[0]}-adjusted-{how}"
         adjusted = replace(self._file, preset=preset, revision=revision, spread=spread)

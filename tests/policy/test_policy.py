@@ -13,6 +13,7 @@ from forcing.policy import policy as policy_module
 from forcing.policy.checkpoint import CheckpointError, load_policy_file, save_policy, save_spread
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy, shipped_policies
+from forcing.policy.rolling import RollingConfig
 from forcing.policy.spread import Spread
 from forcing.policy.tracker import TrackerConfig
 
@@ -159,3 +160,7 @@ def test_a_measured_spread_takes_the_place_of_that_between_samples(
     calibrated = load_policy(str(folder))
     assert calibrated.using(planner=replace(policy.preset.planner, samples=3)).spread is None
     assert calibrated.using(planner=policy.preset.planner).spread is not None
+    kept_up = calibrated.using(rolling=RollingConfig())
+    assert kept_up.spread is not None
+    assert kept_up.using(rolling=None).spread is not None
+    assert kept_up.using(planner=replace(policy.preset.planner, replan_steps=3)).spread is None
