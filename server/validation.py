@@ -41,19 +41,22 @@ def check_act(policy: Policy, request: ActRequest) -> None:
             for name in given
             if name not in names
         ]
-    errors += _played_errors(policy.spec.action, request)
+    errors += _played_errors(policy, request)
     _raise(errors + goal_errors(policy, request.goal) + obstacle_errors(policy, request.obstacles or ()))
 
 
-def _played_errors(action: StreamSpec, request: ActRequest) -> list[FieldError]:
+def _played_errors(policy: Policy, request: ActRequest) -> list[FieldError]:
     if request.played is None:
         return []
-    shape = request.played.shape
+    action, shape = policy.spec.action, request.played.shape
     if len(shape) != 2 or shape[1] != action.size or shape[0] > MOST_PLAYED:
         expected = f"shape [K, {action.size}], one row a control step, at most {MOST_PLAYED}"
         return [FieldError("played", expected, f"shape {list(shape)}")]
     if not np.isfinite(request.played).all():
         return [FieldError("played", "finite numbers", "numbers that are not")]
+    extremes = (request.played.min(axis=0), request.played.max(axis=0)) if shape[0] else ()
+    if any(policy.away(action.name, row) > FARTHEST for row in extremes):
+        return [FieldError("played", f"actions {_IN_REACH}", f"up to {np.abs(request.played).max():.3g}")]
     return []
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,44 @@ def test_a_plan_that_waits_gives_way_to_a_newer_one_and_keeps_its_turn_if_withdr
         assert (await busy).queue_ms < 1000
 
     _with(lambda: Engine(1, 8), newest)
+
+
+def test_one_plan_that_cannot_be_made_takes_no_other_along_and_the_process_stays(policy: Policy) -> None:
+    rolling = policy.using(rolling=RollingConfig(variants=2))
+
+    async def mixed(engine: Engine) -> None:
+        first = await engine.submit("a", rolling, _request(rolling), due=0.0)
+        (child,) = _children(os.getpid())
+        good = replace(_request(rolling), current=first.plan)
+        bad = replace(good, goal=np.zeros(3))  # nobody should get this far with a goal of three numbers
+        busy = engine.submit("busy", rolling, _request(rolling), due=0.0)
+        asked = [engine.submit(owner, rolling, request, due=1.0) for owner, request in enumerate((good, bad, good))]
+        await busy
+        one, failed, other = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(failed, RuntimeError | ValueError)
+        assert isinstance(one, Planned)
+        assert isinstance(other, Planned)
+        assert _children(os.getpid()) == [child]
+
+    _with(_in_process, mixed)
+
+
+def test_closing_in_the_midst_of_a_plan_leaves_no_process_and_says_nothing(
+    policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def closed(engine: Engine) -> asyncio.Future[Planned]:
+        await engine.submit("a", policy, _request(policy), due=0.0)
+        (child,) = _children(os.getpid())
+        os.kill(child, signal.SIGSTOP)
+        plan = engine.submit("a", policy, _request(policy), due=0.0)
+        await asyncio.sleep(0.05)
+        engine.close()
+        await asyncio.wait([plan], timeout=5)
+        return plan
+
+    _with(_in_process, closed)
+    assert _children(os.getpid()) == []
+    assert caplog.text == ""
 
 
 def test_a_planner_does_not_outlive_a_server_that_is_killed(policy_dir: Path) -> None:
