@@ -148,6 +148,8 @@ class _Attempt:
 class Planner:
     """Samples candidate plans with a model and picks one."""
 
+    between_frames = False  # see `Selector.rest`
+
     def __init__(
         self,
         model: Model,
@@ -244,7 +246,9 @@ class Planner:
         roots: pure noise with history and goal, of every horizon. guess: [1, L, D] of the clean history.
         """
         current, goal = request.current, request.goal
-        rest = None if current is None or goal is None else self.selector.rest(current, request.step)
+        rest = None
+        if current is not None and goal is not None:
+            rest = self.selector.rest(current, request.step, between=self.between_frames)
         if rest is None or goal is None:
             return None
         (streams, level), layout = rest, self.tokenizer.layout

@@ -60,6 +60,8 @@ class _Rolling:
 class RollingPlanner(Planner):
     """Plans from noise where there is no plan, or none that still keeps the rules; keeps it up otherwise."""
 
+    between_frames = True
+
     def __init__(
         self,
         model: Model,

@@ -102,8 +102,11 @@ class Selector:
             for name, values in samples.streams.items()
         }
 
-    def rest(self, current: Plan, step: int) -> tuple[dict[str, Array], Array] | None:
+    def rest(self, current: Plan, step: int, *, between: bool = False) -> tuple[dict[str, Array], Array] | None:
         """What is left of a plan at this step, its end held until its last token is whole, as it would be driven.
+
+        between: frames are moved to the present also in the midst of one, linearly; else a part of a frame is the
+        rehearsal's to make up for, and a plan that is kept more often than once a frame would never go on.
 
         Stream -> [T * frames, *shape], and [T, S] the noise level still on each token's first frame. None if it is
         over, or if nothing would tell that the robot has strayed from it.
@@ -111,24 +114,31 @@ class Selector:
         if self._feedback is None and self.tokenizer.spec.rate(self.tokenizer.spec.goal) is None:
             return None
         layout = self.tokenizer.layout
-        # A part of a frame is the rehearsal's to make up for; what is planned from may be older than the plan.
-        over = max(0, step - current.made_at_step) // layout.stride
+        over, part = divmod(max(0, step - current.made_at_step), layout.stride)  # what is planned from may be older
         left = len(current.steps) - over
         if left < 1:
             return None
         frames = -(-left // layout.frames) * layout.frames
         observed = [stream.name for stream in self.tokenizer.spec.of_role("observation")]
         before = current.start if over == 0 else {name: current.streams[name][over - 1] for name in observed}
+        streams = {name: values[over:] for name, values in current.streams.items()}
+        if between and part:
+            share = part / layout.stride
+            before = {name: _mixed(before[name], streams[name][0], share) for name in observed}
+            streams = {
+                name: _mixed(values, np.concatenate([values[1:], values[-1:]]), share)
+                for name, values in streams.items()
+            }
         held = self._held(
             Candidates(
                 steps=np.arange(1, left + 1) * layout.stride,
                 used=np.ones((1, left), dtype=np.bool_),
                 start={name: values[None] for name, values in before.items()},
-                streams={name: values[None, over:] for name, values in current.streams.items()},
+                streams={name: values[None] for name, values in streams.items()},
             )
         )
-        streams = held.streams if self._feedback is None else self._rehearse(self._feedback, held).streams
-        return {name: values[0, :frames] for name, values in streams.items()}, current.level[over :: layout.frames]
+        driven = held.streams if self._feedback is None else self._rehearse(self._feedback, held).streams
+        return {name: values[0, :frames] for name, values in driven.items()}, current.level[over :: layout.frames]
 
     def decode(self, state: PlanState) -> Candidates:
         """The candidates that the last guess of the clean tokens, `state.x0_hat`, means: one a row."""
@@ -237,6 +247,10 @@ class Selector:
         if self._half_life is None:
             return np.asarray(share.max(axis=1))
         return np.asarray((share - np.maximum(share - 1, 0) * (1 - 0.5 ** (steps / self._half_life))).max(axis=1))
+
+
+def _mixed(a: Array, b: Array, share: float) -> Array:
+    return np.asarray((1 - share) * a + share * b)
 
 
 def _arrival(away: NDArray[np.float64], steps: NDArray[np.int64], near: float) -> NDArray[np.float64]:
