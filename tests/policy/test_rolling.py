@@ -154,6 +154,18 @@ def test_a_plan_that_runs_into_an_obstacle_is_not_kept(tokens: Tokenizer, normal
     assert _planner(tokens, Guide(normaliser)).plan(request).passes > ROLLING.passes
 
 
+def test_a_plan_that_is_kept_up_at_every_step_goes_on_and_does_not_begin_anew(
+    tokens: Tokenizer, normaliser: Normaliser, first: Plan
+) -> None:
+    planner, plan = _planner(tokens, Guide(normaliser)), first
+    for step in range(1, 11):
+        plan = planner.plan(_request(step, current=plan, at=HERE + 0.1 * step * HEADING))
+        assert (plan.passes, plan.made_at_step) == (1, step)
+        expected = HERE + np.minimum(0.1 * step + 0.4 * np.arange(1, 5), 3.2)[:, None] * HEADING
+        np.testing.assert_allclose(plan.streams["position"][:4], expected, atol=0.01)
+    assert plan.made_at_step + plan.steps[-1] <= first.steps[-1] + LAYOUT.token_steps
+
+
 def test_the_same_request_gives_the_same_plan(tokens: Tokenizer, normaliser: Normaliser, first: Plan) -> None:
     planner = _planner(tokens, Guide(normaliser, swerve=0.3), replace(ROLLING, polish=PolishConfig(rounds=1)))
     request = _request(4, current=first, at=HERE + 0.4 * HEADING)
