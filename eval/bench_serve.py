@@ -82,6 +82,7 @@ def _in_process(policy: Policy, task: Task, seconds: float) -> Report:
         if truncated:
             observation = task.reset(env, step, step)
             traces.append(driver.begin(observation, step))
+    driver.close()
     env.close()
     ms = [ms for trace in traces for ms in trace.act_ms]
     return {"row": "in process, 1 robot, no deadline", "acts": len(ms), **_quantiles(ms)}

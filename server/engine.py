@@ -73,12 +73,12 @@ class Engine:
         Raises Overloaded if too many wait.
         """
         plan: asyncio.Future[Planned] = asyncio.get_running_loop().create_future()
-        # Those that are kept up share passes; the others take many of their own.
-        kind = policy.name, policy.revision
+        # Those that are kept up share passes; the others take many of their own. Of one policy, not of one revision:
+        # read again it may tell another spread.
         shares = policy.preset.rolling is not None and request.current is not None
         work = _Work(policy, request, plan)
         before = self._scheduler.add(
-            Job(owner, kind if shares else None, due, time.perf_counter(), work), free=len(self._idle)
+            Job(owner, policy if shares else None, due, time.perf_counter(), work), free=len(self._idle)
         )
         if before is not None:
             before.work.plan.cancel()

@@ -113,6 +113,20 @@ def test_plans_that_are_kept_up_are_made_together_and_those_from_noise_alone(pol
     _with(lambda: Engine(1, 8, batch=4), many)
 
 
+def test_policies_of_one_revision_that_were_read_at_different_times_do_not_share_a_batch(policy: Policy) -> None:
+    before, after = (policy.using(rolling=RollingConfig(variants=2)) for _ in range(2))
+    assert before.revision == after.revision
+
+    async def both(engine: Engine) -> None:
+        first = await engine.submit("a", before, _request(before), due=0.0)
+        request = replace(_request(before), current=first.plan)
+        asked = [engine.submit(owner, before, request, due=0.0) for owner in "abc"]
+        asked.append(engine.submit("d", after, request, due=0.0))
+        assert [planned.batch for planned in await asyncio.gather(*asked)] == [1, 2, 2, 1]
+
+    _with(lambda: Engine(1, 8, batch=4), both)
+
+
 def test_a_plan_that_waits_gives_way_to_a_newer_one_and_keeps_its_turn_if_withdrawn(gated: Any) -> None:
     async def newest(engine: Engine) -> None:
         gated.gate.clear()
