@@ -139,7 +139,7 @@ def calibrate(
     policy: Annotated[Positional[str], arg(metavar="POLICY")],
     drives: int = 128,
     seed: int = 0,
-    contacts: float = 0.003,
+    contacts: float | None = None,
     room: float | None = None,
 ) -> None:
     """Measure how far a robot will be from a policy's plans, and keep it in the policy's file as its spread.
@@ -151,7 +151,7 @@ def calibrate(
         policy: folder of a trained policy, or the name of a shipped one.
         drives: from one visited place to another, half of them with noisy sensors; more tell more of far horizons.
         seed: of everything random; the same seed gives the same spread.
-        contacts: how often something strikes the robot there, a control step; as often as beliefs suppose by default.
+        contacts: how often something strikes the robot there, a control step; as often as beliefs suppose if not given.
         room: between visited places and the walls there, in the goal's units; what plans may leave visited places by
             if not given. Where the spread is too wide or too narrow on the robot, these two are what to change.
     """
@@ -165,7 +165,7 @@ def calibrate(
     at_least(2, drives=drives)
     at_least(0, seed=seed)
     with wrong_usage():
-        harshness = Harshness(contacts=contacts, room=room)
+        harshness = Harshness(room=room) if contacts is None else Harshness(contacts=contacts, room=room)
     path, began, loaded = find_policy(policy), time.monotonic(), load_policy(policy)
     writable(policy=path)
     with progress_bar() as progress:
