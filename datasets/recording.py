@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
+from forcing.datasets.episodes import InMemory, Recording, gathered
 from forcing.datasets.journal import holds_journals, read_journals
 from forcing.datasets.minari_files import holds_minari, is_minari_id, read_minari
 from forcing.datasets.store import is_store, open_store
@@ -18,19 +19,29 @@ SUPPORTED = (
 
 
 def read_recording(source: str | Path, *, control_hz: float | None = None) -> Trajectories:
-    """The recordings at a path or under a Minari id, whatever their format.
+    """All recordings at a path or under a Minari id, whatever their format; frames of a store stay there.
+
+    As `open_recording`.
+    """
+    if recognise(source) == "store":
+        return open_store(source)
+    return gathered(open_recording(source, control_hz=control_hz))
+
+
+def open_recording(source: str | Path, *, control_hz: float | None = None) -> Recording:
+    """What is at a path or under a Minari id, whatever its format, to be read episode by episode.
 
     control_hz: steps a second, for sources that do not record it; a store always does. Raises ValueError if nothing
     supported is there, or what is there cannot be read.
     """
     found = recognise(source)
     if found == "store":
-        return open_store(source)
+        return InMemory(open_store(source))
     if found == "d4rl":
-        return read_d4rl_hdf5(source, control_hz=control_hz)
+        return InMemory(read_d4rl_hdf5(source, control_hz=control_hz))
     if found == "journal":
-        return read_journals(source)
-    return read_minari(source, control_hz=control_hz)
+        return InMemory(read_journals(source))
+    return InMemory(read_minari(source, control_hz=control_hz))
 
 
 def recognise(source: str | Path) -> Format:

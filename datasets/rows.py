@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from forcing.policy.types import Array, Trajectories, TrajectorySpec
+from forcing.policy.types import Array, EpisodeNote, Trajectories, TrajectorySpec
 
 
 class EpisodeRows:
@@ -15,8 +15,9 @@ class EpisodeRows:
         self._spec = spec
         self._rows: dict[str, list[Array]] = {stream.name: [] for stream in spec.streams}
         self._lengths: list[int] = []
+        self._notes: list[EpisodeNote] = []
 
-    def add(self, streams: Mapping[str, Array], steps: int, where: str) -> None:
+    def add(self, streams: Mapping[str, Array], steps: int, where: str, note: EpisodeNote | None = None) -> None:
         """One episode: observations [steps + 1, *shape], the others [steps, *shape].
 
         Raises ValueError naming `where` and the stream if there are no steps or a stream has other rows.
@@ -34,12 +35,17 @@ class EpisodeRows:
             kept = rows.astype(np.float32) if np.issubdtype(rows.dtype, np.floating) else rows
             self._rows[stream.name].append(kept)
         self._lengths.append(steps)
+        self._notes.append(note or EpisodeNote())
 
     def trajectories(self, provenance: Mapping[str, Any]) -> Trajectories:
         """All episodes added. Raises ValueError if there are none."""
+        joined = {name: np.concatenate(rows) for name, rows in self._rows.items() if rows}
+        images = {stream.name for stream in self._spec.streams if stream.image}
         return Trajectories(
             spec=self._spec,
-            streams={name: np.concatenate(rows) for name, rows in self._rows.items() if rows},
+            streams={name: rows for name, rows in joined.items() if name not in images},
             lengths=np.array(self._lengths, dtype=np.int64),
             provenance=provenance,
+            frames={name: rows for name, rows in joined.items() if name in images},
+            notes=tuple(self._notes) if any(note != EpisodeNote() for note in self._notes) else (),
         )

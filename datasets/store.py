@@ -43,7 +43,8 @@ def write_store(trajectories: Trajectories, path: str | Path) -> Path:
     """
     check_target(path)
     target = Path(path).expanduser().resolve()
-    arrays = {f"streams/{stream.name}": trajectories.streams[stream.name] for stream in trajectories.spec.streams}
+    every = {**trajectories.streams, **{name: frames[:] for name, frames in trajectories.frames.items()}}
+    arrays = {f"streams/{stream.name}": every[stream.name] for stream in trajectories.spec.streams}
     arrays[LENGTHS] = trajectories.lengths
     with staged(target) as folder:
         group = zarr.create_group(zarr.storage.LocalStore(folder), attributes=_header(trajectories, arrays))
@@ -65,8 +66,11 @@ def open_store(path: str | Path) -> Trajectories:
     arrays = {name: _read_array(folder, name, expected) for name, expected in header["arrays"].items()}
     try:
         spec = TrajectorySpec.from_json(header["spec"])
-        streams = {stream.name: arrays[f"streams/{stream.name}"] for stream in spec.streams}
-        return Trajectories(spec=spec, streams=streams, lengths=arrays[LENGTHS], provenance=header["provenance"])
+        streams = {stream.name: arrays[f"streams/{stream.name}"] for stream in spec.streams if not stream.image}
+        frames = {stream.name: arrays[f"streams/{stream.name}"] for stream in spec.streams if stream.image}
+        return Trajectories(
+            spec=spec, streams=streams, lengths=arrays[LENGTHS], provenance=header["provenance"], frames=frames
+        )
     except (KeyError, ValueError) as error:
         raise StoreError(f"{folder}: spec and arrays contradict each other ({error}); {REMEDY}") from error
 

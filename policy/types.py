@@ -4,7 +4,7 @@ Plain data on numpy. Knows nothing of networks, files, simulators or sockets; ev
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -51,6 +51,11 @@ class StreamSpec:
     def size(self) -> int:
         """Numbers in one step."""
         return int(np.prod(self.shape, dtype=int))
+
+    @property
+    def image(self) -> bool:
+        """Whether it is a camera's: observations [height, width, channels] with 1, 3 or 4 channels."""
+        return self.role == "observation" and len(self.shape) == 3 and self.shape[2] in (1, 3, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,31 +123,65 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+class Frames(Protocol):
+    """Rows of a camera's stream that are read when they are asked for: an array in memory, or one of a store."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: slice, /) -> Array:
+        """Of a step of 1, in memory."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeNote:
+    """What is recorded of an episode besides its streams. task: what was to be done, in words. subsets: that it belongs
+    to, such as train or valid."""
+
+    task: str = ""
+    subsets: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectories:
-    """Recorded episodes, one after another, in memory.
+    """Recorded episodes, one after another: numbers in memory, frames of cameras wherever they are.
 
     lengths: [E] control steps of each episode. streams: an episode of length L has L + 1 observations and L actions and
     rewards (observation i, then action i, then observation i + 1), so observation streams are
     [sum(lengths) + E, *shape] and the others [sum(lengths), *shape]. All finite (`forcing data check` says if not).
+    frames: rows of the spec's image streams, which are not among `streams`. notes: [E], or none at all.
     """
 
     spec: TrajectorySpec
     streams: Mapping[str, Array]
     lengths: NDArray[np.int64]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    frames: Mapping[str, Frames] = field(default_factory=dict)
+    notes: tuple[EpisodeNote, ...] = ()
 
     def __post_init__(self) -> None:
         steps, episodes = int(self.lengths.sum()), len(self.lengths)
         if episodes == 0 or self.lengths.min() < 1:
             raise ValueError("every episode must have at least 1 step, and there must be at least 1 episode")
+        if self.notes and len(self.notes) != episodes:
+            raise ValueError(f"there must be a note for each of {episodes} episodes or none, got {len(self.notes)}")
         for stream in self.spec.streams:
-            if stream.name not in self.streams:
-                raise ValueError(f"stream {stream.name!r} is missing; got {sorted(self.streams)}")
+            found = (self.frames if stream.image else self.streams).get(stream.name)
+            if found is None:
+                raise ValueError(f"stream {stream.name!r} is missing; got {sorted({*self.streams, *self.frames})}")
             rows = steps + episodes if stream.role == "observation" else steps
-            expected, got = (rows, *stream.shape), self.streams[stream.name].shape
-            if got != expected:
-                raise ValueError(f"stream {stream.name!r} has shape {got}, its episodes need {expected}")
+            expected = (rows, *stream.shape)
+            if found.shape != expected:
+                raise ValueError(f"stream {stream.name!r} has shape {found.shape}, its episodes need {expected}")
+
+    def numbers(self) -> "Trajectories":
+        """Without the streams of cameras."""
+        kept = tuple(stream for stream in self.spec.streams if not stream.image)
+        return replace(self, spec=replace(self.spec, streams=kept), frames={}) if self.frames else self
 
     def require_finite(self) -> None:
         """Raises ValueError, naming the stream, if any number is not."""
@@ -167,7 +206,8 @@ class Trajectories:
         for stream in self.spec.streams:
             start = int(self.starts(stream.role)[index])
             rows = length + 1 if stream.role == "observation" else length
-            result[stream.name] = self.streams[stream.name][start : start + rows]
+            source: Frames = (self.frames if stream.image else self.streams)[stream.name]
+            result[stream.name] = source[start : start + rows]
         return result
 
 

@@ -49,12 +49,14 @@ def test_frames_doubles_zeros_and_many_chunks_come_back_exactly(tmp_path: Path) 
         control_hz=12.5,
     )
     rng = np.random.default_rng(0)
+    frames = {"camera": rng.integers(0, 256, (102, 96, 96, 3), dtype=np.uint8)}
     streams: dict[str, Array] = {
-        "camera": rng.integers(0, 256, (102, 96, 96, 3), dtype=np.uint8),
         "joint": rng.standard_normal(102),
         "lengths": np.zeros((100, 3), np.float32),
     }
-    written = Trajectories(spec=spec, streams=streams, lengths=np.array([40, 60]), provenance={"goals": None})
+    written = Trajectories(
+        spec=spec, streams=streams, lengths=np.array([40, 60]), provenance={"goals": None}, frames=frames
+    )
     assert_same(open_store(write_store(written, tmp_path / "frames.zarr")), written)
     assert len(list((tmp_path / "frames.zarr" / "streams" / "camera" / "c").iterdir())) > 1
 

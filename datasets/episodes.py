@@ -1,0 +1,63 @@
+"""Recordings as episodes that are read one at a time, so that one larger than memory can be looked at and copied.
+
+Every reader of a format gives a `Recording`. Knows no format and no store.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from forcing.datasets.rows import EpisodeRows
+from forcing.policy.types import Array, EpisodeNote, Trajectories, TrajectorySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """Streams of one episode of L steps: observations [L + 1, *shape], the others [L, *shape]; all of the spec's."""
+
+    streams: Mapping[str, Array]
+    where: str
+    note: EpisodeNote = field(default_factory=EpisodeNote)
+
+
+class Recording(Protocol):
+    """What is in a recording, and its episodes whenever they are asked for."""
+
+    @property
+    def spec(self) -> TrajectorySpec: ...
+
+    def episodes(self) -> Iterator[Episode]:
+        """From the first to the last. Raises ValueError, naming file, field and rule, at one that cannot be read."""
+        ...
+
+    def provenance(self) -> Mapping[str, Any]:
+        """Where it comes from, as plain JSON; complete when all episodes were read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """A `Recording` of what was read already."""
+
+    trajectories: Trajectories
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        return self.trajectories.spec
+
+    def episodes(self) -> Iterator[Episode]:
+        for index in range(len(self.trajectories.lengths)):
+            note = self.trajectories.notes[index] if self.trajectories.notes else EpisodeNote()
+            yield Episode(self.trajectories.episode(index), f"episode {index}", note)
+
+    def provenance(self) -> Mapping[str, Any]:
+        return self.trajectories.provenance
+
+
+def gathered(recording: Recording) -> Trajectories:
+    """All of a recording in memory, floats as float32. Raises ValueError if it cannot be read, or is empty."""
+    rows = EpisodeRows(recording.spec)
+    for episode in recording.episodes():
+        steps = len(episode.streams[recording.spec.action.name])
+        rows.add(episode.streams, steps, episode.where, episode.note)
+    return rows.trajectories(recording.provenance())
