@@ -85,7 +85,8 @@ def _in_process(policy: Policy, task: Task, seconds: float) -> Report:
     driver.close()
     env.close()
     ms = [ms for trace in traces for ms in trace.act_ms]
-    return {"row": "in process, 1 robot, no deadline", "acts": len(ms), **_quantiles(ms)}
+    row = {"row": "in process, 1 robot, no deadline", "acts": len(ms)}
+    return {**row, **_quantiles(ms), "ms_counts": _counted(ms)}
 
 
 def _name(load: Load) -> str:
@@ -101,6 +102,7 @@ def _row(load: Load, what: Felt, before: Mapping[str, float], after: Mapping[str
         **asdict(load),
         "acts": len(ms),
         **_quantiles(what.ms),
+        "ms_counts": _counted(what.ms),
         "late": float((ms > 1000 / load.hz).mean()),
         "without_action": what.without,
         "skipped": what.skipped,
@@ -114,6 +116,12 @@ def _row(load: Load, what: Felt, before: Mapping[str, float], after: Mapping[str
 
 def _quantiles(ms: Sequence[float]) -> Report:
     return {f"ms_p{share:g}": float(np.percentile(ms, share)) for share in SHARES}
+
+
+def _counted(ms: Sequence[float]) -> Report:
+    """How many answers took how many ms, to a tenth."""
+    tenths, counts = np.unique(np.round(ms, 1), return_counts=True)
+    return {f"{tenth:.1f}": int(count) for tenth, count in zip(tenths, counts, strict=True)}
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -72,8 +72,9 @@ async def _robot(
     observation = task.reset(env, number, number)
     async with _line(url, policy, number, load.transport) as line:
         await line.begin(task.goal(observation).tolist())
-        # Robots begin as soon as they can, all within a second or two, and end their first episodes one by one.
-        due, first = time.perf_counter(), max(1, (number + 1) * FIRST_STEPS // load.robots)
+        # All begin at once, but their clocks are their own, and they end their first episodes one by one.
+        due = time.perf_counter() + period_s * number / load.robots
+        first = max(1, (number + 1) * FIRST_STEPS // load.robots)
         while due < over:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             observation, step = await _step(line, task, env, observation, step, load, result)
@@ -110,7 +111,8 @@ async def _step(
 @asynccontextmanager
 async def _line(url: str, policy: str, seed: int, transport: Transport) -> AsyncIterator[_Line]:
     headers = {"Content-Type": codec.MSGPACK, "Accept": codec.MSGPACK}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
+    # Plain HTTP: reading certificates takes 20 to 40 ms of each robot that begins, in which no other can act.
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, verify=False) as http:
         if transport == "naive":
             yield _Naive(http)
             return

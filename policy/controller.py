@@ -135,9 +135,10 @@ class Controller:
                 self.observe({}, missing=names)
             self._move_on(self._now(), action)
 
-    def request(self) -> PlanRequest | None:
+    def request(self, *, spare: bool = False) -> PlanRequest | None:
         """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.
 
+        spare: a plan costs nothing now, so that one serves for a frame and no longer.
         What is believed is planned from as it is: the network's own guess of a present that is declared noisy is worse
         (docs/experiments.md). Without a belief declared noise sets its level.
 
@@ -145,7 +146,7 @@ class Controller:
         """
         self._fresh = False
         now = self._now()
-        if not self._plan_due(now):
+        if not self._plan_due(now, spare):
             return None
         age = self._age()
         frames = {name: shown for name in now.values if (shown := self._frames(name, age)) is not None}
@@ -276,7 +277,7 @@ class Controller:
         """Says what was really sent at the step just decided on, [A]: a server may cut actions further."""
         self._sent[-1] = np.asarray(action)
 
-    def _plan_due(self, now: Believed) -> bool:
+    def _plan_due(self, now: Believed, spare: bool) -> bool:
         goal = self.policy.spec.goal
         if goal is not None and goal not in now.values:
             return False  # nobody knows where the robot is: follow the plan there is, or hold
@@ -284,8 +285,10 @@ class Controller:
             return True
         if self._planned_obstacles is not self.obstacles:
             return True
-        planner = self.policy.preset.planner
-        if self.step - self._planned_at < planner.replan_steps and not self._strayed(now):
+        serves = self.policy.preset.planner.replan_steps
+        if spare:
+            serves = min(serves, self.policy.preset.layout.stride)
+        if self.step - self._planned_at < serves and not self._strayed(now):
             return False
         if self.goal is None or goal is None or self.policy.preset.tracker.kind == "actions":
             return True

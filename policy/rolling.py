@@ -28,13 +28,15 @@ class RollingConfig:
 
     passes: network passes each time. variants: of the plan's rest that are noised and guessed anew. far: level that the
     passes leave to the last token of the longest plan; tokens before it have less, in proportion to how near they are,
-    the first none. polish: what is done to the best of them, None for nothing.
+    the first none. polish: what is done to the best of them, None for nothing. spare: whether a server that has nothing
+    else to plan keeps plans up at every frame.
     """
 
     passes: int = 1
     variants: int = 4
     far: float = 0.3
     polish: PolishConfig | None = None
+    spare: bool = False
 
     def __post_init__(self) -> None:
         for name in ("passes", "variants"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import NoReturn
@@ -69,11 +70,13 @@ class Actor:
             if not await self._in_time(session, deadline):
                 return None
             self._install(session)
-        request = session.controller.request()
+        request, spare = session.controller.request(), False
+        if request is None and deadline is not None and self._may_refine(session):
+            request, spare, due = session.controller.request(spare=True), True, math.inf
         if request is None:
             return None
         if session.diary is not None:
-            session.diary.add(entries.ASKED)
+            session.diary.add(entries.asked(spare))
         if due is None:
             due = self._due(session, received, deadline)
         try:
@@ -83,7 +86,14 @@ class Actor:
                 raise
             self._metrics.deadline_misses.inc()
             return None
+        if spare:  # there is a plan that serves: this one comes with a later step
+            return None
         return self._install(session) if await self._in_time(session, deadline) else None
+
+    def _may_refine(self, session: Session) -> bool:
+        """Whether the plan that is followed may be kept up although none is due yet: nobody wants another one."""
+        rolling = session.policy.preset.rolling
+        return rolling is not None and rolling.spare and session.controller.plan is not None and self._engine.spare
 
     @staticmethod
     def _due(session: Session, received: float, deadline: float | None) -> float:

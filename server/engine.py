@@ -86,6 +86,11 @@ class Engine:
         self._pump()
         return plan
 
+    @property
+    def spare(self) -> bool:
+        """Whether a worker has nothing to do."""
+        return bool(self._idle) and not len(self._scheduler)
+
     def expected_s(self, owner: Hashable) -> float:
         """How long the plan that waits for this owner will take from now on, if others take as long as lately; 0 if it
         is being made or none waits."""

@@ -9,9 +9,6 @@ from forcing.policy.types import Array, Plan
 from forcing.server.schemas import ActReply, ActRequest
 from forcing.server.sessions import Session
 
-ASKED = {"kind": "asked"}
-"""A plan was asked for."""
-
 
 def opened(session: Session) -> dict[str, Any]:
     """The first of an episode."""
@@ -35,6 +32,11 @@ def observed(request: ActRequest, missed: int) -> dict[str, Any]:
     """What an act said. missed: steps before it that nobody knows of, see `Session.missed`."""
     plain = _plain(request.model_dump(exclude_unset=True))
     return {"kind": "observed", "step": request.step, "request": plain, "missed": missed}
+
+
+def asked(spare: bool) -> dict[str, Any]:
+    """A plan was asked for. spare: before one was due, see `Controller.request`."""
+    return {"kind": "asked", "spare": spare}
 
 
 def planned(plan: Plan) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _replay(session: Session, entry: Mapping[str, Any], now: float) -> None:
             session.took(request)
             take_in(session, request)
         case "asked":
-            controller.request()
+            controller.request(spare=entry.get("spare", False))
         case "planned":
             controller.install(plan_of(entry))
         case "answered":

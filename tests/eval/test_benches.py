@@ -67,6 +67,7 @@ def test_the_serving_bench_measures_robots_at_their_rate_and_a_naive_server_besi
         assert sum(row["sources"].values()) == row["acts"]
         assert 0.5 * robots * 20 < row["actions_hz"] <= robots * 20
         assert 0 < row["ms_p50"] <= row["ms_p99"] <= row["ms_p99.9"]
+        assert sum(row["ms_counts"].values()) == row["acts"]
         assert row["sources"]["plan"] > 0
         assert row["passes_hz"] > 0
         assert row["cores"] > 0
