@@ -160,10 +160,10 @@ def _recorded(data: str, control_hz: float | None, store: Path, *, resume: bool)
     from forcing.datasets.recording import open_recording, recognise
     from forcing.datasets.store import is_store, open_store, write_store
 
-    if recognise(data) == "store":
-        return open_store(data)
     if resume and is_store(store):
         return open_store(store)
+    if recognise(data) == "store":
+        return open_store(data)
     recording = open_recording(data, control_hz=control_hz)
     if not any(stream.image for stream in recording.spec.streams):
         return gathered(recording)
