@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from forcing.policy.tokens import Normaliser
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 from forcing.policy.vision import FrameCodec, blocks, fit_codec
 
 Codecs = Mapping[str, FrameCodec]
 """Camera's stream -> its codec."""
+COUNTED = 4  # numbers that all latents of a camera count as in training: as many as they are, they drown the action
 
 
 def fit_codecs(trajectories: Trajectories, *, seed: int = 0) -> dict[str, FrameCodec]:
@@ -48,6 +50,17 @@ def encoded(
             report(done := done + len(block))
         streams[name] = latents
     return replace(trajectories, spec=encoded_spec(trajectories.spec, codecs), streams=streams, frames={})
+
+
+def fit_normaliser(trajectories: Trajectories, codecs: Codecs) -> Normaliser:
+    """Of an encoded recording: as `Normaliser.fit`, but all latents of a camera together vary by as much as `COUNTED`
+    numbers (docs/decisions/0019). Raises ValueError on a non-finite value."""
+    fitted = Normaliser.fit(trajectories)
+    wider = {
+        name: tuple(float(std * np.sqrt(max(1, codec.latents / COUNTED))) for std in fitted.std[name])
+        for name, codec in codecs.items()
+    }
+    return replace(fitted, std={**fitted.std, **wider})
 
 
 def encoded_spec(spec: TrajectorySpec, codecs: Codecs) -> TrajectorySpec:

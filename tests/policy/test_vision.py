@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from forcing.datasets.windows import TrajectoryWindows
 from forcing.policy import vision
-from forcing.policy.cameras import encoded, encoded_spec, fit_codecs, raw_spec
+from forcing.policy.cameras import encoded, encoded_spec, fit_codecs, fit_normaliser, raw_spec
 from forcing.policy.checkpoint import load_policy_file, save_policy
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy, load_policy
@@ -166,6 +166,19 @@ def test_a_recording_in_latents_keeps_everything_else() -> None:
     assert [stream.shape for stream in raw_spec(encoded_spec(SPEC, codecs), codecs).streams] == [
         (2,), (12, 16, 3), (2,)
     ]  # fmt: skip
+
+
+def test_a_cameras_latents_count_as_four_numbers_however_many_they_are() -> None:
+    rng = np.random.default_rng(6)
+    frames = rng.integers(0, 256, (620, 12, 16, 3), dtype=np.uint8)
+    for recorded, latents in ((_with(_recording(), frames=frames), 32), (_recording(), 2)):
+        codecs = fit_codecs(recorded)
+        seen = encoded(recorded, codecs)
+        normaliser = fit_normaliser(seen, codecs)
+        varied = normaliser.apply("front", seen.streams["front"]).var(axis=0)
+        assert len(varied) == latents
+        assert varied.sum() == pytest.approx(min(4, latents), rel=1e-3)
+        assert normaliser.std["hand"] == Normaliser.fit(seen).std["hand"]
 
 
 def test_goals_in_pictures_and_frames_of_other_numbers_are_refused() -> None:

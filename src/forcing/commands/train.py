@@ -62,7 +62,7 @@ def train(
 
     from forcing.datasets.windows import TrajectoryWindows
     from forcing.policy import training
-    from forcing.policy.tokens import Normaliser
+    from forcing.policy.cameras import fit_normaliser
     from forcing.progress import train_watched
 
     one_thread()
@@ -83,7 +83,7 @@ def train(
     trainer = training.Trainer(
         recipe,
         TrajectoryWindows(trajectories),
-        Normaliser.fit(trajectories),
+        fit_normaliser(trajectories, cameras),
         seed=seed,
         device=device,
         world=world_for(recipe, trajectories, cameras),
