@@ -63,6 +63,7 @@ def train(
     from forcing.datasets.windows import TrajectoryWindows
     from forcing.policy import training
     from forcing.policy.cameras import fit_normaliser
+    from forcing.policy.policy import FILE_NAME
     from forcing.progress import train_watched
 
     one_thread()
@@ -78,7 +79,8 @@ def train(
         raise UsageError(f"{folder} holds a run already; add --resume, or choose another --out")
     recorded = _recorded(data, control_hz, folder / "data.zarr", resume=resume)
     if recipe is None:
-        recipe = _resumed(folder, set_) if resume else _inferred(recorded, set_)
+        begun = resume and (folder / FILE_NAME).exists()  # a run that was killed at once has not even that
+        recipe = _resumed(folder, set_) if begun else _inferred(recorded, set_)
     trajectories, cameras = seen_by_networks(recorded)
     trainer = training.Trainer(
         recipe,
