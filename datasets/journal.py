@@ -6,8 +6,8 @@ A file holds the entries of one episode, each as its length and its CRC-32 (4 by
     observed  step, request: what was read at a control step, under `observation`
     answered  step, reply: what was done then, under `action`
 
-A file that was cut off ends with its last whole entry. What else entries hold, and of which other kinds there are, is
-the server's business.
+Frames of cameras are maps in there: {__frame__: bytes, shape: [h, w, c]}. A file that was cut off ends with its last
+whole entry. What else entries hold, and of which other kinds there are, is the server's business.
 """
 
 import struct
@@ -19,10 +19,9 @@ from typing import Any
 
 import msgpack
 import numpy as np
-from numpy.typing import NDArray
 
 from forcing.datasets.rows import EpisodeRows
-from forcing.policy.types import Array, Trajectories, TrajectorySpec
+from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
 SUFFIX = ".journal"
 _HEAD = struct.Struct(">II")
@@ -37,8 +36,8 @@ class Entries:
 
 
 def packed(entry: Mapping[str, Any]) -> bytes:
-    """An entry as it stands in a file."""
-    body = bytes(msgpack.packb(entry))
+    """An entry as it stands in a file. Arrays in it must be of uint8."""
+    body = bytes(msgpack.packb(entry, default=_frame_map))
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -50,9 +49,21 @@ def read_entries(path: Path) -> Entries:
         body = data[at + _HEAD.size : at + _HEAD.size + length]
         if not body or len(body) < length or zlib.crc32(body) != checksum:
             break
-        found.append(msgpack.unpackb(body))
+        found.append(msgpack.unpackb(body, object_hook=_frame_or_map))
         at += _HEAD.size + length
     return Entries(found, at)
+
+
+def _frame_map(array: Array) -> dict[str, Any]:
+    assert isinstance(array, np.ndarray)
+    assert array.dtype == np.uint8
+    return {"__frame__": array.tobytes(), "shape": list(array.shape)}
+
+
+def _frame_or_map(value: dict[str, Any]) -> Any:
+    if "__frame__" not in value:
+        return value
+    return np.frombuffer(value["__frame__"], dtype=np.uint8).reshape(value["shape"])
 
 
 def holds_journals(path: Path) -> bool:
@@ -134,7 +145,7 @@ def _streams(part: list[_Act], spec: TrajectorySpec) -> tuple[dict[str, Array], 
     streams, holes = dict[str, Array](), 0
     for stream in spec.streams:
         if stream.role == "observation":
-            values, missing = _readings(part, stream.name, stream.shape)
+            values, missing = _readings(part, stream)
             streams[stream.name], holes = values, holes + missing
         elif stream.role == "action":
             actions = np.array([act.action for act in part[:-1]], dtype=np.float64)
@@ -144,11 +155,13 @@ def _streams(part: list[_Act], spec: TrajectorySpec) -> tuple[dict[str, Array], 
     return streams, holes
 
 
-def _readings(part: list[_Act], name: str, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], int]:
+def _readings(part: list[_Act], stream: StreamSpec) -> tuple[Array, int]:
     """[len(part), *shape] with the last reading, or before any the first, where there was none; and where that was."""
-    read = [np.array(act.observation.get(name, np.nan), dtype=np.float64) for act in part]
-    known = [value if np.isfinite(value).all() else None for value in read]
-    kept = [next((value for value in known if value is not None), np.zeros(shape))]
+    kind = np.dtype(np.uint8 if stream.image else np.float64)
+    read = [act.observation.get(stream.name) for act in part]
+    values = [None if value is None else np.array(value, dtype=kind) for value in read]
+    known = [None if value is None or not np.isfinite(value).all() else value for value in values]
+    kept = [next((value for value in known if value is not None), np.zeros(stream.shape, dtype=kind))]
     for value in known:
         kept.append(kept[-1] if value is None else value)
-    return np.array(kept[1:]).reshape(len(part), *shape), sum(value is None for value in known)
+    return np.array(kept[1:]).reshape(len(part), *stream.shape), sum(value is None for value in known)

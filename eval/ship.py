@@ -46,7 +46,7 @@ def ship(
     def install(folder: Path, card: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path, known = folder / FILE_NAME, (file.preset, file.spec, file.normaliser, file.weights)
-        save_policy(path, *known, dict(card), file.world, file.spread)
+        save_policy(path, *known, dict(card), file.world, file.spread, file.cameras)
 
     # A run that an older version saved lacks settings that are spelled out now, which makes it another revision.
     with TemporaryDirectory() as scratch:

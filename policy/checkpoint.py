@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from forcing.policy.preset import Preset
 from forcing.policy.spread import Spread
 from forcing.policy.tokens import Normaliser
 from forcing.policy.types import TrajectorySpec
+from forcing.policy.vision import FrameCodec
 from forcing.policy.world import World
 
 VERSION = 1
-WORLD, SPREAD = "world.", "spread."  # names of tensors that are no weights
+WORLD, SPREAD, CAMERA = "world.", "spread.", "camera."  # names of tensors that are no weights
 
 
 class CheckpointError(ValueError):
@@ -46,8 +47,8 @@ class PolicyFile:
     """What a policy file holds.
 
     world: what the recording showed besides, None if nothing. spread: how far outcomes are from plans, None if that was
-    not measured. revision: 12 hex digits of a sha256 over all that decides what the policy does: everything but the
-    card and the spread.
+    not measured. cameras: streams of frames, and what the network sees of them, numbers to the normaliser. revision: 12
+    hex digits of a sha256 over all that decides what the policy does: everything but the card and the spread.
     """
 
     preset: Preset
@@ -58,6 +59,7 @@ class PolicyFile:
     revision: str
     world: World | None = None
     spread: Spread | None = None
+    cameras: Mapping[str, FrameCodec] = field(default_factory=dict)
 
 
 def save_policy(
@@ -69,6 +71,7 @@ def save_policy(
     card: Mapping[str, Any],
     world: World | None = None,
     spread: Spread | None = None,
+    cameras: Mapping[str, FrameCodec] | None = None,
 ) -> None:
     """Writes a policy atomically. Raises OSError if the disk refuses; the old file then stays."""
     header = {
@@ -80,6 +83,8 @@ def save_policy(
     known = {} if world is None else {WORLD + name: value for name, value in world.tensors().items()}
     if spread is not None:
         known |= {SPREAD + name: value for name, value in spread.tensors().items()}
+    for camera, codec in (cameras or {}).items():
+        known |= {f"{CAMERA}{camera}.{name}": value for name, value in codec.tensors().items()}
     write_tensors(path, "policy", header, {**weights, **known})
 
 
@@ -90,15 +95,17 @@ def load_policy_file(path: Path) -> PolicyFile:
     world, spread = _named(WORLD, tensors), _named(SPREAD, tensors)
     try:
         spec = TrajectorySpec.from_json(header["spec"])
+        cameras = {stream.name: _named(f"{CAMERA}{stream.name}.", tensors) for stream in spec.streams}
         return PolicyFile(
             preset=from_json(Preset, header["preset"], "preset"),
             spec=spec,
             normaliser=Normaliser.from_json(header["normaliser"]),
-            weights={name: value for name, value in decisive.items() if not name.startswith(WORLD)},
+            weights={name: value for name, value in decisive.items() if not name.startswith((WORLD, CAMERA))},
             card=header["card"],
             revision=tensors_digest(json.dumps({**header, "card": {}}, sort_keys=True), decisive)[:12],
             world=World.from_tensors(world, spec) if world else None,
             spread=Spread.from_tensors(spread, len(spec.of_role("observation"))) if spread else None,
+            cameras={name: FrameCodec.from_tensors(found) for name, found in cameras.items() if found},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -59,9 +59,11 @@ class Controller:
     def set_obstacles(self, obstacles: Obstacles | None) -> None:
         """What plans stay out of from now on, in the stream that `Selector.name` says; None for nothing.
 
-        Raises ValueError if the centres have not as many numbers as that stream.
+        Raises ValueError if the centres have not as many numbers as that stream, or it is a camera's.
         """
         name = self.policy.planner.selector.name
+        if obstacles is not None and name in self.policy.cameras:
+            raise ValueError(f"obstacles must be absent: policy {self.policy.name!r} knows no places but in {name!r}")
         if obstacles is not None and np.shape(obstacles.centres)[1] != self.policy.spec[name].size:
             expected = self.policy.spec[name].size
             raise ValueError(f"centres must have {expected} numbers each, as {name!r} has, got {obstacles.centres}")
@@ -92,6 +94,10 @@ class Controller:
         readings, wild = dict[str, Reading](), set[str]()
         for name in names:
             error, age = (noise or {}).get(name), (age_s or {}).get(name)
+            if error is not None and name in self.policy.cameras:
+                raise ValueError(
+                    f"noise {name!r} must be left out: it is a camera, whose frames have no standard error"
+                )
             for label, number in (("noise", error), ("age_s", age)):
                 if number is not None and not (np.isfinite(number) and number >= 0):
                     raise ValueError(f"{label} {name!r} must be finite and at least 0, got {number}")
@@ -99,7 +105,8 @@ class Controller:
                 continue
             if name not in observation:
                 raise ValueError(f"observation {name!r} is missing; send it or name it in 'missing'")
-            value = _shaped(observation[name], name, "observation", self.policy)
+            # Frames end here: what is kept of them are latents.
+            value = self.policy.seen(name, _shaped(observation[name], name, "observation", self.policy))
             if error is not None:  # more says no more, and its square might be too much for a float
                 error = min(error, FARTHEST * float(np.max(self.policy.normaliser.std[name])))
             if _unbelievable(value, name, self.policy) is None and (age or 0.0) <= OLDEST_S:
@@ -316,7 +323,7 @@ def _checked(value: Array, name: str, label: str, policy: Policy) -> Array:
 def _shaped(value: Array, name: str, label: str, policy: Policy) -> Array:
     shape = policy.spec[name].shape
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(value, dtype=None if name in policy.cameras else np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{label} {name!r} must be numbers of shape {shape}: {error}") from error
     if array.shape != shape:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from forcing.policy.belief import BeliefConfig, Believer
+from forcing.policy.cameras import Codecs, encoded_spec
 from forcing.policy.checkpoint import CheckpointError, PolicyFile, load_policy_file
 from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.network import as_model, build_denoiser
@@ -23,12 +24,14 @@ from forcing.policy.spread import Spread, arrival_of
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.types import Array, Plan, TrajectorySpec
+from forcing.policy.vision import as_bytes
 from forcing.policy.world import World
 
 SHIPPED = Path(__file__).parent / "shipped"
 FILE_NAME = "policy.safetensors"
 # Far beyond any robot's next room, and far below where the network's arithmetic ends.
 FARTHEST = 1000.0
+GREY_LEVELS = "whole numbers from 0 to 255, as cameras give them"
 
 
 class UnknownPolicy(CheckpointError, UnknownName):
@@ -42,11 +45,14 @@ class Policy:
         self.name: str = name
         self.preset: Preset = file.preset
         self.spec: TrajectorySpec = file.spec
+        self.cameras: Codecs = file.cameras
+        # What the network sees, and plans are made of: latents where robots send frames.
+        self.seen_spec: TrajectorySpec = encoded_spec(file.spec, file.cameras)
         self.normaliser: Normaliser = file.normaliser
         self.card: Mapping[str, Any] = file.card
         self.revision: str = file.revision
         self._file = file
-        tokenizer = Tokenizer(file.spec, file.preset.layout, file.normaliser)
+        tokenizer = Tokenizer(self.seen_spec, file.preset.layout, file.normaliser)
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn and thrown away: nobody's numbers change
             denoiser = build_denoiser(file.preset, tokenizer)
         try:
@@ -68,7 +74,7 @@ class Policy:
         )
         self.believer: Believer | None = None
         if file.preset.belief is not None and file.world is not None:
-            self.believer = Believer(file.preset.belief, file.world.dynamics, file.spec, file.normaliser)
+            self.believer = Believer(file.preset.belief, file.world.dynamics, self.seen_spec, file.normaliser)
         if file.preset.tracker.kind == "feedback" and self.feedback is None:
             raise CheckpointError(
                 f"policy {name!r}: a feedback tracker needs dynamics, and its recording showed none; "
@@ -110,11 +116,24 @@ class Policy:
         arrival = len(plan.steps)
         if self.spec.goal is not None and request.goal is not None:
             arrival = arrival_of(plan.streams[self.spec.goal], request.goal, self.planner.hold_distance)
-        known = self.spread.of(len(plan.steps), arrival, request.doubt, self.spec, self.normaliser)
+        known = self.spread.of(len(plan.steps), arrival, request.doubt, self.seen_spec, self.normaliser)
         return replace(plan, spread={**plan.spread, **known})
 
+    def seen(self, name: str, value: Array) -> Array:
+        """What the network sees of an observation, [*shape]: latents [k] of a camera's frame, any other as it is.
+
+        Raises ValueError if a frame has other numbers than whole ones from 0 to 255.
+        """
+        if name not in self.cameras:
+            return value
+        frame = as_bytes(np.asarray(value))
+        if frame is None:
+            raise ValueError(f"observation {name!r} must be {GREY_LEVELS}")
+        latents: Array = self.cameras[name].encode(frame[None])[0].astype(np.float64)
+        return latents
+
     def away(self, name: str, value: Array) -> float:
-        """How far a stream's value, [*shape], lies from the mean of the recordings at most, in standard deviations.
+        """How far a stream's value, as it is `seen`, is from the mean of the recordings, in standard deviations.
 
         More than `FARTHEST` is refused.
         """

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from forcing.policy.cameras import Codecs, raw_spec
 from forcing.policy.checkpoint import TrainingState, load_training_state, save_policy, save_training_state
 from forcing.policy.config import from_json
 from forcing.policy.levels import SequenceShape, draw_levels
@@ -101,10 +102,12 @@ class Trainer:
         seed: int = 0,
         device: str = "cpu",
         world: World | None = None,
+        cameras: Codecs | None = None,
     ) -> None:
-        """world: what the recording shows besides trajectories; saved with the policy, not trained."""
+        """world: what the recording shows besides trajectories. cameras: what made the windows' latents of frames. Both
+        are saved with the policy, not trained."""
         self.preset, self.windows, self.seed, self.device = preset, windows, seed, torch.device(device)
-        self.world = world
+        self.world, self.cameras = world, dict(cameras or {})
         self.tokenizer = Tokenizer(windows.spec, preset.layout, normaliser)
         streams = self.tokenizer.streams
         self.shape = SequenceShape(
@@ -274,7 +277,16 @@ def _save(trainer: Trainer, budget: Budget, out: Path, card: dict[str, object]) 
     path = out / "policy.safetensors"
     card = {**card, "steps": trainer.step, "minutes": round(trainer.elapsed_s / 60, 2), "windows": trainer.windows_seen}
     weights = {name: value.cpu() for name, value in trainer.ema.items()}
-    save_policy(path, trainer.preset, trainer.windows.spec, trainer.tokenizer.normaliser, weights, card, trainer.world)
+    save_policy(
+        path,
+        trainer.preset,
+        raw_spec(trainer.windows.spec, trainer.cameras),
+        trainer.tokenizer.normaliser,
+        weights,
+        card,
+        trainer.world,
+        cameras=trainer.cameras,
+    )
     return path
 
 

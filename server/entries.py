@@ -1,4 +1,5 @@
-"""What is kept of an episode, as entries of a journal (`datasets.journal`): plain maps, lists and numbers."""
+"""What is kept of an episode, as entries of a journal (`datasets.journal`): plain maps, lists and numbers, and
+frames of cameras as arrays of uint8."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -83,9 +84,9 @@ def _arrays(values: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _plain(value: Any) -> Any:
-    """With lists in place of arrays."""
+    """With lists in place of arrays, but for frames."""
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return value if value.dtype == np.uint8 else value.tolist()
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

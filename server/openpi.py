@@ -19,7 +19,7 @@ from forcing.policy.types import Array
 from forcing.server import codec
 from forcing.server.errors import InvalidRequest, NotFound, ServiceError, SessionExpired, unforeseen
 from forcing.server.schemas import ActRequest, OneShotRequest, OpenRequest
-from forcing.server.service import Service, example_of
+from forcing.server.service import Service
 from forcing.server.wire import checked, decoded, received
 
 _OF_A_SESSION = {"noise", "missing", "age_ms", "obstacles", "deadline_ms", "reset"}
@@ -117,10 +117,8 @@ class _Robot:
 
     def description(self) -> dict[str, Any]:
         """What `GET /v1/policies/{id}` says, and `example`: a message that would be answered. Raises NotFound."""
-        spec = self._service.spec(self._policy)
-        history, goal = example_of(spec)
         described = self._service.policy(self._policy).model_dump()
-        return described | {"example": history[-1] | ({} if goal is None else {"goal": goal})}
+        return described | {"example": self._service.example(self._policy)}
 
     async def infer(self, message: dict[str, Any]) -> dict[str, Any]:
         """`actions` [H, A] and where they come from. Raises ServiceError."""

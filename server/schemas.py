@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from forcing.policy.types import Array
+from forcing.policy.vision import as_bytes
+
 Want = Literal["action_chunk", "spread", "timing"]
 MOST_PLAYED = 100_000  # far more than any robot plays before it stops, and no more than a body may hold
 _EVERYTHING: list[Want] = ["action_chunk", "spread", "timing"]
@@ -27,25 +30,32 @@ def _to_array(value: Any) -> NDArray[np.float64]:
     return np.asarray(array, dtype=np.float64)
 
 
-def _to_reading(value: Any) -> NDArray[np.float64]:
-    """As `_to_array`, with null for a number that a sensor did not have: NaN."""
+def _to_observed(value: Any) -> Array:
+    """As `_to_array`, but whole numbers from 0 to 255 in the shape of a frame as uint8, however they were sent."""
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
+        return value
+    array = _to_array(value)
+    frame = as_bytes(array) if array.ndim == 3 else None
+    return array if frame is None else frame
+
+
+def _to_reading(value: Any) -> Array:
+    """As `_to_observed`, with null for a number that a sensor did not have: NaN."""
     with contextlib.suppress(ValueError, OverflowError):  # which `_to_array` words
         array = np.asarray(value)
         if array.dtype == object and all(entry is None or type(entry) in (int, float) for entry in array.flat):
             return array.astype(np.float64)
-    return _to_array(value)
+    return _to_observed(value)
 
 
-Numbers = Annotated[
-    Any,
-    BeforeValidator(_to_array),
-    WithJsonSchema(
-        {
-            "description": "number, nested lists of numbers, or in msgpack {__ndarray__, data, dtype, shape}",
-            "anyOf": [{"type": "number"}, {"type": "array"}, {"type": "object"}],
-        }
-    ),
-]
+_NUMBERS = WithJsonSchema(
+    {
+        "description": "number, nested lists of numbers, or in msgpack {__ndarray__, data, dtype, shape}",
+        "anyOf": [{"type": "number"}, {"type": "array"}, {"type": "object"}],
+    }
+)
+Numbers = Annotated[Any, BeforeValidator(_to_array), _NUMBERS]
+Observed = Annotated[Any, BeforeValidator(_to_observed), _NUMBERS]
 Sensed = Annotated[
     Any,
     BeforeValidator(_to_reading),
@@ -117,10 +127,10 @@ class ActRequest(_Request):
     request_id: chosen by the client; a repeated one gets the same reply. step: 0 first, then one more each time, and as
     many more as were played. played: [K, A] actions that the robot took of its own at the K control steps before this
     one, as no answer came or none was asked for. noise: stream -> standard deviation of its error, in its units; what
-    is left out is estimated. missing: streams left out of observation. age_ms: stream -> how long ago it was read;
-    where none is given at all, that is estimated. A stream with a number that is not finite or absurd, or older than
-    2 s, is left aside and reported as rejected. goal, obstacles: from now on, as before if left out. deadline_ms:
-    answer within this time, from the present plan if need be. want: optional parts of the reply.
+    is left out is estimated; a camera has none. missing: streams left out of observation. age_ms: stream -> how long
+    ago it was read; where none is given at all, that is estimated. A stream with a number that is not finite or absurd,
+    or older than 2 s, is left aside and reported as rejected. goal, obstacles: from now on, as before if left out.
+    deadline_ms: answer within this time, from the present plan if need be. want: optional parts of the reply.
     """
 
     request_id: str = Field(min_length=1, max_length=200)
@@ -167,7 +177,7 @@ class OneShotRequest(_Request):
     """POST /v1/act: observations, oldest first, one a control step, and a goal; no session is kept."""
 
     policy: str = Field(max_length=500)
-    history: list[dict[StreamName, Numbers]] = Field(min_length=1, max_length=256)
+    history: list[dict[StreamName, Observed]] = Field(min_length=1, max_length=256)
     goal: Numbers | None = None
     seed: Seed = 0
 
@@ -252,7 +262,8 @@ class SessionReply(_Reply):
 
 class PlanBody(_Reply):
     """A plan of F frames. start: where the model believes the robot was at made_at_step, physical units. steps: [F],
-    control steps after made_at_step. streams, spread: [F, *shape], physical units.
+    control steps after made_at_step. streams, spread: [F, *shape], physical units; of a camera [F, k] latents, as in
+    start and candidates.
 
     level: [F, S] noise level of each frame and stream, streams in the policy's order. candidates: [C, F_max, size of
     the goal], null past a candidate's own horizon. costs: [C], null if infinite.

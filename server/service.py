@@ -158,7 +158,7 @@ class Service:
 
     async def _begin_with(self, policy: Policy) -> None:
         """Everything that takes long the first time. Every worker makes a plan, when robots leave room for it."""
-        history, goal = example_of(policy.spec)
+        history, goal = example_of(policy)
         Controller(policy, goal=goal, seed=0).observe(history[0])
         throwaways = [self._throwaway(policy, history, goal, seed=0) for _ in range(self._workers)]
         await asyncio.gather(*(self._planned_some_time(session) for session in throwaways))
@@ -196,6 +196,12 @@ class Service:
         """A policy's streams. Raises NotFound."""
         self.policy(name)
         return self._policies[name].spec
+
+    def example(self, name: str) -> dict[str, Array]:
+        """A policy's streams, and its goal if it has one, as an observation that would be answered. Raises NotFound."""
+        self.policy(name)
+        history, goal = example_of(self._policies[name])
+        return history[-1] | ({} if goal is None else {"goal": goal})
 
     def open_session(self, request: OpenRequest, *, kept: bool = True) -> SessionReply:
         """kept: it may outlive this server; not one that ends with its connection."""
@@ -350,11 +356,14 @@ def _itself(session: Session) -> Session:
     return session
 
 
-def example_of(spec: TrajectorySpec) -> tuple[list[dict[str, Array]], Array | None]:
-    """An observation and a goal to warm up with: the middle of the limits, 0 where there are none."""
+def example_of(policy: Policy) -> tuple[list[dict[str, Array]], Array | None]:
+    """An observation and a goal to warm up with: the middle of the limits, 0 where there are none, grey frames."""
+    spec = policy.spec
 
     def middle(name: str) -> Array:
         stream = spec[name]
+        if name in policy.cameras:
+            return np.full(stream.shape, 128, dtype=np.uint8)
         if stream.low is None or stream.high is None:
             return np.zeros(stream.shape)
         low, high = np.array(stream.low), np.array(stream.high)

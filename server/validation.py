@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.policy.policy import FARTHEST, Policy
+from forcing.policy.policy import FARTHEST, GREY_LEVELS, Policy
 from forcing.policy.types import Array, Obstacles, StreamSpec, TrajectorySpec
 from forcing.server.errors import FieldError, InvalidRequest, did_you_mean
 from forcing.server.schemas import MOST_PLAYED, ActionLimits, ActRequest, Ball, OpenRequest
@@ -27,7 +27,8 @@ class Limits:
 def check_act(policy: Policy, request: ActRequest) -> None:
     """Raises InvalidRequest, naming every field of an act that does not fit the policy.
 
-    Numbers of an observation may be anything: a wild sensor is nothing that a robot must stop for.
+    Numbers of an observation may be anything: a wild sensor is nothing that a robot must stop for. What is no frame was
+    sent by a program, not by a camera.
     """
     errors = observation_errors(policy, request.observation, request.missing, field="observation")
     names = [stream.name for stream in policy.spec.of_role("observation")]
@@ -41,6 +42,12 @@ def check_act(policy: Policy, request: ActRequest) -> None:
             for name in given
             if name not in names
         ]
+    errors += _camera_errors(policy, request.observation, field="observation")
+    errors += [
+        FieldError(f"noise.{name}", "nothing: it is a camera, whose frames have no standard error", f"{number:g}")
+        for name, number in (request.noise or {}).items()
+        if name in policy.cameras
+    ]
     errors += _played_errors(policy, request)
     _raise(errors + goal_errors(policy, request.goal) + obstacle_errors(policy, request.obstacles or ()))
 
@@ -76,7 +83,10 @@ def check_history(policy: Policy, history: list[dict[str, Array]], goal: Array |
     for index, observation in enumerate(history):
         field = f"history.{index}"
         errors += observation_errors(policy, observation, None, field=field)
+        errors += _camera_errors(policy, observation, field=field)
         for stream in policy.spec.of_role("observation"):
+            if stream.name in policy.cameras:
+                continue
             if stream.name in observation and observation[stream.name].shape == stream.shape:
                 errors += _number_errors(f"{field}.{stream.name}", policy, stream, observation[stream.name])
     _raise(errors)
@@ -118,8 +128,10 @@ def goal_errors(policy: Policy, goal: Array | None) -> list[FieldError]:
 
 def obstacle_errors(policy: Policy, obstacles: Sequence[Ball]) -> list[FieldError]:
     """Every fault of the obstacles' centres."""
-    spec = policy.spec
-    stream = spec[spec.goal] if spec.goal is not None else spec.of_role("observation")[0]
+    stream = policy.spec[policy.planner.selector.name]
+    if obstacles and stream.name in policy.cameras:
+        expected = f"nothing: this policy knows no places but in the camera {stream.name!r}"
+        return [FieldError("obstacles", expected, f"{len(obstacles)} of them")]
     errors = []
     for index, ball in enumerate(obstacles):
         errors += _array_errors(f"obstacles.{index}.centre", policy, stream, ball.centre)
@@ -169,6 +181,18 @@ def action_limits(spec: TrajectorySpec, limits: ActionLimits | None) -> Limits:
 
 def _array_errors(field: str, policy: Policy, stream: StreamSpec, array: Array) -> list[FieldError]:
     return _shape_errors(field, stream, array) or _number_errors(field, policy, stream, array)
+
+
+def _camera_errors(policy: Policy, observation: Mapping[str, Array], *, field: str) -> list[FieldError]:
+    """Frames of the right shape whose numbers are none of a camera's; the schema made uint8 of those that are."""
+    errors = []
+    for name in policy.cameras:
+        frame = observation.get(name)
+        if frame is None or frame.shape != policy.spec[name].shape or frame.dtype == np.uint8:
+            continue
+        wrong = np.argwhere(~((frame >= 0) & (frame <= 255) & (np.rint(frame) == frame)))[0].tolist()
+        errors.append(FieldError(f"{field}.{name}", GREY_LEVELS, f"{frame[tuple(wrong)]:g} at index {wrong}"))
+    return errors
 
 
 def _shape_errors(field: str, stream: StreamSpec, array: Array) -> list[FieldError]:

@@ -159,7 +159,6 @@ def test_what_stands_in_the_way_is_found_before_any_work_and_left_as_it_is(here:
         ("trian", ["trian", "train"]),
         ("train maze2d-umaze", ["--data"]),
         ("generate --out x", ["TASK", "what is demonstrated"]),
-        ("train --data x", ["PRESET"]),
         ("data info", ["SOURCE"]),
         ("train maze2d-umaze --data x --stepz 3", ["--stepz"]),
         ("train maze2d-umaze --data x --steps many", ["--steps", "many"]),
@@ -182,7 +181,7 @@ def test_help_is_no_error() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["data info gone.zarr", "data convert gone --out x", "train maze2d-umaze --data gone"],
+    ["data info gone.zarr", "data convert gone --out x", "train maze2d-umaze --data gone", "train --data gone"],
 )
 def test_a_recording_that_is_not_there_is_a_failure_that_names_it(line: str) -> None:
     _assert_one_line(call(line), 1, "gone", "found nothing", "supported are a store of ours")

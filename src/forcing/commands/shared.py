@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from forcing.usage import UsageError, at_least
 if TYPE_CHECKING:
     from forcing.policy.preset import Preset
     from forcing.policy.types import Trajectories
+    from forcing.policy.vision import FrameCodec
     from forcing.policy.world import World
 
 TaskName = Annotated[Positional[str], arg(metavar="TASK")]
@@ -83,11 +84,37 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def world_for(recipe: "Preset", trajectories: "Trajectories") -> "World | None":
-    """What the recording shows besides trajectories, None if nothing. Raises NoWorld if the recipe needs it."""
+def seen_by_networks(recorded: "Trajectories") -> "tuple[Trajectories, dict[str, FrameCodec]]":
+    """The recording in numbers alone, latents in place of its cameras' frames, and what made them.
+
+    Raises ValueError if a goal is given in a camera's stream, or frames are not of uint8.
+    """
+    from forcing.policy.cameras import encoded, fit_codecs
+    from forcing.progress import progress_bar
+
+    codecs = fit_codecs(recorded)
+    if not codecs:
+        return recorded, {}
+    with progress_bar() as progress:
+        bar = progress.add_task("looking at frames", total=sum(frames.shape[0] for frames in recorded.frames.values()))
+        trajectories = encoded(recorded, codecs, lambda done: progress.update(bar, completed=done))
+    for name, codec in codecs.items():
+        print(f"camera {name!r}: {codec.latents} numbers a frame hold {codec.explained:.0%} of what varies in it")
+    return trajectories, codecs
+
+
+def world_for(
+    recipe: "Preset", trajectories: "Trajectories", cameras: "Mapping[str, FrameCodec] | None" = None
+) -> "World | None":
+    """What the recording shows besides trajectories, None if nothing. Raises NoWorld if the recipe needs it.
+
+    cameras: streams of latents, of which no dynamics are fitted.
+    """
     from forcing.policy.world import NoWorld, fit_world
 
     try:
+        if cameras:
+            raise NoWorld(f"what the camera {next(iter(cameras))!r} shows follows no linear dynamics")
         world = fit_world(trajectories)
     except NoWorld as reason:
         if recipe.tracker.kind == "feedback":

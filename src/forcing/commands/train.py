@@ -2,23 +2,34 @@
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from forcing.commands.shared import Settings, checked_folder, one_thread, world_for, writable, wrong_usage
+from forcing.commands.shared import (
+    Settings,
+    checked_folder,
+    one_thread,
+    seen_by_networks,
+    world_for,
+    writable,
+    wrong_usage,
+)
 from forcing.usage import UsageError, at_least, known, typed
 
 if TYPE_CHECKING:
+    from forcing.policy.preset import Preset
     from forcing.policy.training import Budget
+    from forcing.policy.types import Trajectories
 
-PresetName = Annotated[Positional[str], arg(metavar="PRESET")]
+PresetName = Annotated[Positional[str], arg(metavar="[PRESET]")]
 
 
 def train(
-    preset: PresetName,
     data: str,
+    preset: PresetName = "generic",
     out: Path | None = None,
     minutes: float | None = None,
     steps: int | None = None,
@@ -31,10 +42,12 @@ def train(
     """Train a policy on a recording; Ctrl-C saves, --resume goes on.
 
     Args:
+        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file. One with cameras that is no store is
+            converted to OUT/data.zarr first.
         preset: recipe: maze2d-umaze, -medium, -large, ogbench-pointmaze-medium-navigate, -medium-stitch,
-            -large-navigate and so on to -giant-stitch, or generic for any other recording.
-        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
-        out: folder of the policy; runs/PRESET if not given.
+            -large-navigate and so on to -giant-stitch. Left out, or generic, the recipe is inferred from the
+            recording, and said.
+        out: folder of the policy; runs/PRESET if not given, runs/generic without one.
         minutes: training time; 20, or as before with --resume, if neither minutes nor steps is given.
         steps: optimiser steps, instead of minutes.
         seed: of weights, windows and noise.
@@ -47,35 +60,36 @@ def train(
     """
     import torch
 
-    from forcing.datasets.recording import read_recording
     from forcing.datasets.windows import TrajectoryWindows
     from forcing.policy import training
-    from forcing.policy.config import override
-    from forcing.policy.preset import PRESETS
-    from forcing.policy.tokens import Normaliser
+    from forcing.policy.cameras import fit_normaliser
+    from forcing.policy.policy import FILE_NAME
     from forcing.progress import train_watched
 
     one_thread()
-    recipe = known(preset, PRESETS, "preset")
+    recipe = _recipe(preset, set_)
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device cuda is not available here; leave out --device")
     folder = out or Path("runs") / preset
     checked_folder(out=folder)
     if resume and not (folder / "resume.safetensors").exists():
         raise UsageError(f"{folder} holds no run to resume; leave out --resume, or name its folder with --out")
-    with wrong_usage():
-        recipe = override(recipe, *set_)
     budget = _budget(minutes, steps, folder if resume else None)
     if (folder / "resume.safetensors").exists() and not resume:
         raise UsageError(f"{folder} holds a run already; add --resume, or choose another --out")
-    trajectories = read_recording(data, control_hz=control_hz)
+    recorded = _recorded(data, control_hz, folder / "data.zarr", resume=resume)
+    if recipe is None:
+        begun = resume and (folder / FILE_NAME).exists()  # a run that was killed at once has not even that
+        recipe = _resumed(folder, set_) if begun else _inferred(recorded, set_)
+    trajectories, cameras = seen_by_networks(recorded)
     trainer = training.Trainer(
         recipe,
         TrajectoryWindows(trajectories),
-        Normaliser.fit(trajectories),
+        fit_normaliser(trajectories, cameras),
         seed=seed,
         device=device,
-        world=world_for(recipe, trajectories),
+        world=world_for(recipe, trajectories, cameras),
+        cameras=cameras,
     )
     changed = "".join(f" --set {shlex.quote(setting)}" for setting in set_)
     card = {
@@ -87,10 +101,77 @@ def train(
         "device": device,
         "command": f"forcing train {preset} --data {data} --out {folder} {budget} --seed {seed}{changed}",
     }
+    if cameras:
+        card["cameras"] = {
+            name: {"latents": c.latents, "explained": round(c.explained, 4)} for name, c in cameras.items()
+        }
     path = train_watched(trainer, budget, folder, card, resume=resume)
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
     if trainer.world is not None and trajectories.spec.goal is not None:
         print(f"its plans tell how far the robot will be from them after: forcing calibrate {path.parent}")
+
+
+def _recipe(preset: str, settings: Sequence[str]) -> "Preset | None":
+    """The named recipe with its settings, None for one that is inferred. Raises UnknownName, UsageError."""
+    from forcing.policy.config import override
+    from forcing.policy.inferring import INFERRED
+    from forcing.policy.names import UnknownName
+    from forcing.policy.preset import PRESETS
+
+    recipe = known(preset, PRESETS, "preset")
+    if preset != INFERRED:
+        with wrong_usage():
+            return override(recipe, *settings)
+    try:
+        override(recipe, *settings)
+    except UnknownName:
+        raise
+    except ValueError:  # may fit what is inferred
+        pass
+    return None
+
+
+def _inferred(recorded: "Trajectories", settings: Sequence[str]) -> "Preset":
+    """The recipe that fits the recording, with its settings; says what was chosen and why. Raises UsageError."""
+    from forcing.policy.config import override
+    from forcing.policy.inferring import inferred, told
+
+    recipe, choices = inferred(recorded.spec, recorded.lengths)
+    with wrong_usage():
+        recipe = override(recipe, *settings)
+    print("inferred from the recording; --set KEY=VALUE changes it:")
+    for line in told(choices, settings):
+        print(f"  {line}")
+    return recipe
+
+
+def _resumed(folder: Path, settings: Sequence[str]) -> "Preset":
+    """The recipe that the run in the folder began with. Raises CheckpointError, UsageError."""
+    from forcing.policy.checkpoint import load_policy_file
+    from forcing.policy.config import override
+    from forcing.policy.policy import FILE_NAME
+
+    recipe = load_policy_file(folder / FILE_NAME).preset
+    with wrong_usage():
+        return override(recipe, *settings)
+
+
+def _recorded(data: str, control_hz: float | None, store: Path, *, resume: bool) -> "Trajectories":
+    """The recording, its cameras' frames in a store: `store`, if what was recorded is none. Raises ValueError."""
+    from forcing.datasets.episodes import gathered
+    from forcing.datasets.recording import open_recording, recognise
+    from forcing.datasets.store import is_store, open_store, write_store
+
+    if resume and is_store(store):
+        return open_store(store)
+    if recognise(data) == "store":
+        return open_store(data)
+    recording = open_recording(data, control_hz=control_hz)
+    if not any(stream.image for stream in recording.spec.streams):
+        return gathered(recording)
+    print(f"{data} has cameras and is no store: converting it to {store}, which --data can name another time")
+    store.parent.mkdir(parents=True, exist_ok=True)
+    return open_store(write_store(gathered(recording), store))
 
 
 def clone(
@@ -124,7 +205,10 @@ def clone(
     if (out / FILE_NAME).exists():
         raise UsageError(f"{out} holds a trained policy, which a clone there would hide; choose another --out")
     budget = _budget(minutes, steps)
-    trajectories = read_recording(data, control_hz=control_hz)
+    recorded = read_recording(data, control_hz=control_hz)
+    trajectories = recorded.numbers()
+    if recorded.frames:
+        print(f"clones see no cameras: {', '.join(recorded.frames)} left out")
     card = {"data": data, "data_provenance": dict(trajectories.provenance), "seed": seed, "command": typed()}
     path = watched(
         "clone",
