@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forcing.datasets.journal import packed, read_entries, read_journals
+from forcing.datasets.journal import packed, read_entries
+from forcing.datasets.journal_recording import read_journals
 from forcing.datasets.recording import read_recording, recognise
 from forcing.policy.types import StreamSpec, TrajectorySpec
 
@@ -92,8 +93,8 @@ def test_readings_that_were_not_there_or_left_aside_keep_what_was_before_and_are
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([[{"kind": "answered", "step": 0}]], "no journal of a server"),
-        ([[_opened(), *_act(0, [1, 2])]], "holds no episode of two acts or more yet"),
+        ([[{"kind": "answered", "step": 0}]], "no journal of a server or a Recorder"),
+        ([[_opened(), *_act(0, [1, 2])]], "holds no episode of a step, or of two acts, yet"),
         ([[]], "holds no episode"),
         ([[_opened()], [_opened(spec=SPEC.to_json() | {"control_hz": 20.0})]], "of another robot"),
     ],

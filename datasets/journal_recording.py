@@ -1,0 +1,231 @@
+"""Journals as recordings, an episode at a time: those of a server, and those of a `recorder.Recorder`.
+
+Files that are still written, and files that a killed writer left, are read up to their last whole entry.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcing.datasets.episodes import Episode, gathered
+from forcing.datasets.journal import SUFFIX, number_of, whole_entries
+from forcing.policy.types import Array, Trajectories, TrajectorySpec
+
+FIRST_FEW = 5
+
+
+def read_journals(path: str | Path) -> Trajectories:
+    """The episodes in a journal or a folder of them, in memory; floats as float32. As `Journals`."""
+    return gathered(Journals(path))
+
+
+class Journals:
+    """The `Recording` in a journal or a folder of them: episodes of servers oldest first, then those of Recorders.
+
+    A server's episode is one for as long as every step is known: what a robot did of its own between two acts divides
+    it, and one of a single act is left out. A stream that was not read at a step, or left aside, keeps what it was
+    before; how many of all readings that were is in the provenance (`not_read`). A Recorder's is all that was recorded
+    of it, numbers as they came, with seeds, options and ends (terminated, truncated, cut) in the provenance, and how
+    many bytes were no whole entry (`torn`).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises ValueError if a file is no journal, or they are of different robots, or nothing was written yet."""
+        self._path = Path(path).expanduser()
+        self._files = _opened_files(self._path)
+        for file in self._files[1:]:
+            if file.spec != self.spec:
+                raise ValueError(f"{file.path}: is of another robot than those before it; read each by itself")
+        self._log = _Log()
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        return self._files[0].spec
+
+    def episodes(self) -> Iterator[Episode]:
+        """Raises ValueError if there is none."""
+        self._log = _Log()
+        for file in self._files:
+            yield from _recorded(file, self._log) if file.recorded else _served(file, self._log)
+        if self._log.episodes == 0:
+            raise ValueError(f"{self._path}: holds no episode of a step, or of two acts, yet")
+
+    def provenance(self) -> Mapping[str, Any]:
+        result: dict[str, Any] = {"source": str(self._path), "format": "journal"}
+        return result | self._log.to_json()
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """opened: its first entry. recorded: by a Recorder, else by a server."""
+
+    path: Path
+    opened: Mapping[str, Any]
+    spec: TrajectorySpec
+
+    @property
+    def recorded(self) -> bool:
+        return bool(self.opened["kind"] == "recorded")
+
+
+class _Log:
+    """What the provenance says, gathered as episodes are read."""
+
+    def __init__(self) -> None:
+        self.episodes = self.wanted = self.missed = 0
+        self.policies, self.sources, self.left_out = set[str](), set[str](), set[str]()
+        self.resets: list[tuple[Any, Any]] = []
+        self.ends: Counter[str] = Counter()
+        self.torn: dict[str, int] = {}
+
+    def to_json(self) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        if self.policies:
+            read = f"{self.missed} of {self.wanted} readings"
+            result |= {"policies": sorted(self.policies), "not_read": read}
+        if self.sources:
+            result |= {"recorded": sorted(self.sources), "ends": dict(sorted(self.ends.items()))}
+            result["seeds"] = [seed for seed, _ in self.resets]
+        if any(options is not None for _, options in self.resets):
+            result["options"] = [options for _, options in self.resets]
+        if self.left_out:
+            result["left_out"] = sorted(self.left_out)
+        if self.torn:
+            first = dict(list(self.torn.items())[:FIRST_FEW])
+            result["torn"] = {"files": len(self.torn), "bytes": sum(self.torn.values()), "first": first}
+        return result
+
+
+def _opened_files(path: Path) -> list[_File]:
+    found = []
+    for file in sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]:
+        opened = next((entry for entry, _ in whole_entries(file)), None)
+        if opened is None and path.is_dir():
+            continue  # begun, and nothing was written yet
+        if not isinstance(opened, dict) or opened.get("kind") not in ("open", "recorded"):
+            raise ValueError(f"{file}: does not begin with what was opened; it is no journal of a server or a Recorder")
+        found.append(_File(file, opened, TrajectorySpec.from_json(opened["spec"])))
+    if not found:
+        raise ValueError(f"{path}: holds no episode yet")
+    return sorted(found, key=_age)
+
+
+def _age(file: _File) -> tuple[int, int]:
+    """Recorders number their episodes; servers do so for each session alone."""
+    if file.recorded:
+        return 1, number_of(file.path)
+    return 0, file.path.stat().st_mtime_ns
+
+
+def _recorded(file: _File, log: _Log) -> Iterator[Episode]:
+    """The one episode of a Recorder's journal; none if no step of it was recorded."""
+    observations, steps, at = list[Mapping[str, Any]](), list[Mapping[str, Any]](), 0
+    size = file.path.stat().st_size  # before it is read: it may still grow
+    for entry, end in whole_entries(file.path):
+        at = end
+        if entry["kind"] in ("reset", "stepped"):
+            observations.append(entry.pop("observation"))
+        if entry["kind"] == "stepped":
+            steps.append(entry)
+    if size > at:
+        log.torn[file.path.name] = size - at
+    if not steps:
+        return
+    log.episodes += 1
+    log.sources.add(f"{file.opened['name']} ({file.opened['env']})")
+    log.left_out |= set(file.opened["left_out"])
+    log.resets.append((file.opened["seed"], file.opened["options"]))
+    log.ends["terminated" if steps[-1]["terminated"] else "truncated" if steps[-1]["truncated"] else "cut"] += 1
+    streams = dict[str, Array]()
+    for stream in file.spec.streams:
+        if stream.role == "observation":
+            streams[stream.name] = _joined([rows[stream.name] for rows in observations], stream.shape)
+        elif stream.role == "action":
+            streams[stream.name] = _joined([step["action"] for step in steps], stream.shape)
+        else:
+            streams[stream.name] = np.array([step["reward"] for step in steps], dtype=np.float64)
+    yield Episode(streams, str(file.path))
+
+
+def _joined(rows: list[tuple[str, bytes]], shape: tuple[int, ...]) -> Array:
+    """[len(rows), *shape] of arrays as they stand in entries; of the one type that holds all of theirs."""
+    types = {name for name, _ in rows}
+    if len(types) == 1:
+        return np.frombuffer(bytearray().join(data for _, data in rows), types.pop()).reshape(len(rows), *shape)
+    return np.stack([np.frombuffer(data, name).reshape(shape) for name, data in rows])
+
+
+def _served(file: _File, log: _Log) -> Iterator[Episode]:
+    """The episodes of a server's journal."""
+    for part in _parts(_acts(entry for entry, _ in whole_entries(file.path))):
+        streams, holes = _streams(part, file.spec)
+        log.episodes, log.missed = log.episodes + 1, log.missed + holes
+        log.wanted += len(part) * len(file.spec.of_role("observation"))
+        log.policies.add(file.opened["policy"])
+        yield Episode(streams, str(file.path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """observation: what was read and not left aside."""
+
+    step: int
+    observation: Mapping[str, Any]
+    action: list[float]
+
+
+def _acts(entries: Iterable[Mapping[str, Any]]) -> Iterator[_Act]:
+    """Those that were answered."""
+    observed: Mapping[str, Any] | None = None
+    for entry in entries:
+        if entry["kind"] == "observed":
+            observed = entry
+        elif entry["kind"] == "answered" and observed is not None and observed["step"] == entry["step"]:
+            reply, read = entry["reply"], observed["request"]["observation"]
+            aside = {name for name, sensor in reply.get("sensors", {}).items() if sensor["rejected"]}
+            believed = {name: value for name, value in read.items() if name not in aside}
+            yield _Act(entry["step"], believed, reply["action"])
+
+
+def _parts(acts: Iterable[_Act]) -> Iterator[list[_Act]]:
+    """Runs of acts at one step after another, of two at least."""
+    part: list[_Act] = []
+    for act in acts:
+        if part and act.step != part[-1].step + 1:
+            if len(part) > 1:
+                yield part
+            part = []
+        part.append(act)
+    if len(part) > 1:
+        yield part
+
+
+def _streams(part: list[_Act], spec: TrajectorySpec) -> tuple[dict[str, Array], int]:
+    """Of one run of acts: observations at each, actions and rewards of all but the last, whose outcome nobody saw; and
+    how many readings there were not."""
+    streams, holes = dict[str, Array](), 0
+    for stream in spec.streams:
+        if stream.role == "observation":
+            values, missing = _readings(part, stream.name, stream.shape)
+            streams[stream.name], holes = values, holes + missing
+        elif stream.role == "action":
+            actions = np.array([act.action for act in part[:-1]], dtype=np.float64)
+            streams[stream.name] = actions.reshape(len(part) - 1, *stream.shape)
+        else:
+            streams[stream.name] = np.zeros((len(part) - 1, *stream.shape))
+    return streams, holes
+
+
+def _readings(part: list[_Act], name: str, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], int]:
+    """[len(part), *shape] with the last reading, or before any the first, where there was none; and where that was."""
+    read = [np.array(act.observation.get(name, np.nan), dtype=np.float64) for act in part]
+    known = [value if np.isfinite(value).all() else None for value in read]
+    kept = [next((value for value in known if value is not None), np.zeros(shape))]
+    for value in known:
+        kept.append(kept[-1] if value is None else value)
+    return np.array(kept[1:]).reshape(len(part), *shape), sum(value is None for value in known)
