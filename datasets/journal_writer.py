@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class JournalFolder:
             raise
         self._file: FileIO | None = None
         self._size = 0  # of what is whole in it
+        self._bare = True  # nothing was added to what it began with
         self._finished: list[FileIO] = []
         self._synced = time.monotonic()
 
@@ -60,7 +61,7 @@ class JournalFolder:
         return None
 
     def begin(self, name: str, *entries: Mapping[str, Any]) -> None:
-        """Begins the next episode, in a file of this name and its number, and ends the one before it.
+        """Begins the next episode with these entries, in a file of this name and its number; ends the one before it.
 
         Raises OSError, naming the folder, if that cannot be written; ValueError if the folder was let go.
         """
@@ -68,30 +69,23 @@ class JournalFolder:
         self.end()
         path = self.folder / f"{name}.{self.next:06d}{SUFFIX}"
         try:
-            self._file, self._size = FileIO(path, "x"), 0
+            self._file, self._size, self._bare = FileIO(path, "x"), 0, True
         except OSError as error:
             raise self._stopped(error) from error
         self.next += 1
-        self.add(*entries)
+        self._write(entries)
 
     def add(self, *entries: Mapping[str, Any]) -> None:
         """Adds to the episode. Raises OSError, naming the folder, if that cannot be written: then the episode ends with
         what was added before."""
-        assert self._file is not None, "an episode must have begun"
-        try:
-            data = memoryview(b"".join(map(packed, entries)))
-            size = self._size + len(data)
-            while data:
-                data = data[self._file.write(data) or 0 :]
-            self._size = size
-            if time.monotonic() - self._synced >= self._sync_s:
-                self._sync()
-        except OSError as error:
-            self._abandon()
-            raise self._stopped(error) from error
+        self._write(entries)
+        self._bare = False
 
     def end(self) -> None:
-        """Ends the episode, if there is one. Raises OSError as `add`."""
+        """Ends the episode, if there is one; one to which nothing was added is none. Raises OSError as `add`."""
+        if self._file is not None and self._bare:
+            self._size, self.next = 0, self.next - 1
+            self._abandon()
         if self._file is not None:
             self._finished.append(self._file)
             self._file = None
@@ -113,6 +107,20 @@ class JournalFolder:
                 for file in (*self._finished, *([] if self._file is None else [self._file])):
                     file.close()
                 self._release()
+
+    def _write(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        assert self._file is not None, "an episode must have begun"
+        try:
+            data = memoryview(b"".join(map(packed, entries)))
+            size = self._size + len(data)
+            while data:
+                data = data[self._file.write(data) or 0 :]
+            self._size = size
+            if time.monotonic() - self._synced >= self._sync_s:
+                self._sync()
+        except OSError as error:
+            self._abandon()
+            raise self._stopped(error) from error
 
     def _sync(self) -> None:
         self._synced = time.monotonic()

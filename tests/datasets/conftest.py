@@ -78,6 +78,7 @@ for line in sys.stdin:
         """The lines that `work(*words)` printed, and flushed, before it was killed so many seconds after it began."""
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
+        self._report.unlink(missing_ok=True)
         print(self._report, *words, file=self._parent.stdin, flush=True)
         child = int(self._parent.stdout.readline())
         time.sleep(after_s)

@@ -26,7 +26,7 @@ from forcing.datasets.recorder import Recorder
 from forcing.datasets.recording import open_recording, read_recording, recognise
 from forcing.datasets.space_streams import Streams
 from forcing.datasets.store import open_store, write_store
-from forcing.policy.types import StreamSpec, TrajectorySpec
+from forcing.policy.types import Array, StreamSpec, TrajectorySpec
 
 
 class Arm(gymnasium.Env[Any, Any]):
@@ -88,10 +88,10 @@ def drive(env: gymnasium.Env[Any, Any], steps: int | None = None, seed: int = 0,
 def assert_equal(episode: Episode, said: list[tuple[Any, ...]]) -> None:
     """To the digit, in type and value."""
     observations = [entry[0] for entry in said]
-    expected = {
+    expected: dict[str, Array] = {
         "joint_angles": np.array([seen["joint.angles"] for seen in observations]),
         "camera": np.array([seen["camera"] for seen in observations]),
-        "wrist_picture": np.moveaxis([seen["wrist"]["picture"] for seen in observations], 1, 3),
+        "wrist_picture": np.array([seen["wrist"]["picture"] for seen in observations]).transpose(0, 2, 3, 1),
         "achieved_goal": np.array([seen["achieved_goal"] for seen in observations]),
         "action": np.array([entry[1] for entry in said[1:]]),
         "reward": np.array([entry[2] for entry in said[1:]]),
@@ -141,9 +141,11 @@ def test_seeds_options_and_ends_are_in_the_provenance(tmp_path: Path) -> None:
     env.env = Arm(truncates=True)
     drive(env, seed=9)
     env.reset()
+    assert len(list(tmp_path.iterdir())) == 4
     env.close()
+    assert len(list(tmp_path.iterdir())) == 3, "the last had no step"
     recording = open_recording(tmp_path)
-    assert len(list(recording.episodes())) == 3, "the last had no step"
+    assert len(list(recording.episodes())) == 3
     provenance = recording.provenance()
     assert provenance["recorded"] == ["left arm (Arm)"]
     assert provenance["seeds"] == [7, str(2**70), 9]
@@ -276,6 +278,7 @@ def _folder_of_a_server(folder: Path) -> None:
 def _folder_of_another(folder: Path) -> None:
     with closing(Recorder(Plain(size=3), folder)) as env:
         env.reset()
+        env.step(np.zeros(1))
 
 
 @pytest.mark.parametrize(
@@ -352,13 +355,13 @@ def test_what_cannot_be_recorded_is_said_before_anything_is_made(
 def test_spaces_that_make_no_stream_or_two_of_one_name_are_refused(tmp_path: Path) -> None:
     env = Plain()
     box = spaces.Box(0, 1, (1,))
-    env.observation_space = spaces.Dict({"a.b": box, "a-b": box})  # type: ignore[assignment]
+    env.observation_space = spaces.Dict({"a.b": box, "a-b": box})
     with pytest.raises(ValueError, match=r"names that differ in more than punctuation, got \['a_b', 'a_b'\]"):
         Recorder(env, tmp_path)
-    env.observation_space = spaces.Discrete(3)  # type: ignore[assignment]
+    env.observation_space = spaces.Discrete(3)
     with pytest.raises(ValueError, match="the observation space must be a Box, or hold one"):
         Recorder(env, tmp_path)
-    env.observation_space = spaces.Dict({"action": box, "2nd": box})  # type: ignore[assignment]
+    env.observation_space = spaces.Dict({"action": box, "2nd": box})
     with closing(Recorder(env, tmp_path)) as recorder:
         env.next = {"action": np.zeros(1), "2nd": np.zeros(1)}
         recorder.reset()
