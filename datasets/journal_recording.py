@@ -124,40 +124,51 @@ def _age(file: _File) -> tuple[int, int]:
 
 def _recorded(file: _File, log: _Log) -> Iterator[Episode]:
     """The one episode of a Recorder's journal; none if no step of it was recorded."""
-    observations, steps, at = list[Mapping[str, Any]](), list[Mapping[str, Any]](), 0
+    rows = {stream.name: _Rows() for stream in file.spec.streams if stream.role != "reward"}
+    rewards, end, at = list[float](), "cut", 0
     size = file.path.stat().st_size  # before it is read: it may still grow
-    for entry, end in whole_entries(file.path):
-        at = end
+    for entry, whole in whole_entries(file.path):
+        at = whole
         if entry["kind"] in ("reset", "stepped"):
-            observations.append(entry.pop("observation"))
+            for stream in file.spec.of_role("observation"):
+                rows[stream.name].add(entry["observation"][stream.name])
         if entry["kind"] == "stepped":
-            steps.append(entry)
+            rows[file.spec.action.name].add(entry["action"])
+            rewards.append(entry["reward"])
+            end = "terminated" if entry["terminated"] else "truncated" if entry["truncated"] else "cut"
     if size > at:
         log.torn[file.path.name] = size - at
-    if not steps:
+    if not rewards:
         return
     log.episodes += 1
     log.sources.add(f"{file.opened['name']} ({file.opened['env']})")
     log.left_out |= set(file.opened["left_out"])
     log.resets.append((file.opened["seed"], file.opened["options"]))
-    log.ends["terminated" if steps[-1]["terminated"] else "truncated" if steps[-1]["truncated"] else "cut"] += 1
-    streams = dict[str, Array]()
-    for stream in file.spec.streams:
-        if stream.role == "observation":
-            streams[stream.name] = _joined([rows[stream.name] for rows in observations], stream.shape)
-        elif stream.role == "action":
-            streams[stream.name] = _joined([step["action"] for step in steps], stream.shape)
-        else:
-            streams[stream.name] = np.array([step["reward"] for step in steps], dtype=np.float64)
+    log.ends[end] += 1
+    reward = np.array(rewards)
+    streams = {
+        stream.name: reward if stream.role == "reward" else rows[stream.name].joined(stream.shape)
+        for stream in file.spec.streams
+    }
     yield Episode(streams, str(file.path))
 
 
-def _joined(rows: list[tuple[str, bytes]], shape: tuple[int, ...]) -> Array:
-    """[len(rows), *shape] of arrays as they stand in entries; of the one type that holds all of theirs."""
-    types = {name for name, _ in rows}
-    if len(types) == 1:
-        return np.frombuffer(bytearray().join(data for _, data in rows), types.pop()).reshape(len(rows), *shape)
-    return np.stack([np.frombuffer(data, name).reshape(shape) for name, data in rows])
+class _Rows:
+    """One stream's arrays, gathered as they stand in entries."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[str, bytearray]] = []  # of one type each
+
+    def add(self, array: tuple[str, bytes]) -> None:
+        kind, data = array
+        if not self._runs or self._runs[-1][0] != kind:
+            self._runs.append((kind, bytearray()))
+        self._runs[-1][1].extend(data)
+
+    def joined(self, shape: tuple[int, ...]) -> Array:
+        """[rows, *shape], of the one type that holds all of theirs."""
+        runs = [np.frombuffer(data, kind).reshape(-1, *shape) for kind, data in self._runs]
+        return runs[0] if len(runs) == 1 else np.concatenate(runs)
 
 
 def _served(file: _File, log: _Log) -> Iterator[Episode]:

@@ -77,6 +77,17 @@ def test_a_recording_is_what_the_robot_did_is_gone_on_with_and_trains(
         np.testing.assert_array_equal(recorded.streams["position"], episode.positions)
         np.testing.assert_array_equal(recorded.streams["action"].astype(np.float32), episode.actions)
         assert recorded.streams["reward"].sum() == episode.episode_return
+    for line, said in (
+        ("info driven", f"2 episodes, {2 * STEPS} steps"),
+        ("check driven", "driven: 0 errors"),
+        ("convert driven --out driven.zarr", "wrote "),
+        ("minari driven --out data --dataset-id me/driven-v0", "wrote "),
+    ):
+        code, out, err = call(f"data {line}", capsys)
+        assert (code, err) == (0, "")
+        assert said in out
+    for copy in ("driven.zarr", "data/me/driven-v0"):
+        np.testing.assert_array_equal(read_recording(copy).streams["position"], found.streams["position"])
     code, out, err = call("train generic --data driven --out runs/recorded --steps 2", capsys)
     assert code == 0, err
     assert load_policy(str(here / "runs/recorded")).spec == found.spec
