@@ -10,8 +10,9 @@ The first says by which of two writers (`journal_recording` reads both):
                              reset     observation
                              stepped   action, reward, terminated, truncated, observation: what the step came to
 
-An array of a Recorder is a pair of numpy's name of its type and its bytes in C order. A file that was cut off ends with
-its last whole entry. What else entries of a server hold, and of which other kinds there are, is the server's business.
+An array of a Recorder is a pair of numpy's name of its type and its bytes in C order; a frame of a camera in a server's
+is a map: {__frame__: bytes, shape: [h, w, c]}. A file that was cut off ends with its last whole entry. What else
+entries of a server hold, and of which other kinds there are, is the server's business.
 """
 
 import struct
@@ -22,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
+
+from forcing.policy.types import Array
 
 SUFFIX = ".journal"
 _HEAD = struct.Struct(">II")
@@ -36,8 +40,8 @@ class Entries:
 
 
 def packed(entry: Mapping[str, Any]) -> bytes:
-    """An entry as it stands in a file."""
-    body = bytes(msgpack.packb(entry))
+    """An entry as it stands in a file. Arrays in it must be of uint8."""
+    body = bytes(msgpack.packb(entry, default=_frame_map))
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -52,7 +56,19 @@ def whole_entries(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
             if not body or zlib.crc32(body) != checksum:
                 break
             at += _HEAD.size + length
-            yield msgpack.unpackb(body), at
+            yield msgpack.unpackb(body, object_hook=_frame_or_map), at
+
+
+def _frame_map(array: Array) -> dict[str, Any]:
+    assert isinstance(array, np.ndarray)
+    assert array.dtype == np.uint8
+    return {"__frame__": array.tobytes(), "shape": list(array.shape)}
+
+
+def _frame_or_map(value: dict[str, Any]) -> Any:
+    if "__frame__" not in value:
+        return value
+    return np.frombuffer(value["__frame__"], dtype=np.uint8).reshape(value["shape"])
 
 
 def read_entries(path: Path) -> Entries:

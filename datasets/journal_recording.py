@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forcing.datasets.episodes import Episode, gathered
 from forcing.datasets.journal import SUFFIX, number_of, whole_entries
-from forcing.policy.types import Array, Trajectories, TrajectorySpec
+from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
 FIRST_FEW = 5
 
@@ -37,21 +36,19 @@ class Journals:
     def __init__(self, path: str | Path) -> None:
         """Raises ValueError if a file is no journal, or they are of different robots, or nothing was written yet."""
         self._path = Path(path).expanduser()
-        self._files = _opened_files(self._path)
-        for file in self._files[1:]:
-            if file.spec != self.spec:
-                raise ValueError(f"{file.path}: is of another robot than those before it; read each by itself")
+        self._spec, self._files = _opened_files(self._path)
         self._log = _Log()
 
     @property
     def spec(self) -> TrajectorySpec:
-        return self._files[0].spec
+        return self._spec
 
     def episodes(self) -> Iterator[Episode]:
         """Raises ValueError if there is none."""
         self._log = _Log()
         for file in self._files:
-            yield from _recorded(file, self._log) if file.recorded else _served(file, self._log)
+            read = _recorded if file.recorded else _served
+            yield from read(file.path, self._spec, self._log)
         if self._log.episodes == 0:
             raise ValueError(f"{self._path}: holds no episode of a step, or of two acts, yet")
 
@@ -62,15 +59,10 @@ class Journals:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """opened: its first entry. recorded: by a Recorder, else by a server."""
+    """recorded: by a Recorder, else by a server."""
 
     path: Path
-    opened: Mapping[str, Any]
-    spec: TrajectorySpec
-
-    @property
-    def recorded(self) -> bool:
-        return bool(self.opened["kind"] == "recorded")
+    recorded: bool
 
 
 class _Log:
@@ -101,18 +93,23 @@ class _Log:
         return result
 
 
-def _opened_files(path: Path) -> list[_File]:
-    found = []
+def _opened_files(path: Path) -> tuple[TrajectorySpec, list[_File]]:
+    """The spec that all have, and they, in their order."""
+    found, first, spec = list[_File](), None, None
     for file in sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]:
         opened = next((entry for entry, _ in whole_entries(file)), None)
         if opened is None and path.is_dir():
             continue  # begun, and nothing was written yet
         if not isinstance(opened, dict) or opened.get("kind") not in ("open", "recorded"):
             raise ValueError(f"{file}: does not begin with what was opened; it is no journal of a server or a Recorder")
-        found.append(_File(file, opened, TrajectorySpec.from_json(opened["spec"])))
-    if not found:
+        if spec is None:
+            first, spec = opened["spec"], TrajectorySpec.from_json(opened["spec"])
+        elif opened["spec"] != first:
+            raise ValueError(f"{file}: is of another robot than those before it; read each by itself")
+        found.append(_File(file, opened["kind"] == "recorded"))
+    if spec is None:
         raise ValueError(f"{path}: holds no episode yet")
-    return sorted(found, key=_age)
+    return spec, sorted(found, key=_age)
 
 
 def _age(file: _File) -> tuple[int, int]:
@@ -122,35 +119,36 @@ def _age(file: _File) -> tuple[int, int]:
     return 0, file.path.stat().st_mtime_ns
 
 
-def _recorded(file: _File, log: _Log) -> Iterator[Episode]:
+def _recorded(path: Path, spec: TrajectorySpec, log: _Log) -> Iterator[Episode]:
     """The one episode of a Recorder's journal; none if no step of it was recorded."""
-    rows = {stream.name: _Rows() for stream in file.spec.streams if stream.role != "reward"}
+    opened = dict[str, Any]()
+    rows = {stream.name: _Rows() for stream in spec.streams if stream.role != "reward"}
     rewards, end, at = list[float](), "cut", 0
-    size = file.path.stat().st_size  # before it is read: it may still grow
-    for entry, whole in whole_entries(file.path):
-        at = whole
+    size = path.stat().st_size  # before it is read: it may still grow
+    for entry, whole in whole_entries(path):
+        opened, at = opened or entry, whole
         if entry["kind"] in ("reset", "stepped"):
-            for stream in file.spec.of_role("observation"):
+            for stream in spec.of_role("observation"):
                 rows[stream.name].add(entry["observation"][stream.name])
         if entry["kind"] == "stepped":
-            rows[file.spec.action.name].add(entry["action"])
+            rows[spec.action.name].add(entry["action"])
             rewards.append(entry["reward"])
             end = "terminated" if entry["terminated"] else "truncated" if entry["truncated"] else "cut"
     if size > at:
-        log.torn[file.path.name] = size - at
+        log.torn[path.name] = size - at
     if not rewards:
         return
     log.episodes += 1
-    log.sources.add(f"{file.opened['name']} ({file.opened['env']})")
-    log.left_out |= set(file.opened["left_out"])
-    log.resets.append((file.opened["seed"], file.opened["options"]))
+    log.sources.add(f"{opened['name']} ({opened['env']})")
+    log.left_out |= set(opened["left_out"])
+    log.resets.append((opened["seed"], opened["options"]))
     log.ends[end] += 1
     reward = np.array(rewards)
     streams = {
         stream.name: reward if stream.role == "reward" else rows[stream.name].joined(stream.shape)
-        for stream in file.spec.streams
+        for stream in spec.streams
     }
-    yield Episode(streams, str(file.path))
+    yield Episode(streams, str(path))
 
 
 class _Rows:
@@ -171,14 +169,16 @@ class _Rows:
         return runs[0] if len(runs) == 1 else np.concatenate(runs)
 
 
-def _served(file: _File, log: _Log) -> Iterator[Episode]:
+def _served(path: Path, spec: TrajectorySpec, log: _Log) -> Iterator[Episode]:
     """The episodes of a server's journal."""
-    for part in _parts(_acts(entry for entry, _ in whole_entries(file.path))):
-        streams, holes = _streams(part, file.spec)
+    entries = (entry for entry, _ in whole_entries(path))
+    opened = next(entries)
+    for part in _parts(_acts(entries)):
+        streams, holes = _streams(part, spec)
         log.episodes, log.missed = log.episodes + 1, log.missed + holes
-        log.wanted += len(part) * len(file.spec.of_role("observation"))
-        log.policies.add(file.opened["policy"])
-        yield Episode(streams, str(file.path))
+        log.wanted += len(part) * len(spec.of_role("observation"))
+        log.policies.add(opened["policy"])
+        yield Episode(streams, str(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ def _streams(part: list[_Act], spec: TrajectorySpec) -> tuple[dict[str, Array], 
     streams, holes = dict[str, Array](), 0
     for stream in spec.streams:
         if stream.role == "observation":
-            values, missing = _readings(part, stream.name, stream.shape)
+            values, missing = _readings(part, stream)
             streams[stream.name], holes = values, holes + missing
         elif stream.role == "action":
             actions = np.array([act.action for act in part[:-1]], dtype=np.float64)
@@ -232,11 +232,13 @@ def _streams(part: list[_Act], spec: TrajectorySpec) -> tuple[dict[str, Array], 
     return streams, holes
 
 
-def _readings(part: list[_Act], name: str, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], int]:
+def _readings(part: list[_Act], stream: StreamSpec) -> tuple[Array, int]:
     """[len(part), *shape] with the last reading, or before any the first, where there was none; and where that was."""
-    read = [np.array(act.observation.get(name, np.nan), dtype=np.float64) for act in part]
-    known = [value if np.isfinite(value).all() else None for value in read]
-    kept = [next((value for value in known if value is not None), np.zeros(shape))]
+    kind = np.dtype(np.uint8 if stream.image else np.float64)
+    read = [act.observation.get(stream.name) for act in part]
+    values = [None if value is None else np.array(value, dtype=kind) for value in read]
+    known = [None if value is None or not np.isfinite(value).all() else value for value in values]
+    kept = [next((value for value in known if value is not None), np.zeros(stream.shape, dtype=kind))]
     for value in known:
         kept.append(kept[-1] if value is None else value)
-    return np.array(kept[1:]).reshape(len(part), *shape), sum(value is None for value in known)
+    return np.array(kept[1:]).reshape(len(part), *stream.shape), sum(value is None for value in known)

@@ -68,11 +68,11 @@ class JournalFolder:
         self._require_held()
         self.end()
         path = self.folder / f"{name}.{self.next:06d}{SUFFIX}"
+        self.next += 1
         try:
             self._file, self._size, self._bare = FileIO(path, "x"), 0, True
         except OSError as error:
             raise self._stopped(error) from error
-        self.next += 1
         self._write(entries)
 
     def add(self, *entries: Mapping[str, Any]) -> None:

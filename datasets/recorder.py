@@ -96,7 +96,8 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """One step, kept. Raises ResetNeeded where no episode goes on, ValueError if the action or the observation is
-        not what its space promises, OSError, naming the folder, if the step cannot be kept: its episode ends before it.
+        not what its space promises, OSError, naming the folder, if the step cannot be kept: its episode ends before it,
+        as it does if the environment raises.
         """
         if self._why_not is not None:
             raise ResetNeeded(f"{self._why_not}: call reset before step")
@@ -104,8 +105,8 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         if given.shape != expected:
             raise ValueError(f"action must have shape {expected}, got {given.shape}")
         done = _array("action", given)  # a copy: environments may change it
+        self._why_not = "the episode ended where a step could not be kept"  # so it is if anything below raises
         observation, reward, terminated, truncated, info = super().step(action)
-        self._why_not = "the episode ended where a step could not be kept"
         self._journals.add(
             {
                 "kind": "stepped",
@@ -138,9 +139,13 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             return
         if newest.get("kind") != "recorded":
             raise ValueError(f"{self.folder} holds journals of a server; name another folder")
+        if newest["env"] != self._env_id:
+            raise ValueError(
+                f"{self.folder} holds a recording of {newest['env']}, not {self._env_id}; name another folder"
+            )
         if TrajectorySpec.from_json(newest["spec"]) != self._streams.spec:
             raise ValueError(
-                f"{self.folder} holds a recording of {newest['env']} with other spaces or another control_hz; "
+                f"{self.folder} holds a recording of {newest['env']} with other streams or another control_hz; "
                 "name another folder"
             )
 

@@ -275,6 +275,11 @@ def _folder_of_a_server(folder: Path) -> None:
     (folder / "ab12.0.journal").write_bytes(packed({"kind": "open", "spec": {}, "policy": "p"}))
 
 
+def _folder_of_an_arm(folder: Path) -> None:
+    with closing(Recorder(Arm(), folder)) as env:
+        drive(env)
+
+
 def _folder_of_another(folder: Path) -> None:
     with closing(Recorder(Plain(size=3), folder)) as env:
         env.reset()
@@ -286,7 +291,8 @@ def _folder_of_another(folder: Path) -> None:
     [
         (_folder_with_a_file, "holds notes.txt, which no recorder wrote; name another folder"),
         (_folder_of_a_server, "holds journals of a server; name another folder"),
-        (_folder_of_another, "holds a recording of Plain with other spaces or another control_hz; name another"),
+        (_folder_of_an_arm, "holds a recording of Arm, not Plain; name another folder"),
+        (_folder_of_another, "holds a recording of Plain with other streams or another control_hz; name another"),
     ],
 )
 def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(
@@ -389,6 +395,45 @@ def test_what_is_not_as_its_space_promises_is_said_and_ends_the_episode_before_i
         with pytest.raises(ResetNeeded, match="ended where a step could not be kept"):
             env.step(np.zeros(1))
     assert [len(episode.streams["action"]) for episode in open_recording(tmp_path).episodes()] == [2]
+
+
+def test_an_episode_ends_before_a_step_that_the_environment_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(action: Any) -> Any:
+        raise KeyboardInterrupt
+
+    plain = Plain()
+    with closing(Recorder(plain, tmp_path)) as env:
+        env.reset()
+        env.step(np.zeros(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(plain, "step", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                env.step(np.zeros(1))
+        with pytest.raises(ResetNeeded, match="ended where a step could not be kept"):
+            env.step(np.zeros(1))
+        env.reset()
+        env.step(np.zeros(1))
+    assert [len(episode.streams["action"]) for episode in open_recording(tmp_path).episodes()] == [1, 1]
+
+
+def test_an_environment_of_gymnasiums_own_is_recorded_as_it_goes_without_a_recorder(tmp_path: Path) -> None:
+    bare, expected = gymnasium.make("Pendulum-v1", max_episode_steps=20), []
+    bare.reset(seed=5)
+    for step in range(20):
+        expected.append(bare.step(np.array([np.sin(step)], np.float32)))
+    with closing(Recorder(gymnasium.make("Pendulum-v1", max_episode_steps=20), tmp_path)) as env:
+        env.reset(seed=5)
+        for step in range(20):
+            env.step(np.array([np.sin(step)], np.float32))
+    recording = open_recording(tmp_path)
+    (episode,) = recording.episodes()
+    np.testing.assert_array_equal(episode.streams["observation"][1:], [step[0] for step in expected])
+    np.testing.assert_array_equal(episode.streams["reward"], [step[1] for step in expected])
+    assert recording.spec.control_hz == bare.metadata["render_fps"]
+    assert recording.provenance()["recorded"] == ["Pendulum-v1 (Pendulum-v1)"]
+    assert recording.provenance()["ends"] == {"truncated": 1}
 
 
 def _fill(env: Recorder) -> OSError:
