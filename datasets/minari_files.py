@@ -104,8 +104,10 @@ def local_ids() -> list[str]:
 
 
 def _datasets_below(path: Path) -> list[Path]:
+    """Those in no hidden folder: there a writer works, or left what it had when it was killed."""
     depths = ("*", "*/*", "*/*/*", "*/*/*/*")
-    return sorted(found.parent.parent for depth in depths for found in path.glob(f"{depth}/data/metadata.json"))
+    every = sorted(found.parent.parent for depth in depths for found in path.glob(f"{depth}/data/metadata.json"))
+    return [folder for folder in every if not any(part.startswith(".") for part in folder.relative_to(path).parts)]
 
 
 def _candidates(path: Path) -> list[Path]:

@@ -5,7 +5,8 @@ from typing import Literal
 
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
 from forcing.datasets.episodes import InMemory, Recording, gathered
-from forcing.datasets.journal import holds_journals, read_journals
+from forcing.datasets.journal import holds_journals
+from forcing.datasets.journal_recording import Journals
 from forcing.datasets.minari_files import holds_minari, is_minari_id, read_minari
 from forcing.datasets.store import is_store, open_store
 from forcing.policy.types import Trajectories
@@ -13,8 +14,8 @@ from forcing.policy.types import Trajectories
 Format = Literal["store", "minari", "d4rl", "journal"]
 SUPPORTED = (
     "a store of ours (folder with zarr.json), a Minari dataset (folder with data/metadata.json, or an id such as "
-    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals), what a server kept "
-    "(*.journal, or a folder of them)"
+    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals), what a server or a "
+    "Recorder kept (*.journal, or a folder of them)"
 )
 
 
@@ -40,7 +41,7 @@ def open_recording(source: str | Path, *, control_hz: float | None = None) -> Re
     if found == "d4rl":
         return InMemory(read_d4rl_hdf5(source, control_hz=control_hz))
     if found == "journal":
-        return InMemory(read_journals(source))
+        return Journals(source)
     return InMemory(read_minari(source, control_hz=control_hz))
 
 

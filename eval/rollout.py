@@ -20,7 +20,7 @@ from forcing.envs.faults import truth_of, with_faults
 from forcing.eval.drivers import CloneDriver, Driver, ExpertDriver, PolicyDriver, ServerDriver, StraightDriver, Trace
 from forcing.eval.fronts import Front
 from forcing.eval.mpc_driver import MpcDriver
-from forcing.eval.tasks import Task, find_task
+from forcing.eval.tasks import Env, Task, find_task
 from forcing.policy.clone import is_clone, load_clone
 from forcing.policy.controller import Controller
 from forcing.policy.planner import PlanRequest
@@ -97,6 +97,14 @@ def run_episode(task: Task, driver: Driver, index: int, seed: int, faults: str =
     """
     env = with_faults(task.make(), task.sensors, faults)
     try:
+        return drive_episode(env, task, driver, index, seed)
+    finally:
+        env.close()
+
+
+def drive_episode(env: Env, task: Task, driver: Driver, index: int, seed: int) -> Episode:
+    """`run_episode` in an environment of the task that may have had other episodes; the caller closes it."""
+    try:
         observation = task.reset(env, index, seed + index)
         trace, goal = driver.begin(observation, seed + index), task.goal(observation)
         positions, actions, rewards = [task.observe(truth_of(env, observation))["position"]], [], []
@@ -110,7 +118,6 @@ def run_episode(task: Task, driver: Driver, index: int, seed: int, faults: str =
             done = terminated or truncated
     finally:
         driver.end()
-        env.close()
     reached = np.flatnonzero(np.array(rewards) > 0)
     return Episode(
         index=index,

@@ -10,6 +10,7 @@ from tyro.extras import SubcommandApp
 from forcing.commands import bench, data
 from forcing.commands.generate import generate
 from forcing.commands.policies import demo, evaluate, policies, serve
+from forcing.commands.record import record
 from forcing.commands.train import calibrate, clone, train
 from forcing.usage import command, run
 
@@ -22,6 +23,7 @@ command(app)(clone)
 command(app)(calibrate)
 command(app)(serve)
 command(app, "eval")(evaluate)
+command(app)(record)
 command(app)(policies)
 app.command(data.app, name="data")
 app.command(bench.app, name="bench")

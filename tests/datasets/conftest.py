@@ -1,6 +1,13 @@
-"""Recordings of a point mass that the tests integrate themselves: v' = v + a/20, x' = x + v'/100."""
+"""Recordings of a point mass that the tests integrate themselves: v' = v + a/20, x' = x + v'/100; and processes that
+are killed while they work."""
 
-from collections.abc import Callable, Sequence
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,3 +47,59 @@ def point_mass() -> Recorder:
         return Trajectories(spec=SPEC, streams=streams, lengths=np.array(lengths), provenance={"source": "test"})
 
     return record
+
+
+class Victims:
+    """Processes that run a function over and over, each until it is killed.
+
+    They are forked from one that has imported what they need, so that each begins within a millisecond.
+    """
+
+    LOOP = """
+import os, sys
+for line in sys.stdin:
+    report, *arguments = line.split()
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        work(*arguments)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+    def __init__(self, source: str, report: Path) -> None:
+        """source: of a module that defines `work`, a function of words. report: where what it prints goes."""
+        command = [sys.executable, "-c", source + self.LOOP]
+        self._parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._report = report
+
+    def killed(self, after_s: float, *words: str | Path) -> list[str]:
+        """The lines that `work(*words)` printed, and flushed, before it was killed so many seconds after it began."""
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._report.unlink(missing_ok=True)
+        print(self._report, *words, file=self._parent.stdin, flush=True)
+        child = int(self._parent.stdout.readline())
+        time.sleep(after_s)
+        os.kill(child, signal.SIGKILL)
+        assert int(self._parent.stdout.readline()) == signal.SIGKILL, "it ended by itself"
+        lines = self._report.read_text() if self._report.exists() else ""
+        return lines[: lines.rfind("\n") + 1].splitlines()
+
+    def close(self) -> None:
+        self._parent.communicate()
+
+
+@pytest.fixture
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Victims]]:
+    """(source) -> victims of its function `work`."""
+    parents: list[Victims] = []
+
+    def start(source: str) -> Victims:
+        parents.append(Victims(source, tmp_path_factory.mktemp("victims") / "report"))
+        return parents[-1]
+
+    yield start
+    for parent in parents:
+        parent.close()

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forcing.datasets.journal import packed, read_entries, read_journals
+from forcing.datasets.journal import packed, read_entries
+from forcing.datasets.journal_recording import read_journals
 from forcing.datasets.recording import read_recording, recognise
 from forcing.policy.types import StreamSpec, TrajectorySpec
 
@@ -89,11 +90,25 @@ def test_readings_that_were_not_there_or_left_aside_keep_what_was_before_and_are
     assert found.provenance["not_read"] == "3 of 5 readings"
 
 
+def test_frames_that_a_server_saw_come_back_and_one_that_it_did_not_see_is_the_one_before(tmp_path: Path) -> None:
+    camera = StreamSpec(name="camera", role="observation", shape=(2, 3, 3))
+    spec = TrajectorySpec(streams=(camera, StreamSpec(name="action", role="action", shape=(1,))), control_hz=10.0)
+    frames = np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3)
+    acts = [*_act(0, None), *_act(1, None), *_act(2, None)]
+    acts[0]["request"]["observation"] = {"camera": frames[0]}
+    acts[4]["request"]["observation"] = {"camera": frames[1]}
+    _write(tmp_path / "a.0.journal", _opened(spec=json.loads(json.dumps(spec.to_json()))), *acts)
+    found = read_journals(tmp_path)
+    assert found.frames["camera"].dtype == np.uint8
+    np.testing.assert_array_equal(found.frames["camera"][0:3], frames[[0, 0, 1]])
+    assert found.provenance["not_read"] == "1 of 3 readings"
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([[{"kind": "answered", "step": 0}]], "no journal of a server"),
-        ([[_opened(), *_act(0, [1, 2])]], "holds no episode of two acts or more yet"),
+        ([[{"kind": "answered", "step": 0}]], "no journal of a server or a Recorder"),
+        ([[_opened(), *_act(0, [1, 2])]], "holds no episode of a step, or of two acts, yet"),
         ([[]], "holds no episode"),
         ([[_opened()], [_opened(spec=SPEC.to_json() | {"control_hz": 20.0})]], "of another robot"),
     ],

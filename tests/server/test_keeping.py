@@ -17,7 +17,8 @@ import minari
 import numpy as np
 import pytest
 
-from forcing.datasets.journal import packed, read_entries, read_journals
+from forcing.datasets.journal import packed, read_entries
+from forcing.datasets.journal_recording import read_journals
 from forcing.datasets.minari_export import export_minari
 from forcing.datasets.minari_files import read_minari
 from forcing.policy.planner import PlanRequest

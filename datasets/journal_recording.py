@@ -1,0 +1,244 @@
+"""Journals as recordings, an episode at a time: those of a server, and those of a `recorder.Recorder`.
+
+Files that are still written, and files that a killed writer left, are read up to their last whole entry.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forcing.datasets.episodes import Episode, gathered
+from forcing.datasets.journal import SUFFIX, number_of, whole_entries
+from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
+
+FIRST_FEW = 5
+
+
+def read_journals(path: str | Path) -> Trajectories:
+    """The episodes in a journal or a folder of them, in memory; floats as float32. As `Journals`."""
+    return gathered(Journals(path))
+
+
+class Journals:
+    """The `Recording` in a journal or a folder of them: episodes of servers oldest first, then those of Recorders.
+
+    A server's episode is one for as long as every step is known: what a robot did of its own between two acts divides
+    it, and one of a single act is left out. A stream that was not read at a step, or left aside, keeps what it was
+    before; how many of all readings that were is in the provenance (`not_read`). A Recorder's is all that was recorded
+    of it, numbers as they came, with seeds, options and ends (terminated, truncated, cut) in the provenance, and how
+    many bytes were no whole entry (`torn`).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises ValueError if a file is no journal, or they are of different robots, or nothing was written yet."""
+        self._path = Path(path).expanduser()
+        self._spec, self._files = _opened_files(self._path)
+        self._log = _Log()
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        return self._spec
+
+    def episodes(self) -> Iterator[Episode]:
+        """Raises ValueError if there is none."""
+        self._log = _Log()
+        for file in self._files:
+            read = _recorded if file.recorded else _served
+            yield from read(file.path, self._spec, self._log)
+        if self._log.episodes == 0:
+            raise ValueError(f"{self._path}: holds no episode of a step, or of two acts, yet")
+
+    def provenance(self) -> Mapping[str, Any]:
+        result: dict[str, Any] = {"source": str(self._path), "format": "journal"}
+        return result | self._log.to_json()
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """recorded: by a Recorder, else by a server."""
+
+    path: Path
+    recorded: bool
+
+
+class _Log:
+    """What the provenance says, gathered as episodes are read."""
+
+    def __init__(self) -> None:
+        self.episodes = self.wanted = self.missed = 0
+        self.policies, self.sources, self.left_out = set[str](), set[str](), set[str]()
+        self.resets: list[tuple[Any, Any]] = []
+        self.ends: Counter[str] = Counter()
+        self.torn: dict[str, int] = {}
+
+    def to_json(self) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        if self.policies:
+            read = f"{self.missed} of {self.wanted} readings"
+            result |= {"policies": sorted(self.policies), "not_read": read}
+        if self.sources:
+            result |= {"recorded": sorted(self.sources), "ends": dict(sorted(self.ends.items()))}
+            result["seeds"] = [seed for seed, _ in self.resets]
+        if any(options is not None for _, options in self.resets):
+            result["options"] = [options for _, options in self.resets]
+        if self.left_out:
+            result["left_out"] = sorted(self.left_out)
+        if self.torn:
+            first = dict(list(self.torn.items())[:FIRST_FEW])
+            result["torn"] = {"files": len(self.torn), "bytes": sum(self.torn.values()), "first": first}
+        return result
+
+
+def _opened_files(path: Path) -> tuple[TrajectorySpec, list[_File]]:
+    """The spec that all have, and they, in their order."""
+    found, first, spec = list[_File](), None, None
+    for file in sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]:
+        opened = next((entry for entry, _ in whole_entries(file)), None)
+        if opened is None and path.is_dir():
+            continue  # begun, and nothing was written yet
+        if not isinstance(opened, dict) or opened.get("kind") not in ("open", "recorded"):
+            raise ValueError(f"{file}: does not begin with what was opened; it is no journal of a server or a Recorder")
+        if spec is None:
+            first, spec = opened["spec"], TrajectorySpec.from_json(opened["spec"])
+        elif opened["spec"] != first:
+            raise ValueError(f"{file}: is of another robot than those before it; read each by itself")
+        found.append(_File(file, opened["kind"] == "recorded"))
+    if spec is None:
+        raise ValueError(f"{path}: holds no episode yet")
+    return spec, sorted(found, key=_age)
+
+
+def _age(file: _File) -> tuple[int, int]:
+    """Recorders number their episodes; servers do so for each session alone."""
+    if file.recorded:
+        return 1, number_of(file.path)
+    return 0, file.path.stat().st_mtime_ns
+
+
+def _recorded(path: Path, spec: TrajectorySpec, log: _Log) -> Iterator[Episode]:
+    """The one episode of a Recorder's journal; none if no step of it was recorded."""
+    opened = dict[str, Any]()
+    rows = {stream.name: _Rows() for stream in spec.streams if stream.role != "reward"}
+    rewards, end, at = list[float](), "cut", 0
+    size = path.stat().st_size  # before it is read: it may still grow
+    for entry, whole in whole_entries(path):
+        opened, at = opened or entry, whole
+        if entry["kind"] in ("reset", "stepped"):
+            for stream in spec.of_role("observation"):
+                rows[stream.name].add(entry["observation"][stream.name])
+        if entry["kind"] == "stepped":
+            rows[spec.action.name].add(entry["action"])
+            rewards.append(entry["reward"])
+            end = "terminated" if entry["terminated"] else "truncated" if entry["truncated"] else "cut"
+    if size > at:
+        log.torn[path.name] = size - at
+    if not rewards:
+        return
+    log.episodes += 1
+    log.sources.add(f"{opened['name']} ({opened['env']})")
+    log.left_out |= set(opened["left_out"])
+    log.resets.append((opened["seed"], opened["options"]))
+    log.ends[end] += 1
+    reward = np.array(rewards)
+    streams = {
+        stream.name: reward if stream.role == "reward" else rows[stream.name].joined(stream.shape)
+        for stream in spec.streams
+    }
+    yield Episode(streams, str(path))
+
+
+class _Rows:
+    """One stream's arrays, gathered as they stand in entries."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[str, bytearray]] = []  # of one type each
+
+    def add(self, array: tuple[str, bytes]) -> None:
+        kind, data = array
+        if not self._runs or self._runs[-1][0] != kind:
+            self._runs.append((kind, bytearray()))
+        self._runs[-1][1].extend(data)
+
+    def joined(self, shape: tuple[int, ...]) -> Array:
+        """[rows, *shape], of the one type that holds all of theirs."""
+        runs = [np.frombuffer(data, kind).reshape(-1, *shape) for kind, data in self._runs]
+        return runs[0] if len(runs) == 1 else np.concatenate(runs)
+
+
+def _served(path: Path, spec: TrajectorySpec, log: _Log) -> Iterator[Episode]:
+    """The episodes of a server's journal."""
+    entries = (entry for entry, _ in whole_entries(path))
+    opened = next(entries)
+    for part in _parts(_acts(entries)):
+        streams, holes = _streams(part, spec)
+        log.episodes, log.missed = log.episodes + 1, log.missed + holes
+        log.wanted += len(part) * len(spec.of_role("observation"))
+        log.policies.add(opened["policy"])
+        yield Episode(streams, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """observation: what was read and not left aside."""
+
+    step: int
+    observation: Mapping[str, Any]
+    action: list[float]
+
+
+def _acts(entries: Iterable[Mapping[str, Any]]) -> Iterator[_Act]:
+    """Those that were answered."""
+    observed: Mapping[str, Any] | None = None
+    for entry in entries:
+        if entry["kind"] == "observed":
+            observed = entry
+        elif entry["kind"] == "answered" and observed is not None and observed["step"] == entry["step"]:
+            reply, read = entry["reply"], observed["request"]["observation"]
+            aside = {name for name, sensor in reply.get("sensors", {}).items() if sensor["rejected"]}
+            believed = {name: value for name, value in read.items() if name not in aside}
+            yield _Act(entry["step"], believed, reply["action"])
+
+
+def _parts(acts: Iterable[_Act]) -> Iterator[list[_Act]]:
+    """Runs of acts at one step after another, of two at least."""
+    part: list[_Act] = []
+    for act in acts:
+        if part and act.step != part[-1].step + 1:
+            if len(part) > 1:
+                yield part
+            part = []
+        part.append(act)
+    if len(part) > 1:
+        yield part
+
+
+def _streams(part: list[_Act], spec: TrajectorySpec) -> tuple[dict[str, Array], int]:
+    """Of one run of acts: observations at each, actions and rewards of all but the last, whose outcome nobody saw; and
+    how many readings there were not."""
+    streams, holes = dict[str, Array](), 0
+    for stream in spec.streams:
+        if stream.role == "observation":
+            values, missing = _readings(part, stream)
+            streams[stream.name], holes = values, holes + missing
+        elif stream.role == "action":
+            actions = np.array([act.action for act in part[:-1]], dtype=np.float64)
+            streams[stream.name] = actions.reshape(len(part) - 1, *stream.shape)
+        else:
+            streams[stream.name] = np.zeros((len(part) - 1, *stream.shape))
+    return streams, holes
+
+
+def _readings(part: list[_Act], stream: StreamSpec) -> tuple[Array, int]:
+    """[len(part), *shape] with the last reading, or before any the first, where there was none; and where that was."""
+    kind = np.dtype(np.uint8 if stream.image else np.float64)
+    read = [act.observation.get(stream.name) for act in part]
+    values = [None if value is None else np.array(value, dtype=kind) for value in read]
+    known = [None if value is None or not np.isfinite(value).all() else value for value in values]
+    kept = [next((value for value in known if value is not None), np.zeros(stream.shape, dtype=kind))]
+    for value in known:
+        kept.append(kept[-1] if value is None else value)
+    return np.array(kept[1:]).reshape(len(part), *stream.shape), sum(value is None for value in known)
