@@ -40,7 +40,7 @@ class ReplayBufferRecording:
         self._path = Path(path).expanduser()
         self._files = ZarrFiles(self._path, inside=(ENDS, "data"))
         self._arrays = self._opened()
-        self._rows = len(next(iter(self._arrays.values())))
+        self._rows = int(next(iter(self._arrays.values())).shape[0])
         self._ends = self._read_ends()
         self._columns, self._left_out, self._brought = self._understood()
         attributes = {
