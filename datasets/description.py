@@ -11,7 +11,7 @@ from forcing.datasets.episodes import Recording
 from forcing.datasets.rows import check_rows
 from forcing.policy.types import Array, StreamSpec
 
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 TASKS_SHOWN = 10
 
 

@@ -11,6 +11,7 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import BloscCodec
 
 from forcing.datasets.recording import open_recording, read_recording, recognise
 
@@ -43,7 +44,7 @@ def umi() -> dict[str, Any]:
 
 def write(path: Path, arrays: Arrays, ends: Any = ENDS, zarr_format: Any = 2, attributes: Any = None) -> Path:
     root = zarr.open_group(path, mode="w", zarr_format=zarr_format, attributes=attributes or {})
-    blosc = numcodecs.Blosc("zstd", clevel=5, shuffle=2) if zarr_format == 2 else zarr.codecs.BloscCodec(cname="zstd")
+    blosc = numcodecs.Blosc("zstd", clevel=5, shuffle=2) if zarr_format == 2 else BloscCodec(cname="zstd")
     data = root.create_group("data")
     for name, values in arrays.items():
         values = np.asarray(values)
@@ -251,7 +252,7 @@ def test_ends_that_cannot_be_are_named(path: Path, ends: Any, message: str) -> N
     ],
 )
 def test_arrays_that_do_not_fit_are_named(path: Path, changed: Arrays, message: str | None) -> None:
-    write(path, pusht() | changed)
+    write(path, {**pusht(), **changed})
     if message is None:
         assert "at least one number" in read_recording(path, control_hz=10).provenance["left_out"]["data/state"]
         return
@@ -293,15 +294,13 @@ def test_a_zip_of_something_else_is_no_recording(tmp_path: Path) -> None:
 
 def test_jpeg_xl_is_read_where_imagecodecs_is_installed(path: Path) -> None:
     """UMI's own compressor of frames, at full quality."""
-    pytest.importorskip("imagecodecs")
-    from imagecodecs.numcodecs import Jpegxl
-
+    codecs = pytest.importorskip("imagecodecs.numcodecs")
     write(path, pusht())
     frames = pusht()["img"].astype(np.uint8)
     shutil.rmtree(path / "data" / "img")
-    lossless = Jpegxl(lossless=True)
-    array = zarr.open_group(path, mode="a")["data"].create_array(
-        "img", shape=frames.shape, chunks=(1, 24, 24, 3), dtype="u1", compressors=lossless
+    lossless = codecs.Jpegxl(lossless=True)
+    array = zarr.open_group(path, mode="a").create_array(
+        "data/img", shape=frames.shape, chunks=(1, 24, 24, 3), dtype="u1", compressors=lossless
     )
     array[...] = frames
     numcodecs.registry.codec_registry.pop(lossless.codec_id, None)
