@@ -61,7 +61,7 @@ class MinariRecording:
         if not self._pointmaze:
             self._columns, self._left_out = self._understood(first)
             self._left_out |= {_name(leaf): f"{each} is no Box" for leaf, each in every.items() if leaf not in boxes}
-        self._spec = self._specified(action, control_hz or _recorded_hz(self._metadata))
+        self._spec = self._specified(action, _recorded_hz(self._metadata) if control_hz is None else control_hz)
 
     @property
     def spec(self) -> TrajectorySpec:
@@ -110,7 +110,7 @@ class MinariRecording:
     def _specified(self, action_space: spaces.Box, hz: float | None) -> TrajectorySpec:
         low, high = _limits(action_space)
         if self._pointmaze:
-            return pointmaze_spec(control_hz=hz or CONTROL_HZ, low=low, high=high)
+            return pointmaze_spec(control_hz=CONTROL_HZ if hz is None else hz, low=low, high=high)
         if hz is None:
             raise ValueError(
                 f"{self._folder}: control_hz is not recorded and must be passed (steps a second, for example "

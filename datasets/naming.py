@@ -25,7 +25,8 @@ def renamed(recording: Recording, streams: Mapping[str, str]) -> Recording:
 def _new_names(recording: Recording, streams: Mapping[str, str]) -> dict[str, str]:
     """Name as it was read -> new name, of every stream that stays, in the spec's order."""
     read = [stream.name for stream in recording.spec.streams]
-    theirs: dict[str, str] = {source: ours for ours, source in recording.provenance().get("source_names", {}).items()}
+    sources = recording.provenance().get("source_names", {})
+    theirs: dict[str, str] = {source: ours for ours, source in sources.items() if ours in read}
     named: dict[str, str] = {}
     for new, wanted in streams.items():
         found = _known(wanted or new, read, theirs)

@@ -8,6 +8,7 @@ An episode of N rows is one of N - 1 steps: what came of its last action nobody 
 where each gripper was brought next, which is the pose and the width of the row after.
 """
 
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,10 +44,7 @@ class ReplayBufferRecording:
         self._rows = int(next(iter(self._arrays.values())).shape[0])
         self._ends = self._read_ends()
         self._columns, self._left_out, self._brought = self._understood()
-        attributes = {
-            key: value for group in ("", "data", "meta") for key, value in self._files.attributes(group).items()
-        }
-        hz = control_hz or next((attributes[key] for key in RATES if attributes.get(key)), None)
+        hz = self._recorded_hz() if control_hz is None else control_hz
         if hz is None:
             raise ValueError(
                 f"{self._path}: control_hz is not recorded and must be passed (steps a second, for example "
@@ -76,6 +74,7 @@ class ReplayBufferRecording:
             "last_actions_left_out": 0 if self._brought else len(self._ends) - single,
             "single_rows_left_out": single,
             "rows_after_the_last_episode": self._rows - int(self._ends[-1]),
+            "chunks_that_are_not_there": self._absent_chunks(),
             "source_names": {found.stream.name: found.source for found in self._columns},
         }
         if self._brought:
@@ -94,6 +93,22 @@ class ReplayBufferRecording:
         if len(set(rows.values())) > 1:
             raise ValueError(f"{self._path}: all arrays below data must have as many rows, got {rows}; {REMEDY}")
         return arrays
+
+    def _recorded_hz(self) -> float | None:
+        for group in ("", "data", "meta"):
+            attributes = self._files.attributes(group)
+            rates = [attributes.get(key) for key in RATES]
+            found = [float(rate) for rate in rates if isinstance(rate, int | float) and 0 < rate < math.inf]
+            if found:
+                return found[0]
+        return None
+
+    def _absent_chunks(self) -> dict[str, int]:
+        """Of arrays in format 2, which read as zeros: a writer may leave out zeros, and a copy may have been broken
+        off."""
+        old = {name: array for name, array in self._arrays.items() if array.metadata.zarr_format == 2}
+        counted = {name: array.nchunks - array.nchunks_initialized for name, array in old.items()}
+        return {name: absent for name, absent in counted.items() if absent}
 
     def _read_ends(self) -> NDArray[np.int64]:
         """[E] rising, none past the arrays."""

@@ -12,6 +12,7 @@ last action. What LIBERO adds to the layout, the task in words, is read too.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ class RobomimicRecording:
             self._columns, self._left_out, self._ends_seen = _columns(first, self._path)
         self._environment = _document(attributes.get("env_args"))
         self._task = str(_document(attributes.get("problem_info")).get("language_instruction", ""))
-        hz = control_hz or _recorded_hz(self._environment)
+        hz = _recorded_hz(self._environment) if control_hz is None else control_hz
         if hz is None:
             raise ValueError(
                 f"{self._path}: env_args has no env_kwargs.control_freq, so control_hz must be passed (steps a second, "
@@ -234,7 +235,7 @@ def _recorded_hz(environment: Mapping[str, Any]) -> float | None:
     """control_freq of the environment that it was recorded in."""
     options = environment.get("env_kwargs")
     found = options.get("control_freq") if isinstance(options, dict) else None
-    return float(found) if isinstance(found, int | float) and found > 0 else None
+    return float(found) if isinstance(found, int | float) and 0 < found < math.inf else None
 
 
 def _task(group: h5py.Group) -> str:

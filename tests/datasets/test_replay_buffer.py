@@ -172,6 +172,25 @@ def test_one_episode_at_a_time_is_read(path: Path) -> None:
     assert (next(episodes).streams["state"][1:] == 0).all()
 
 
+def test_chunks_that_are_not_there_are_counted(path: Path) -> None:
+    write(path, pusht())
+    for chunk in ("1.0.0.0", "2.0.0.0"):
+        (path / "data" / "img" / chunk).unlink()
+    read = read_recording(path, control_hz=10)
+    assert read.provenance["chunks_that_are_not_there"] == {"img": 2}
+    assert (read.episode(1)["img"][1:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"fps": "fast"}, {"fps": 0}, {"control_hz": None}, {"control_hz": float("inf")}]
+)
+def test_a_rate_that_is_none_must_be_passed(path: Path, attributes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="control_hz is not recorded and must be passed"):
+        read_recording(write(path, pusht(), attributes=attributes))
+    with pytest.raises(ValueError, match="control_hz must be positive, got 0"):
+        read_recording(path, control_hz=0)
+
+
 def test_an_unrecorded_rate_must_be_passed(path: Path) -> None:
     with pytest.raises(ValueError, match=r"control_hz is not recorded and must be passed .*--control-hz 10"):
         read_recording(write(path, pusht()))

@@ -33,7 +33,7 @@ def train(
     Args:
         preset: recipe: maze2d-umaze, -medium, -large, ogbench-pointmaze-medium-navigate, -medium-stitch,
             -large-navigate and so on to -giant-stitch, or generic for any other recording.
-        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+        data: a store, a Minari dataset by folder or id, or any other recording (docs/formats.md).
         out: folder of the policy; runs/PRESET if not given.
         minutes: training time; 20, or as before with --resume, if neither minutes nor steps is given.
         steps: optimiser steps, instead of minutes.
