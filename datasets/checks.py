@@ -1,7 +1,7 @@
-"""What is wrong with a recording, and what it holds. Each check is a function from recordings to findings."""
+"""What is wrong with a recording. Each check is a function from recordings to findings."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,54 +44,9 @@ class Finding:
         return f"{self.severity}: {subject}{self.rule} ({times}{at}); {self.remedy}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSummary:
-    """One stream over all its entries and steps, finite values alone, in its units."""
-
-    name: str
-    role: str
-    shape: tuple[int, ...]
-    units: str
-    dtype: str
-    low: float
-    high: float
-    mean: float
-    std: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
-    """length_steps: quantile of the episodes' lengths (0, 25, 50, 75, 100 %) -> control steps. hours: at control_hz."""
-
-    episodes: int
-    steps: int
-    control_hz: float
-    hours: float
-    goal: str | None
-    length_steps: Mapping[str, float]
-    streams: tuple[StreamSummary, ...]
-    provenance: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def __str__(self) -> str:
-        lengths = ", ".join(f"{share} {steps:g}" for share, steps in self.length_steps.items())
-        lines = [
-            f"{self.episodes} episodes, {self.steps} steps, {self.hours:.3g} hours at {self.control_hz:g} Hz",
-            f"episode length, steps: {lengths}",
-            f"goal stream: {self.goal or 'none'}",
-            f"{'stream':<16}{'role':<13}{'shape':<14}{'units':<8}{'min':>12}{'max':>12}{'mean':>12}{'std':>12}",
-        ]
-        for s in self.streams:
-            figures = "".join(f"{value:>12.4g}" for value in (s.low, s.high, s.mean, s.std))
-            lines.append(f"{s.name:<16}{s.role:<13}{s.shape!s:<14}{s.units or '-':<8}{figures}")
-        lines += [f"{key}: {value}" for key, value in self.provenance.items() if value is not None]
-        return "\n".join(lines)
-
-
 def check(trajectories: Trajectories) -> list[Finding]:
-    """Everything found wrong, errors first; empty if nothing is."""
+    """Everything found wrong, errors first; empty if nothing is. Frames of cameras are not looked at."""
+    trajectories = trajectories.numbers()
     found = [*_short_episodes(trajectories), *_stale_goals(trajectories)]
     for stream in trajectories.spec.streams:
         values = trajectories.streams[stream.name]
@@ -100,32 +55,18 @@ def check(trajectories: Trajectories) -> list[Finding]:
     return sorted(found, key=lambda finding: finding.severity)
 
 
-def check_source(source: str | Path, *, control_hz: float | None = None) -> list[Finding]:
-    """`check` of a recording in any format; one that cannot be read (wrong lengths, cut short) is an error found."""
+def check_source(source: str | Path, **how: Any) -> list[Finding]:
+    """`check` of a recording in any format; one that cannot be read (wrong lengths, cut short) is an error found.
+
+    how: as `read_recording` takes it.
+    """
     try:
-        trajectories = read_recording(source, control_hz=control_hz)
+        trajectories = read_recording(source, **how)
     except ValueError as error:
         rule, _, remedy = str(error).partition("; ")
         remedy = remedy or "nothing else was checked"
         return [Finding(severity="error", stream="", rule=rule, count=1, where=(), remedy=remedy)]
     return check(trajectories)
-
-
-def describe(trajectories: Trajectories) -> Description:
-    """Episodes, steps, hours, lengths, each stream's range, and where the recording comes from."""
-    spec, lengths = trajectories.spec, trajectories.lengths
-    quantiles = {f"{share} %": float(np.quantile(lengths, share / 100)) for share in (0, 25, 50, 75, 100)}
-    steps = int(lengths.sum())
-    return Description(
-        episodes=len(lengths),
-        steps=steps,
-        control_hz=spec.control_hz,
-        hours=steps / spec.control_hz / 3600,
-        goal=spec.goal,
-        length_steps=quantiles,
-        streams=tuple(_summary(stream, trajectories.streams[stream.name]) for stream in spec.streams),
-        provenance=dict(trajectories.provenance),
-    )
 
 
 def _short_episodes(trajectories: Trajectories) -> Iterator[Finding]:
@@ -253,23 +194,3 @@ def _shown(limits: tuple[float, ...] | None) -> Any:
     if limits is None:
         return "none"
     return limits[0] if len(set(limits)) == 1 else limits
-
-
-def _summary(stream: StreamSpec, values: Array) -> StreamSummary:
-    finite = values[np.isfinite(values)]
-    low, high, mean, std = (
-        (float(finite.min()), float(finite.max()), float(finite.mean(dtype=np.float64)), float(finite.std(dtype=float)))
-        if finite.size
-        else (np.nan,) * 4
-    )
-    return StreamSummary(
-        name=stream.name,
-        role=stream.role,
-        shape=stream.shape,
-        units=stream.units,
-        dtype=values.dtype.str,
-        low=low,
-        high=high,
-        mean=mean,
-        std=std,
-    )

@@ -1,194 +1,152 @@
 """Recordings out of Minari datasets, by path or by id. Knows Minari's files and D4RL's pointmaze schema, no simulator.
 
 D4RL's pointmaze gives position and velocity in one vector, and the position once more as the achieved goal: it becomes
-the streams position, velocity, action and reward. Every other dataset keeps its own names. The desired goal is no
-stream (a goal is given in the stream that can reach it); how far it can be trusted is written to the provenance.
+the streams position, velocity, action and reward. Every other dataset keeps its own names, those of nested observations
+joined by an underscore. The desired goal is no stream (a goal is given in the stream that can reach it); how far it can
+be trusted is written to the provenance. So is what cannot be a stream: whatever is no Box.
 """
 
-import difflib
 import json
-import os
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from minari.dataset.minari_storage import MinariStorage
 
+from forcing.datasets.columns import Column, observation_columns
+from forcing.datasets.episodes import Episode
 from forcing.datasets.goals import GoalLog
+from forcing.datasets.minari_places import locate_minari
+from forcing.datasets.minari_rows import Leaf, minari_rows
 from forcing.datasets.pointmaze import CONTROL_HZ, pointmaze_spec, pointmaze_streams
-from forcing.datasets.rows import EpisodeRows
-from forcing.policy.types import Array, Role, StreamSpec, Trajectories, TrajectorySpec
+from forcing.datasets.rows import check_rows
+from forcing.policy.types import Array, StreamSpec, TrajectorySpec
 
-IDENTIFIER = re.compile(r"[-\w]+(/[-\w]+)*-v\d+")
 KEPT_METADATA = ("dataset_id", "algorithm_name", "description", "code_permalink", "author", "minari_version")
+ACTIONS: Leaf = ("actions",)
+REWARDS: Leaf = ("rewards",)
+DESIRED: Leaf = ("observations", "desired_goal")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layout:
-    """How a dataset's observations become streams; `left_out` names those that cannot."""
+class MinariRecording:
+    """A `Recording` of a Minari dataset, in any of Minari's file formats, of which one episode is in memory at a time.
 
-    spec: TrajectorySpec
-    pointmaze: bool
-    left_out: tuple[str, ...]
-
-
-def read_minari(id_or_path: str | Path, *, control_hz: float | None = None, download: bool = False) -> Trajectories:
-    """The recordings of a Minari dataset, floats as float32.
-
-    id_or_path: the folder that holds `data/`, a folder with one such folder in it, or an id in Minari's local root.
-    control_hz: steps a second; overrides what the dataset records, needed if it records nothing. download: fetch an
-    id that is not here over the network. Raises ValueError naming the dataset, the rule and the remedy if it is
-    absent, broken, of another schema, or an episode has a wrong number of rows.
+    Images become uint8 [h, w, c]. What is no Box is left out and named in the provenance.
     """
-    folder = locate_minari(id_or_path, download=download)
-    storage = _storage(folder)
-    metadata = MinariStorage.read_raw_metadata(storage.data_path)
-    layout: _Layout | None = None
-    goals = GoalLog()
-    for index, episode in enumerate(_episodes(storage, folder)):
-        if layout is None:
-            layout = _layout(storage, metadata, episode, control_hz, folder)
-            rows = EpisodeRows(layout.spec)
-        observations = episode["observations"]
-        rows.add(_streams(layout, observations, episode), len(episode["rewards"]), f"{folder}: episode {index}")
-        if isinstance(observations, Mapping) and isinstance(observations.get("desired_goal"), np.ndarray):
-            goals.add(index, observations["desired_goal"])
-    if layout is None:
-        raise ValueError(f"{folder}: a dataset must have at least 1 episode, got 0; record it again")
-    return rows.trajectories(_provenance(metadata, layout, goals))
+
+    def __init__(self, id_or_path: str | Path, *, control_hz: float | None = None, download: bool = False) -> None:
+        """id_or_path: the folder that holds `data/`, a folder with one such folder in it, or an id in Minari's local
+        root. control_hz: steps a second; overrides what the dataset records, needed if it records nothing. download:
+        fetch an id that is not here. Raises ValueError naming the dataset, the rule and the remedy if it is absent,
+        broken or of another schema."""
+        self._folder = locate_minari(id_or_path, download=download)
+        storage = _storage(self._folder)
+        action, observation = storage.action_space, storage.observation_space
+        self._metadata = MinariStorage.read_raw_metadata(storage.data_path)
+        self._count = int(self._metadata.get("total_episodes") or 0)
+        if self._count < 1:
+            raise ValueError(f"{self._folder}: a dataset must have at least 1 episode, got 0; record it again")
+        if not isinstance(action, spaces.Box):
+            raise ValueError(f"{self._folder}: the action space must be a Box, got {action}")
+        every = dict(_leaves(observation, ("observations",)))
+        boxes = {leaf: space for leaf, space in every.items() if isinstance(space, spaces.Box)}
+        self._boxes = {ACTIONS: action, **boxes}
+        first = next(self._rows(1))
+        self._goals, self._columns, self._left_out = GoalLog(), list[Column](), dict[str, str]()
+        self._pointmaze = _is_pointmaze(observation, action, first)
+        if not self._pointmaze:
+            self._columns, self._left_out = self._understood(first)
+            self._left_out |= {_name(leaf): f"{each} is no Box" for leaf, each in every.items() if leaf not in boxes}
+        self._spec = self._specified(action, _recorded_hz(self._metadata) if control_hz is None else control_hz)
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        return self._spec
+
+    def episodes(self) -> Iterator[Episode]:
+        self._goals = GoalLog()
+        for index, rows in enumerate(self._rows(self._count)):
+            where = f"{self._folder}: episode {index}"
+            if DESIRED in rows:
+                self._goals.add(index, rows[DESIRED])
+            observed = pointmaze_streams(rows["observations", "observation"]) if self._pointmaze else {}
+            for found in self._columns:
+                values = rows[tuple(found.source.split("/"))]
+                observed[found.stream.name] = found.rows(values, f"{where}: {found.source}")
+            streams = {**observed, "action": rows[ACTIONS], "reward": rows[REWARDS]}
+            check_rows(self._spec, streams, len(rows[REWARDS]), where)
+            yield Episode(streams, where)
+
+    def provenance(self) -> Mapping[str, Any]:
+        environment = json.loads(self._metadata.get("env_spec") or "{}")
+        kept = {key: self._metadata[key] for key in KEPT_METADATA if key in self._metadata}
+        result = {"source": "minari", **kept, "env_id": environment.get("id"), "goals": self._goals.to_json()}
+        if self._columns:
+            result["source_names"] = {each.stream.name: _name(tuple(each.source.split("/"))) for each in self._columns}
+        return {**result, "left_out": self._left_out} if self._left_out else result
+
+    def _rows(self, count: int) -> Iterator[dict[Leaf, Array]]:
+        return minari_rows(self._folder, self._metadata["data_format"], count, self._boxes)
+
+    def _understood(self, first: Mapping[Leaf, Array]) -> tuple[list[Column], dict[str, str]]:
+        """The streams of the observations, with units and their spaces' limits, and why each other Box is none."""
+        observed = [leaf for leaf in self._boxes if leaf[0] == "observations" and leaf[:2] != DESIRED]
+        arrays = (
+            (_name(leaf).replace("/", "_"), "/".join(leaf), first[leaf], f"{self._folder}: {'/'.join(leaf)}")
+            for leaf in observed
+        )
+        columns, left_out = observation_columns(arrays, taken=("action", "reward"))
+        units, result = self._metadata.get("units") or {}, []
+        for found in columns:
+            low, high = _limits(self._boxes[tuple(found.source.split("/"))]) if found.pixels is None else (None, None)
+            stream = replace(found.stream, low=low, high=high, units=units.get(found.stream.name, ""))
+            result.append(replace(found, stream=stream))
+        return result, {_name(tuple(source.split("/"))): reason for source, reason in left_out.items()}
+
+    def _specified(self, action_space: spaces.Box, hz: float | None) -> TrajectorySpec:
+        low, high = _limits(action_space)
+        if self._pointmaze:
+            return pointmaze_spec(control_hz=CONTROL_HZ if hz is None else hz, low=low, high=high)
+        if hz is None:
+            raise ValueError(
+                f"{self._folder}: control_hz is not recorded and must be passed (steps a second, for example "
+                "--control-hz 20)"
+            )
+        observed = [found.stream for found in self._columns]
+        if not observed:
+            raise ValueError(f"{self._folder}: no observation can be a stream ({self._left_out}); record numbers")
+        action = StreamSpec(name="action", role="action", shape=tuple(action_space.shape), low=low, high=high)
+        wanted = self._metadata.get("goal") or "achieved_goal"
+        return TrajectorySpec(
+            streams=(*observed, action, StreamSpec(name="reward", role="reward", shape=())),
+            control_hz=hz,
+            goal=wanted if wanted in {stream.name for stream in observed} else None,
+        )
 
 
-def locate_minari(id_or_path: str | Path, *, download: bool = False) -> Path:
-    """The folder that holds the dataset's `data/`; see `read_minari`."""
-    path = Path(id_or_path).expanduser()
-    if path.exists():
-        return _inside(path.resolve())
-    dataset_id = str(id_or_path)
-    if not is_minari_id(dataset_id):
-        raise ValueError(f"{dataset_id!r}: neither an existing path nor a Minari id such as D4RL/pointmaze/medium-v2")
-    folder = local_root() / dataset_id
-    if not (folder / "data").is_dir() and download:
-        _download(dataset_id)
-    if (folder / "data").is_dir():
-        return folder
-    close = difflib.get_close_matches(dataset_id, local_ids(), n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(
-        f"Minari dataset {dataset_id!r} is not in {local_root()}: {hint}fetch it with `minari download {dataset_id}`, "
-        "set MINARI_DATASETS_PATH to the folder that has it, or give a path"
-    )
+def _name(leaf: Leaf) -> str:
+    """Of an observation: its names in nested spaces, joined by slashes."""
+    return "/".join(leaf[1:]) or "observation"
 
 
-def holds_minari(path: Path) -> bool:
-    """Whether at least one Minari dataset is at `path` or below."""
-    return path.exists() and bool(_candidates(path.resolve()))
-
-
-def is_minari_id(name: str) -> bool:
-    """Whether `name` reads (namespace/)name-v0."""
-    return IDENTIFIER.fullmatch(name) is not None
-
-
-def local_root() -> Path:
-    """Where Minari keeps its datasets on this machine."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH", Path.home() / ".minari" / "datasets"))
-
-
-def local_ids() -> list[str]:
-    """The ids of the datasets in Minari's local root."""
-    return [folder.relative_to(local_root()).as_posix() for folder in _datasets_below(local_root())]
-
-
-def _datasets_below(path: Path) -> list[Path]:
-    """Those in no hidden folder: there a writer works, or left what it had when it was killed."""
-    depths = ("*", "*/*", "*/*/*", "*/*/*/*")
-    every = sorted(found.parent.parent for depth in depths for found in path.glob(f"{depth}/data/metadata.json"))
-    return [folder for folder in every if not any(part.startswith(".") for part in folder.relative_to(path).parts)]
-
-
-def _candidates(path: Path) -> list[Path]:
-    """The dataset that `path` is, or whose data/ or main_data.hdf5 it is; else those below it."""
-    for folder in (path, path.parent, path.parent.parent):
-        if (folder / "data" / "metadata.json").is_file() and path in (folder, folder / "data", _main_file(folder)):
-            return [folder]
-    return _datasets_below(path)
-
-
-def _inside(path: Path) -> Path:
-    found = _candidates(path)
-    if not found:
-        raise ValueError(f"{path}: must hold a Minari dataset (data/metadata.json), found none; choose another path")
-    if len(found) > 1:
-        names = [str(folder.relative_to(path)) for folder in found]
-        raise ValueError(f"{path}: must hold one Minari dataset, found {names}; name one of them")
-    return found[0]
-
-
-def _main_file(folder: Path) -> Path:
-    return folder / "data" / "main_data.hdf5"
-
-
-def _download(dataset_id: str) -> None:
-    import minari
-
-    try:
-        minari.download_dataset(dataset_id)
-    except Exception as error:  # Minari lets the errors of its hosts' clients through, and they share no base
-        raise ValueError(
-            f"Minari dataset {dataset_id!r} could not be downloaded ({type(error).__name__}: {error}); check the "
-            f"network and the id, or copy the dataset to {local_root() / dataset_id}"
-        ) from error
+def _leaves(space: spaces.Space[Any], at: Leaf) -> Iterator[tuple[Leaf, spaces.Space[Any]]]:
+    """Every space that is no Dict, by the names that lead there."""
+    if not isinstance(space, spaces.Dict):
+        yield at, space
+        return
+    for key, inner in space.spaces.items():
+        yield from _leaves(inner, (*at, key))
 
 
 def _storage(folder: Path) -> MinariStorage:
     try:
         return MinariStorage.read(folder / "data")
-    except (ValueError, KeyError, AssertionError, TypeError, ImportError) as error:
+    except (ValueError, KeyError, AssertionError, TypeError, ImportError, gymnasium.error.Error) as error:
         raise ValueError(f"{folder}: not a readable Minari dataset ({error!r}); download or record it again") from error
-
-
-def _episodes(storage: MinariStorage, folder: Path) -> Iterator[dict[str, Any]]:
-    try:
-        yield from storage.get_episodes(range(storage.total_episodes))
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(
-            f"{_main_file(folder)}: cannot be read to its end ({error}); it was cut short or altered: "
-            "download or record it again"
-        ) from error
-
-
-def _layout(
-    storage: MinariStorage,
-    metadata: Mapping[str, Any],
-    episode: Mapping[str, Any],
-    control_hz: float | None,
-    folder: Path,
-) -> _Layout:
-    hz = control_hz or _recorded_hz(metadata)
-    action_space = storage.action_space
-    if not isinstance(action_space, spaces.Box):
-        raise ValueError(f"{folder}: the action space must be a Box, got {action_space}")
-    low, high = _limits(action_space)
-    if _is_pointmaze(storage.observation_space, action_space, episode["observations"]):
-        spec = pointmaze_spec(control_hz=hz or CONTROL_HZ, low=low, high=high)
-        return _Layout(spec=spec, pointmaze=True, left_out=())
-    if hz is None:
-        raise ValueError(
-            f"{folder}: control_hz is not recorded and must be passed (steps a second, for example --control-hz 20)"
-        )
-    boxes = _boxes(storage.observation_space)
-    units = metadata.get("units") or {}
-    streams = [_stream(name, "observation", box, units.get(name, "")) for name, box in boxes.items()]
-    streams.append(_stream("action", "action", action_space))
-    streams.append(StreamSpec(name="reward", role="reward", shape=()))
-    goal = metadata.get("goal") or ("achieved_goal" if "achieved_goal" in boxes else None)
-    left_out = tuple(key for key in _keys(storage.observation_space) if key not in boxes and key != "desired_goal")
-    spec = TrajectorySpec(streams=tuple(streams), control_hz=hz, goal=goal)
-    return _Layout(spec=spec, pointmaze=False, left_out=left_out)
 
 
 def _recorded_hz(metadata: Mapping[str, Any]) -> float | None:
@@ -200,28 +158,14 @@ def _recorded_hz(metadata: Mapping[str, Any]) -> float | None:
     return None if fps is None else float(fps)
 
 
-def _is_pointmaze(space: spaces.Space[Any], action_space: spaces.Box, observations: Any) -> bool:
+def _is_pointmaze(space: spaces.Space[Any], action_space: spaces.Box, first: Mapping[Leaf, Array]) -> bool:
     if not isinstance(space, spaces.Dict) or action_space.shape != (2,):
         return False
     shapes = {key: value.shape for key, value in space.spaces.items()}
     if shapes != {"observation": (4,), "achieved_goal": (2,), "desired_goal": (2,)}:
         return False
-    return bool(np.array_equal(observations["observation"][:, :2], observations["achieved_goal"], equal_nan=True))
-
-
-def _keys(space: spaces.Space[Any]) -> list[str]:
-    return list(space.spaces) if isinstance(space, spaces.Dict) else ["observation"]
-
-
-def _boxes(space: spaces.Space[Any]) -> dict[str, spaces.Box]:
-    """The observation's Box spaces by name, without the desired goal."""
-    named = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
-    return {key: box for key, box in named.items() if isinstance(box, spaces.Box) and key != "desired_goal"}
-
-
-def _stream(name: str, role: Role, box: spaces.Box, units: str = "") -> StreamSpec:
-    low, high = _limits(box)
-    return StreamSpec(name=name, role=role, shape=tuple(box.shape), units=units, low=low, high=high)
+    position = first["observations", "observation"][:, :2]
+    return bool(np.array_equal(position, first["observations", "achieved_goal"], equal_nan=True))
 
 
 def _limits(box: spaces.Box) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -232,19 +176,3 @@ def _limits(box: spaces.Box) -> tuple[tuple[float, ...] | None, tuple[float, ...
         tuple(float(x) for x in side.reshape(-1)) if np.isfinite(side).all() else None for side in (box.low, box.high)
     )
     return low, high
-
-
-def _streams(layout: _Layout, observations: Any, episode: Mapping[str, Any]) -> dict[str, Array]:
-    rest = {"action": np.asarray(episode["actions"]), "reward": np.asarray(episode["rewards"])}
-    if layout.pointmaze:
-        return {**pointmaze_streams(observations["observation"]), **rest}
-    observed = observations if isinstance(observations, Mapping) else {"observation": observations}
-    names = [stream.name for stream in layout.spec.of_role("observation")]
-    return {**{name: np.asarray(observed[name]) for name in names}, **rest}
-
-
-def _provenance(metadata: Mapping[str, Any], layout: _Layout, goals: GoalLog) -> dict[str, Any]:
-    environment = json.loads(metadata.get("env_spec") or "{}")
-    kept = {key: metadata[key] for key in KEPT_METADATA if key in metadata}
-    result = {"source": "minari", **kept, "env_id": environment.get("id"), "goals": goals.to_json()}
-    return {**result, "left_out": list(layout.left_out)} if layout.left_out else result

@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 
 from forcing.datasets.atomic import place, staged
-from forcing.datasets.minari_files import is_minari_id
+from forcing.datasets.minari_places import is_minari_id
 
 Episode = Mapping[str, Any]
 

@@ -1,48 +1,83 @@
 """Any supported recording, recognised by its files. The one place that knows all formats."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+
+import h5py
 
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
 from forcing.datasets.episodes import InMemory, Recording, gathered
 from forcing.datasets.journal import holds_journals
 from forcing.datasets.journal_recording import Journals
-from forcing.datasets.minari_files import holds_minari, is_minari_id, read_minari
+from forcing.datasets.minari_files import MinariRecording
+from forcing.datasets.minari_places import holds_minari, is_minari_id
+from forcing.datasets.naming import renamed
+from forcing.datasets.replay_buffer import ReplayBufferRecording, is_replay_buffer
+from forcing.datasets.robomimic_hdf5 import RobomimicRecording, is_robomimic_hdf5
 from forcing.datasets.store import is_store, open_store
+from forcing.datasets.subsets import subset_of
 from forcing.policy.types import Trajectories
 
-Format = Literal["store", "minari", "d4rl", "journal"]
+Format = Literal["store", "minari", "d4rl", "robomimic", "replay buffer", "journal"]
 SUPPORTED = (
     "a store of ours (folder with zarr.json), a Minari dataset (folder with data/metadata.json, or an id such as "
-    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals), what a server or a "
-    "Recorder kept (*.journal, or a folder of them)"
+    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals), a robomimic file "
+    "(HDF5 with data/demo_0), a replay buffer (zarr folder or .zarr.zip with data/action and meta/episode_ends), what "
+    "a server or a Recorder kept (*.journal, or a folder of them)"
 )
 
 
-def read_recording(source: str | Path, *, control_hz: float | None = None) -> Trajectories:
-    """All recordings at a path or under a Minari id, whatever their format; frames of a store stay there.
+def read_recording(
+    source: str | Path,
+    *,
+    control_hz: float | None = None,
+    streams: Mapping[str, str] | None = None,
+    subset: str | None = None,
+    download: bool = False,
+) -> Trajectories:
+    """All recordings at a path or under a Minari id, whatever their format; frames of a store stay there, unless its
+    streams are named anew or a subset is taken.
 
     As `open_recording`.
     """
-    if recognise(source) == "store":
+    if recognise(source) == "store" and not streams and subset is None:
         return open_store(source)
-    return gathered(open_recording(source, control_hz=control_hz))
+    return gathered(open_recording(source, control_hz=control_hz, streams=streams, subset=subset, download=download))
 
 
-def open_recording(source: str | Path, *, control_hz: float | None = None) -> Recording:
+def open_recording(
+    source: str | Path,
+    *,
+    control_hz: float | None = None,
+    streams: Mapping[str, str] | None = None,
+    subset: str | None = None,
+    download: bool = False,
+) -> Recording:
     """What is at a path or under a Minari id, whatever its format, to be read episode by episode.
 
-    control_hz: steps a second, for sources that do not record it; a store always does. Raises ValueError if nothing
-    supported is there, or what is there cannot be read.
+    control_hz: steps a second, for sources that do not record it; a store always does. streams: other names for some
+    streams (`naming.renamed`). subset: of the episodes, those alone. download: fetch a Minari id that is not here.
+    Raises ValueError if nothing supported is there, or what is there cannot be read.
     """
-    found = recognise(source)
-    if found == "store":
-        return InMemory(open_store(source))
-    if found == "d4rl":
-        return InMemory(read_d4rl_hdf5(source, control_hz=control_hz))
-    if found == "journal":
-        return Journals(source)
-    return InMemory(read_minari(source, control_hz=control_hz))
+    recording = renamed(_opened(source, control_hz, download), streams or {})
+    return recording if subset is None else subset_of(recording, subset)
+
+
+def _opened(source: str | Path, control_hz: float | None, download: bool) -> Recording:
+    match recognise(source):
+        case "store":
+            return InMemory(open_store(source))
+        case "d4rl":
+            return InMemory(read_d4rl_hdf5(source, control_hz=control_hz))
+        case "journal":
+            return Journals(source)
+        case "robomimic":
+            return RobomimicRecording(source, control_hz=control_hz)
+        case "replay buffer":
+            return ReplayBufferRecording(source, control_hz=control_hz)
+        case "minari":
+            return MinariRecording(source, control_hz=control_hz, download=download)
 
 
 def recognise(source: str | Path) -> Format:
@@ -50,10 +85,15 @@ def recognise(source: str | Path) -> Format:
     path = Path(source).expanduser()
     if is_store(path):
         return "store"
+    # Before Minari, which is sought in folders below: of a replay buffer there can be a hundred thousand chunks.
+    if is_replay_buffer(path):
+        return "replay buffer"
     if holds_minari(path) or (not path.exists() and is_minari_id(str(source))):
         return "minari"
     if is_d4rl_hdf5(path):
         return "d4rl"
+    if is_robomimic_hdf5(path):
+        return "robomimic"
     if holds_journals(path):
         return "journal"
     raise ValueError(f"{source}: found {_contents(path)}; supported are {SUPPORTED}")
@@ -62,10 +102,16 @@ def recognise(source: str | Path) -> Format:
 def _contents(path: Path) -> str:
     if not path.exists():
         return "nothing"
+    if path.is_file() and h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            return f"an HDF5 file with {_listed(sorted(file)) or 'nothing'}"
     if path.is_file():
         return f"a file of {path.stat().st_size} bytes ending in {path.suffix or 'nothing'!r}"
     names = sorted(entry.name for entry in path.iterdir())
     if {"episodes", "sessions"} <= set(names):
         return "what a server keeps: name its folder episodes or sessions"
-    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-    return f"a folder with {shown}" if names else "an empty folder"
+    return f"a folder with {_listed(names)}" if names else "an empty folder"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

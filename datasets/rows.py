@@ -22,16 +22,9 @@ class EpisodeRows:
 
         Raises ValueError naming `where` and the stream if there are no steps or a stream has other rows.
         """
-        if steps < 1:
-            raise ValueError(f"{where}: must have at least 1 step, got {steps}; remove it from the recording")
+        check_rows(self._spec, streams, steps, where)
         for stream in self._spec.streams:
             rows = streams[stream.name]
-            expected = (steps + 1 if stream.role == "observation" else steps, *stream.shape)
-            if rows.shape != expected:
-                raise ValueError(
-                    f"{where}: stream {stream.name!r} must have shape {expected} for {steps} steps, got {rows.shape}; "
-                    "the episode was cut short or merged: record it again or remove it"
-                )
             kept = rows.astype(np.float32) if np.issubdtype(rows.dtype, np.floating) else rows
             self._rows[stream.name].append(kept)
         self._lengths.append(steps)
@@ -49,3 +42,16 @@ class EpisodeRows:
             frames={name: rows for name, rows in joined.items() if name in images},
             notes=tuple(self._notes) if any(note != EpisodeNote() for note in self._notes) else (),
         )
+
+
+def check_rows(spec: TrajectorySpec, streams: Mapping[str, Array], steps: int, where: str) -> None:
+    """Raises ValueError naming `where` and the stream if there are no steps, or a stream has other rows than these."""
+    if steps < 1:
+        raise ValueError(f"{where}: must have at least 1 step, got {steps}; remove it from the recording")
+    for stream in spec.streams:
+        expected = (steps + 1 if stream.role == "observation" else steps, *stream.shape)
+        if streams[stream.name].shape != expected:
+            raise ValueError(
+                f"{where}: stream {stream.name!r} must have shape {expected} for {steps} steps, got "
+                f"{streams[stream.name].shape}; the episode was cut short or merged: record it again or remove it"
+            )

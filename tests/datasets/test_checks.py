@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forcing.datasets.checks import Finding, check, check_source, describe
+from forcing.datasets.checks import Finding, check, check_source
 from forcing.datasets.store import write_store
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
@@ -132,28 +132,3 @@ def test_a_source_that_cannot_be_read_is_a_finding(tmp_path: Path, recording: Tr
     assert (finding.severity, finding.count) == ("error", 1)
     assert "stream 'action' must have sha256" in finding.rule
     assert finding.remedy.startswith("restore it from a copy")
-
-
-def test_a_description_agrees_with_figures_worked_by_hand() -> None:
-    spec = TrajectorySpec(
-        streams=(
-            StreamSpec(name="height", role="observation", shape=(), units="m"),
-            StreamSpec(name="push", role="action", shape=(2,)),
-        ),
-        control_hz=10,
-        goal="height",
-    )
-    streams = {
-        "height": np.array([0, 1, 2, 3, 4, 5, 6, 7], np.float32),  # two episodes: 3 + 1 and 3 + 1 rows
-        "push": np.array([[1, -1]] * 6, np.float32),
-    }
-    described = describe(Trajectories(spec=spec, streams=streams, lengths=np.array([3, 3]), provenance={"by": "hand"}))
-    height, push = described.streams
-    assert (described.episodes, described.steps) == (2, 6)
-    assert described.hours == pytest.approx(0.6 / 3600)
-    assert (height.low, height.high, height.mean) == (0, 7, 3.5)
-    assert height.std == pytest.approx(np.sqrt(5.25))
-    assert (push.mean, push.std) == (0, 1)
-    assert described.to_json()["provenance"] == {"by": "hand"}
-    assert "2 episodes, 6 steps" in str(described)
-    assert described.length_steps == {"0 %": 3, "25 %": 3, "50 %": 3, "75 %": 3, "100 %": 3}

@@ -1,8 +1,13 @@
 """Minari datasets on disk: D4RL's pointmaze out of the real simulator, other schemas, and broken ones."""
 
+import http.server
 import json
 import os
+import socketserver
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +20,10 @@ import pytest
 from gymnasium import spaces
 from minari.namespace import list_local_namespaces
 
+from forcing.datasets import minari_places
 from forcing.datasets.checks import check
-from forcing.datasets.minari_files import read_minari
 from forcing.datasets.minari_writer import write_minari
+from forcing.datasets.recording import read_recording
 from forcing.datasets.store import open_store, write_store
 
 NAME = "test/pointmaze-v0"
@@ -70,7 +76,7 @@ def root(
 
 
 def test_pointmaze_becomes_position_velocity_action_and_reward(root: Path, episodes: list[dict[str, Any]]) -> None:
-    read = read_minari(root / NAME)
+    read = read_recording(root / NAME)
     assert [stream.name for stream in read.spec.streams] == ["position", "velocity", "action", "reward"]
     assert (read.spec.goal, read.spec.control_hz, read.spec["velocity"].rate_of) == ("position", 100, "position")
     assert (read.spec["action"].low, read.spec["action"].high) == ((-1.0, -1.0), (1.0, 1.0))
@@ -85,7 +91,7 @@ def test_pointmaze_becomes_position_velocity_action_and_reward(root: Path, episo
 
 
 def test_a_pointmaze_dataset_survives_the_store_exactly(root: Path, tmp_path: Path) -> None:
-    read = read_minari(root / NAME)
+    read = read_recording(root / NAME)
     back = open_store(write_store(read, tmp_path / "maze.zarr"))
     assert back.spec == read.spec
     assert back.provenance == read.provenance
@@ -94,15 +100,15 @@ def test_a_pointmaze_dataset_survives_the_store_exactly(root: Path, tmp_path: Pa
 
 
 def test_the_simulator_moves_as_its_rate_and_100_hz_say(root: Path) -> None:
-    assert [finding for finding in check(read_minari(root / NAME)) if finding.severity == "error"] == []
-    slower = check(read_minari(root / NAME, control_hz=50))  # what its render_fps says
+    assert [finding for finding in check(read_recording(root / NAME)) if finding.severity == "error"] == []
+    slower = check(read_recording(root / NAME, control_hz=50))  # what its render_fps says
     assert [finding.rule for finding in slower if finding.severity == "error"] == [
         "must be the rate of 'position' at control_hz, which is 50; the data moves as if it were 100"
     ]
 
 
 def test_goals_left_over_from_the_episode_before_are_found(root: Path) -> None:
-    (finding,) = [finding for finding in check(read_minari(root / NAME)) if "its own goal" in finding.rule]
+    (finding,) = [finding for finding in check(read_recording(root / NAME)) if "its own goal" in finding.rule]
     assert (finding.count, finding.where) == (2, ((1, 0), (2, 0)))
 
 
@@ -113,28 +119,68 @@ def test_minari_itself_loads_what_was_written(root: Path, monkeypatch: pytest.Mo
     assert dataset.spec.env_spec.id == "PointMaze_UMaze-v3"
     assert [len(episode) for episode in dataset.iterate_episodes()] == [40, 25, 60]
     assert list(minari.list_local_datasets()) == [NAME]
-    assert read_minari(NAME).lengths.tolist() == [40, 25, 60]
+    assert read_recording(NAME).lengths.tolist() == [40, 25, 60]
 
 
 @pytest.mark.parametrize("inside", ["", "test", NAME, f"{NAME}/data", f"{NAME}/data/main_data.hdf5"])
 def test_any_path_that_holds_one_dataset_will_do(root: Path, inside: str) -> None:
-    assert read_minari(root / inside).lengths.tolist() == [40, 25, 60]
+    assert read_recording(root / inside).lengths.tolist() == [40, 25, 60]
 
 
 def test_an_absent_id_says_where_it_was_sought_and_how_to_get_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
     with pytest.raises(ValueError, match=r"did you mean 'test/pointmaze-v0'\? .*minari download test/pointmase-v0"):
-        read_minari("test/pointmase-v0")
+        read_recording("test/pointmase-v0")
 
 
 def test_a_download_without_a_network_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(dataset_id: str) -> None:
-        raise ConnectionError(f"no route to the host of {dataset_id}")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # discard: nobody listens
+    with pytest.raises(ValueError, match=r"could not be downloaded: no http://127.0.0.1:9 .*; check the network and"):
+        read_recording(NAME, download=True)
+
+
+class Deaf(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        time.sleep(1)
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_error(403)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@contextmanager
+def host(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_host_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(minari_places, "PATIENCE_S", 0.2)
+    with host(Deaf) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        begun = time.monotonic()
+        with pytest.raises(ValueError, match=r"could not be downloaded: no http://127.0.0.1:\d+ \("):
+            read_recording(NAME, download=True)
+        assert time.monotonic() - begun < 0.9
+
+
+def test_what_the_hosts_client_says_comes_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(dataset_id: str) -> None:
+        raise RuntimeError(f"no such\n  dataset: {dataset_id}")
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    monkeypatch.setattr(minari, "download_dataset", unreachable)
-    with pytest.raises(ValueError, match=r"could not be downloaded .*no route.*; check the network and the id"):
-        read_minari(NAME, download=True)
+    monkeypatch.setattr(minari, "download_dataset", refuse)
+    with host(Answering) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        with pytest.raises(ValueError, match=r"could not be downloaded \(RuntimeError: no such dataset: test/pointm"):
+            read_recording(NAME, download=True)
 
 
 def test_single_precision_recordings_load_as_well(tmp_path: Path, episodes: list[dict[str, Any]]) -> None:
@@ -148,7 +194,7 @@ def test_single_precision_recordings_load_as_well(tmp_path: Path, episodes: list
     path = write_minari(
         tmp_path, NAME, single, description="", observation_space=box, action_space=spaces.Box(-1, 1, (2,))
     )
-    read = read_minari(path)
+    read = read_recording(path)
     assert read.spec.goal == "position"
     assert np.array_equal(read.episode(2)["velocity"], single[2]["observations"]["observation"][:, 2:])
 
@@ -184,7 +230,7 @@ ARM: dict[str, Any] = {
 
 
 def test_another_schema_keeps_its_names_and_its_rate(tmp_path: Path) -> None:
-    read = read_minari(write_minari(tmp_path, "arm-v1", [arm(5), arm(9)], control_hz=20, **ARM))
+    read = read_recording(write_minari(tmp_path, "arm-v1", [arm(5), arm(9)], control_hz=20, **ARM))
     assert {stream.name: (stream.role, stream.shape) for stream in read.spec.streams} == {
         "achieved_goal": ("observation", (3,)),
         "camera": ("observation", (40, 40, 3)),
@@ -192,15 +238,15 @@ def test_another_schema_keeps_its_names_and_its_rate(tmp_path: Path) -> None:
         "reward": ("reward", ()),
     }
     assert (read.spec.goal, read.spec.control_hz) == ("achieved_goal", 20)
-    assert read.provenance["left_out"] == ["phase"]
+    assert read.provenance["left_out"] == {"phase": "Discrete(4) is no Box"}
     assert np.array_equal(read.episode(1)["camera"], arm(9)["observations"]["camera"])
 
 
 def test_an_unrecorded_rate_must_be_passed(tmp_path: Path) -> None:
     path = write_minari(tmp_path, "arm-v1", [arm(5)], **ARM)
     with pytest.raises(ValueError, match="control_hz is not recorded and must be passed"):
-        read_minari(path)
-    assert read_minari(path, control_hz=25).spec.control_hz == 25
+        read_recording(path)
+    assert read_recording(path, control_hz=25).spec.control_hz == 25
 
 
 @pytest.mark.parametrize("before", [None, "as before"])
@@ -267,7 +313,7 @@ def test_an_episode_cut_short_in_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"episode 1: stream 'action' must have shape \(7, 4\) for 7 steps, got \(4, 4\)"
     ):
-        read_minari(path)
+        read_recording(path)
 
 
 def test_a_truncated_or_emptied_file_is_named(tmp_path: Path) -> None:
@@ -276,10 +322,10 @@ def test_a_truncated_or_emptied_file_is_named(tmp_path: Path) -> None:
     metadata = json.loads(document.read_text())
     document.write_text(json.dumps({**metadata, "total_episodes": 3}))
     with pytest.raises(ValueError, match=r"main_data.hdf5: cannot be read to its end"):
-        read_minari(path)
+        read_recording(path)
     main.write_bytes(main.read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"main_data.hdf5: cannot be read to its end"):
-        read_minari(path)
+        read_recording(path)
     document.write_text("{")
     with pytest.raises(ValueError, match="not a readable Minari dataset"):
-        read_minari(path)
+        read_recording(path)

@@ -17,8 +17,9 @@ import pytest
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from forcing.datasets.checks import check_source, describe
-from forcing.datasets.episodes import Episode
+from forcing.datasets.checks import check_source
+from forcing.datasets.description import describe
+from forcing.datasets.episodes import Episode, InMemory
 from forcing.datasets.journal import packed, read_entries
 from forcing.datasets.journal_recording import Journals
 from forcing.datasets.minari_export import export_minari
@@ -249,7 +250,7 @@ def test_the_folder_is_a_recording_like_any_other(tmp_path: Path) -> None:
                 env.step(rng.uniform(-1, 0, 1).astype(np.float32))
     assert recognise(tmp_path / "plain") == "journal"
     trajectories = read_recording(tmp_path / "plain")
-    described = describe(trajectories)
+    described = describe(InMemory(trajectories), "journal")
     assert (described.episodes, described.steps, described.control_hz) == (2, 18, 10)
     assert [finding for finding in check_source(tmp_path / "plain") if finding.severity == "error"] == []
     stored = open_store(write_store(trajectories, tmp_path / "plain.zarr"))

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from websockets.sync.client import connect
 
-from forcing.datasets.journal import read_journals
+from forcing.datasets.journal_recording import read_journals
 from forcing.policy.cameras import encoded_spec
 from forcing.policy.checkpoint import save_policy
 from forcing.policy.denoiser import DenoiserConfig

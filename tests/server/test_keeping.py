@@ -20,7 +20,7 @@ import pytest
 from forcing.datasets.journal import packed, read_entries
 from forcing.datasets.journal_recording import read_journals
 from forcing.datasets.minari_export import export_minari
-from forcing.datasets.minari_files import read_minari
+from forcing.datasets.recording import read_recording
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.types import Plan
@@ -152,7 +152,7 @@ def test_episodes_that_are_recorded_are_a_recording_also_after_kill_9(policy_dir
     folder = export_minari(recorded, tmp_path / "minari", "test/driven-v0")
     dataset = minari.MinariDataset(folder / "data")
     assert [len(episode) for episode in dataset.iterate_episodes()] == [11, 6]
-    again = read_minari(folder)
+    again = read_recording(folder)
     assert (again.spec.control_hz, again.spec.goal) == (recorded.spec.control_hz, recorded.spec.goal)
     for name in ("position", "velocity", "action"):
         np.testing.assert_array_equal(again.streams[name], recorded.streams[name])

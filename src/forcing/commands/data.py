@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
-from forcing.commands.shared import one_thread, writable, wrong_usage
+from forcing.commands.shared import Reading, ReadingOptions, one_thread, writable, wrong_usage
 from forcing.usage import at_least, command
 
 if TYPE_CHECKING:
@@ -15,43 +15,42 @@ if TYPE_CHECKING:
 
 app = SubcommandApp()
 Source = Annotated[Positional[str], arg(metavar="SOURCE")]
+READING = Reading()
 
 
 @command(app)
-def info(source: Source, control_hz: float | None = None) -> None:
-    """Describe a recording: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+def info(source: Source, reading: ReadingOptions = READING) -> None:
+    """Describe a recording: a store, a Minari dataset by folder or id, an HDF5 file of robomimic's or D4RL's, a replay
+    buffer, or what a server kept.
 
     Args:
         source: the recording.
-        control_hz: steps a second, where the recording does not say.
     """
-    from forcing.datasets.checks import describe
-    from forcing.datasets.recording import read_recording
+    from forcing.datasets.description import describe
+    from forcing.datasets.recording import open_recording, recognise
 
-    print(describe(read_recording(source, control_hz=control_hz)))
+    print(describe(open_recording(source, **reading.how()), recognise(source)))
 
 
 @command(app)
-def check(source: Source, control_hz: float | None = None) -> None:
+def check(source: Source, reading: ReadingOptions = READING) -> None:
     """Look for what would spoil training; exit code 1 if there are errors.
 
     Args:
         source: the recording.
-        control_hz: steps a second, where the recording does not say.
     """
     from forcing.datasets.checks import check_source
 
-    _refuse_errors(source, check_source(source, control_hz=control_hz))
+    _refuse_errors(source, check_source(source, **reading.how()))
 
 
 @command(app)
-def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
+def convert(source: Source, out: Path, reading: ReadingOptions = READING) -> None:
     """Turn any supported recording into one checked zarr store.
 
     Args:
         source: the recording.
         out: the store, such as medium.zarr; one that is there is replaced.
-        control_hz: steps a second, where the recording does not say.
     """
     from forcing.datasets.checks import check as find_faults
     from forcing.datasets.recording import read_recording
@@ -59,26 +58,25 @@ def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
 
     writable(out=out)
     check_target(out, source)
-    trajectories = read_recording(source, control_hz=control_hz)
+    trajectories = read_recording(source, **reading.how())
     _refuse_errors(source, find_faults(trajectories))
     print(f"wrote {write_store(trajectories, out)}")
 
 
 @command(app)
-def minari(source: Source, out: Path, dataset_id: str, control_hz: float | None = None) -> None:
+def minari(source: Source, out: Path, dataset_id: str, reading: ReadingOptions = READING) -> None:
     """Turn any supported recording into a Minari dataset, such as the episodes that a server kept.
 
     Args:
         source: the recording.
         out: root of the dataset, as MINARI_DATASETS_PATH names one.
         dataset_id: such as mine/arm-v0.
-        control_hz: steps a second, where the recording does not say.
     """
     from forcing.datasets.minari_export import export_minari
     from forcing.datasets.recording import read_recording
 
     writable(out=out)
-    print(f"wrote {export_minari(read_recording(source, control_hz=control_hz), out, dataset_id)}")
+    print(f"wrote {export_minari(read_recording(source, **reading.how()), out, dataset_id)}")
 
 
 @command(app)
@@ -89,7 +87,7 @@ def dream(
     room_steps: float = 2.0,
     sequences: int = 64,
     seed: int = 0,
-    control_hz: float | None = None,
+    reading: ReadingOptions = READING,
 ) -> None:
     """Turn a recording into demonstrations as fast as the robot can go, from the recording alone.
 
@@ -105,7 +103,6 @@ def dream(
             keeps to them.
         sequences: action sequences tried at each control step and in each round; more drive faster and dream slower.
         seed: of everything random; the same seed gives the same dream.
-        control_hz: steps a second, where the recording does not say.
     """
     from forcing.datasets.dream import ROUNDS, DreamConfig
     from forcing.datasets.dream import dream as dream_from
@@ -120,7 +117,7 @@ def dream(
     with wrong_usage():
         controller = MpcConfig(sequences=sequences, rounds=ROUNDS)
         config = DreamConfig(steps=at_least(1, steps=steps), room_steps=room_steps, controller=controller)
-    recorded = read_recording(source, control_hz=control_hz)
+    recorded = read_recording(source, **reading.how())
     with progress_bar() as progress:
         bar = progress.add_task(f"dreaming from {Path(source).name}", total=steps)
         dreamed = dream_from(

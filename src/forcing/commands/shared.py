@@ -4,8 +4,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -19,6 +20,49 @@ if TYPE_CHECKING:
 
 TaskName = Annotated[Positional[str], arg(metavar="TASK")]
 Settings = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a recording is read.
+
+    Args:
+        control_hz: steps a second, where the recording does not say.
+        stream: what its streams are called, such as observation=state for the one it calls state, or wrist= to leave
+            that one out; several with commas between, and several --stream, may follow.
+        subset: only the episodes in this subset, such as train.
+        download: fetch a Minari dataset that is not here.
+    """
+
+    control_hz: float | None = None
+    stream: UseAppendAction[tuple[str, ...]] = ()
+    subset: str | None = None
+    download: bool = False
+
+    def names(self) -> dict[str, str]:
+        """New name -> the source's, "" to leave it out. Raises UsageError if an entry is not NAME=SOURCE."""
+        entries = [entry.strip() for option in self.stream for entry in option.split(",") if entry.strip()]
+        names: dict[str, str] = {}
+        for entry in entries:
+            name, equals, source = (part.strip() for part in entry.partition("="))
+            if not equals or not name:
+                raise UsageError(f"stream must read NAME=SOURCE, or NAME= to leave it out, got {entry!r}")
+            if name in names:
+                raise UsageError(f"stream {name!r} must be named once, got {names[name]!r} and {source!r}")
+            names[name] = source
+        return names
+
+    def how(self) -> dict[str, Any]:
+        """What `open_recording` and `read_recording` take. Raises UsageError as `names`."""
+        return {
+            "control_hz": self.control_hz,
+            "streams": self.names(),
+            "subset": self.subset,
+            "download": self.download,
+        }
+
+
+ReadingOptions = Annotated[Reading, arg(name="")]
 
 
 @contextmanager

@@ -42,8 +42,7 @@ def train(
     """Train a policy on a recording; Ctrl-C saves, --resume goes on.
 
     Args:
-        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file. One with cameras that is no store is
-            converted to OUT/data.zarr first.
+        data: any recording (docs/formats.md). One with cameras that is no store is converted to OUT/data.zarr first.
         preset: recipe: maze2d-umaze, -medium, -large, ogbench-pointmaze-medium-navigate, -medium-stitch,
             -large-navigate and so on to -giant-stitch. Left out, or generic, the recipe is inferred from the
             recording, and said.

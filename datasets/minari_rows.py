@@ -1,0 +1,108 @@
+"""Arrays of a Minari dataset's episodes, read one episode at a time from its HDF5, Arrow or Parquet files.
+
+Reads the leaves that are asked for and nothing else: no infos, of which a dataset may hold more than of all the rest,
+and which Minari's own Arrow reader cannot always read back. Knows no streams.
+
+    data/main_data.hdf5       episode_0/{observations/..., actions, rewards, ...}
+    data/0/*.arrow            columns observations (nested), actions, rewards, ...; actions and rewards padded by a row
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from gymnasium import spaces
+from PIL import Image
+
+from forcing.policy.types import Array
+
+Leaf = tuple[str, ...]
+REMEDY = "it was cut short or altered: download or record it again"
+
+
+def minari_rows(
+    folder: Path, data_format: str, count: int, leaves: Mapping[Leaf, spaces.Box]
+) -> Iterator[dict[Leaf, Array]]:
+    """Of each of `count` episodes, the rows of each leaf [rows, *shape]; rewards [rows] are always among them.
+
+    folder: has `data/`. leaves: such as ("observations", "camera", "left") or ("actions",), and their spaces. JPEGs are
+    decoded. Raises ValueError naming the file, the episode and the leaf if one is absent, objects, or unreadable.
+    """
+    read = _hdf5_episode if data_format == "hdf5" else _arrow_episode
+    wanted = {("rewards",): spaces.Box(-np.inf, np.inf, ()), **leaves}
+    for index in range(count):
+        yield read(folder, data_format, index, wanted)
+
+
+def _hdf5_episode(folder: Path, _: str, index: int, leaves: Mapping[Leaf, spaces.Box]) -> dict[Leaf, Array]:
+    path = folder / "data" / "main_data.hdf5"
+    try:
+        with h5py.File(path, "r") as file:
+            episode = file[f"episode_{index}"]
+            return {leaf: _hdf5_leaf(episode, leaf, box, path) for leaf, box in leaves.items()}
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: cannot be read to its end ({str(error).splitlines()[0]}); {REMEDY}") from error
+
+
+def _hdf5_leaf(episode: h5py.Group, leaf: Leaf, box: spaces.Box, path: Path) -> Array:
+    where = f"{path}: {episode.name[1:]}/{'/'.join(leaf)}"
+    stored = episode.get("/".join(leaf))
+    if not isinstance(stored, h5py.Dataset):
+        raise ValueError(f"{where} is missing; {REMEDY}")
+    encoded = h5py.check_vlen_dtype(stored.dtype) == np.uint8 or (
+        stored.dtype == np.uint8 and stored.shape[1:] != box.shape and stored.ndim == 2
+    )
+    return _decoded(stored[()], where) if encoded else _numbers(np.asarray(stored[()]), where)
+
+
+def _arrow_episode(folder: Path, data_format: str, index: int, leaves: Mapping[Leaf, spaces.Box]) -> dict[Leaf, Array]:
+    import pyarrow
+    import pyarrow.dataset
+
+    path = folder / "data" / str(index)
+    try:
+        found = pyarrow.dataset.dataset(path, format=data_format, ignore_prefixes=["_", ".", "metadata.json"])
+        table = found.to_table(columns=sorted({leaf[0] for leaf in leaves}))
+        return {leaf: _arrow_leaf(table, leaf, box, path) for leaf, box in leaves.items()}
+    except (OSError, KeyError, pyarrow.ArrowException) as error:
+        raise ValueError(f"{path}: cannot be read to its end ({str(error).splitlines()[0]}); {REMEDY}") from error
+
+
+def _arrow_leaf(table: Any, leaf: Leaf, box: spaces.Box, path: Path) -> Array:
+    import pyarrow
+
+    where = f"{path}: {'/'.join(leaf)}"
+    column = table.column(leaf[0]).combine_chunks()
+    for name in leaf[1:]:
+        if not pyarrow.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
+            raise ValueError(f"{where} is missing; {REMEDY}")
+        column = column.field(name)
+    if leaf[0] != "observations":
+        column = column[:-1]
+    if pyarrow.types.is_binary(column.type):
+        return _decoded([value.as_py() for value in column], where)
+    if pyarrow.types.is_fixed_size_list(column.type):
+        if column.type.list_size != int(np.prod(box.shape)):
+            raise ValueError(
+                f"{where} must have rows of {int(np.prod(box.shape))} numbers as its space has, got "
+                f"{column.type.list_size}; {REMEDY}"
+            )
+        return _numbers(column.flatten().to_numpy(zero_copy_only=False), where).reshape(len(column), *box.shape)
+    return _numbers(column.to_numpy(zero_copy_only=False), where)
+
+
+def _numbers(values: Array, where: str) -> Array:
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{where} must be an array of numbers, got dtype {values.dtype}; record it as numbers")
+    return values
+
+
+def _decoded(files: Any, where: str) -> Array:
+    """[rows, height, width(, 3)] of JPEG files."""
+    try:
+        return np.stack([np.asarray(Image.open(io.BytesIO(bytes(file))), dtype=np.uint8) for file in files])
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where} holds a frame that is no readable JPEG ({error}); {REMEDY}") from error
