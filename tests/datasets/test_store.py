@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from forcing.datasets.store import StoreError, check_target, is_store, open_store, write_store
+from forcing.datasets.store import check_target, is_store, open_store, write_store
+from forcing.datasets.store_layout import StoreError
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
 Recorder = Callable[..., Trajectories]
