@@ -4,8 +4,9 @@ Reads what zarr's sharding, blosc and crc32c codecs write, straight into the cal
 several times as long for a chunk of frames as its decoding does (docs/decisions/0018-the-store-streams.md).
 """
 
+import os
+from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -16,6 +17,7 @@ from forcing.datasets.store_layout import REMEDY, StoreError, shard_file
 from forcing.policy.types import Array
 
 CRC_BYTES = 4
+BLOSC_SIZE = slice(4, 8)  # of blosc's header, where it keeps how many bytes it was given
 NO_CHUNK = 2**64 - 1  # in an index, where a chunk was left out
 
 
@@ -33,6 +35,7 @@ class StoredFrames:
         self.chunk_rows, self.shard_rows = chunk_rows, shard_rows
         self._folder, self._name = folder, name
         self._indices: dict[int, NDArray[np.uint64]] = {}
+        self._encoded = np.empty(0, np.uint8)
         for shard in range(-(-shape[0] // shard_rows)):
             if not self._file(shard).is_file():
                 raise StoreError(f"{self._file(shard)}: {self._stream} has lost this shard; {REMEDY}")
@@ -59,11 +62,10 @@ class StoredFrames:
         try:
             with file.open("rb", buffering=0) as opened:
                 offset, size = (int(number) for number in self._index(opened, shard, per_shard)[place])
-                opened.seek(offset)
-                encoded = _checked(opened.read(size), size, f"chunk {chunk}")
-            header = blosc.cbuffer_sizes(encoded)
-            if header[0] != out.nbytes:
-                raise ValueError(f"chunk {chunk} has {header[0]} bytes, {out.nbytes} are expected")
+                encoded = self._read(opened, offset, size, f"chunk {chunk}")
+            decoded = int.from_bytes(encoded[BLOSC_SIZE].tobytes(), "little")
+            if decoded != out.nbytes:
+                raise ValueError(f"chunk {chunk} is of {decoded} bytes, {out.nbytes} are expected")
             blosc.decompress(encoded, out)
         except (OSError, ValueError, RuntimeError) as error:
             raise StoreError(f"{file}: {self._stream} cannot be decoded ({error}); {REMEDY}") from error
@@ -89,24 +91,27 @@ class StoredFrames:
     def _file(self, shard: int) -> Path:
         return shard_file(self._folder, self._name, shard, len(self.shape))
 
-    def _index(self, opened: Any, shard: int, per_shard: int) -> NDArray[np.uint64]:
+    def _index(self, opened: FileIO, shard: int, per_shard: int) -> NDArray[np.uint64]:
         """[per_shard, 2] offset and size in bytes of each chunk of a shard, which end its file."""
         if shard not in self._indices:
             size = per_shard * 16 + CRC_BYTES
-            opened.seek(-min(size, opened.seek(0, 2)), 2)
-            index = np.frombuffer(_checked(opened.read(size), size, "the index of its chunks"), "<u8").reshape(-1, 2)
-            used = min(self.chunks - shard * per_shard, per_shard)
-            if (index[:used] == NO_CHUNK).any():
+            contents = self._read(opened, opened.seek(0, os.SEEK_END) - size, size, "the index of its chunks")
+            index = contents.view("<u8").reshape(-1, 2).copy()
+            if (index[: self.chunks - shard * per_shard] == NO_CHUNK).any():
                 raise ValueError("the index of its chunks leaves some out")
             self._indices[shard] = index
         return self._indices[shard]
 
-
-def _checked(contents: bytes, size: int, what: str) -> memoryview:
-    """What was written, without the checksum that stands behind it. Raises ValueError if they do not agree."""
-    if len(contents) != size or size <= CRC_BYTES:
-        raise ValueError(f"{what} is cut short: {len(contents)} bytes")
-    body = memoryview(contents)[:-CRC_BYTES]
-    if google_crc32c.value(bytes(body)) != int.from_bytes(contents[-CRC_BYTES:], "little"):
-        raise ValueError(f"{what} differs from its checksum")
-    return body
+    def _read(self, opened: FileIO, offset: int, size: int, what: str) -> NDArray[np.uint8]:
+        """What stands there without the checksum behind it, until the next call. Raises ValueError if they differ."""
+        if offset < 0 or size <= CRC_BYTES:
+            raise ValueError(f"{what} is cut short")
+        if len(self._encoded) < size:
+            self._encoded = np.empty(size, np.uint8)
+        opened.seek(offset)
+        contents = self._encoded[:size]
+        if opened.readinto(contents.data) != size:
+            raise ValueError(f"{what} is cut short")
+        if google_crc32c.value(contents[:-CRC_BYTES]) != int.from_bytes(contents[-CRC_BYTES:].tobytes(), "little"):
+            raise ValueError(f"{what} differs from its checksum")
+        return contents[:-CRC_BYTES]
