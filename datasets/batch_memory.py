@@ -14,7 +14,7 @@ KEPT = 3  # batches: one in use, one being made, one besides
 
 
 class BatchMemory:
-    """Arrays that are new, or whose memory no array refers to any more: every view of one counts, in CPython at once."""
+    """Arrays that are new, or whose memory no array refers to any more; every view of one counts."""
 
     def __init__(self) -> None:
         self._owners = [np.empty(0, np.uint8)]

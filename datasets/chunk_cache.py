@@ -38,13 +38,13 @@ class ChunkCache:
                 window[: repeated[index]] = window[repeated[index]]
 
     def _chunk(self, chunk: int) -> Array:
-        slot = self._slots.get(chunk)
-        if slot is not None:
+        if chunk in self._slots:
             self._slots.move_to_end(chunk)
-            return self._memory[slot]
-        if not self._free:
-            self._free.append(self._slots.popitem(last=False)[1])
-        self.frames.decode(chunk, self._memory[self._free[-1]])
-        self.decoded += 1
-        slot = self._slots[chunk] = self._free.pop()
-        return self._memory[slot]
+        else:
+            if not self._free:
+                self._free.append(self._slots.popitem(last=False)[1])
+            self.frames.decode(chunk, self._memory[self._free[-1]])
+            self.decoded += 1
+            self._slots[chunk] = self._free.pop()
+        found: Array = self._memory[self._slots[chunk]]
+        return found

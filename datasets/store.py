@@ -51,7 +51,7 @@ def write_store(recording: Recording | Trajectories, path: str | Path) -> Path:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise StoreError(_full(target, progress, error)) from error
+        raise StoreError(_full(target, recording, progress, error)) from error
     return target
 
 
@@ -121,12 +121,16 @@ def is_store(path: Path) -> bool:
     return document.is_file() and FORMAT.encode() in document.read_bytes()
 
 
-def _full(target: Path, progress: Progress, error: OSError) -> str:
-    free = shutil.disk_usage(target.parent).free
+def _full(target: Path, recording: Recording | Trajectories, progress: Progress, error: OSError) -> str:
+    free = shutil.disk_usage(target.parent).free / 1e6
+    needed = f"{progress.read_bytes / 1e6:.1f} MB of the recording were read, uncompressed, when it was full"
+    if isinstance(recording, Trajectories):
+        arrays = [*recording.streams.values(), *recording.frames.values()]
+        size = sum(float(np.prod(array.shape)) * array.dtype.itemsize for array in arrays)
+        needed = f"up to {size / 1e6:.1f} MB are needed"
     return (
-        f"{target}: no room for the store ({error.strerror}): it needs more than the {progress.bytes / 1e6:.1f} MB that "
-        f"were read for it so far, {free / 1e6:.1f} MB are free; what was there before is untouched: free some space or "
-        "choose another path"
+        f"{target}: no room for the store ({error.strerror}): {needed}, {free:.1f} MB are free; what was there before "
+        "is untouched: free some space or choose another path"
     )
 
 

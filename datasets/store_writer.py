@@ -37,7 +37,7 @@ class ArrayWriter:
         self._chunk = frame_chunk(row) if frames else number_chunk(row)
         self._waiting = np.empty((frame_shard(row) if frames else self._chunk, *first.shape[1:]), first.dtype)
         self._filled = 0
-        self._array: zarr.Array | None = None
+        self._array: zarr.Array[Any] | None = None
         self._layout: dict[str, int] = {}
         self._sha256 = hashlib.sha256()
 
@@ -68,7 +68,7 @@ class ArrayWriter:
         self._array[start:] = self._waiting[: self._filled]
         self._filled = 0
 
-    def _create(self, rows: int) -> zarr.Array:
+    def _create(self, rows: int) -> "zarr.Array[Any]":
         """An empty array; rows: of its first block, all there will be unless that is full."""
         shape = self._waiting.shape[1:]
         if not self._frames:
@@ -90,9 +90,9 @@ class ArrayWriter:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a writer came. bytes: of rows that it was given."""
+    """What a writer needs. read_bytes: of the recording, so far."""
 
-    bytes: int = 0
+    read_bytes: int = 0
 
 
 def write_arrays(recording: Recording, group: zarr.Group, progress: Progress) -> None:
@@ -119,7 +119,7 @@ def write_arrays(recording: Recording, group: zarr.Group, progress: Progress) ->
                     f"episodes before, got {rows.dtype}; record it in one type"
                 )
             writers[stream.name].append(rows)
-            progress.bytes += rows.nbytes
+            progress.read_bytes += rows.nbytes
             if not stream.image:
                 statistics[stream.name].add(rows.reshape(len(rows), -1))
         lengths.append(steps)

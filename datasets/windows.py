@@ -14,7 +14,7 @@ from forcing.policy.types import Array, Role, Trajectories, TrajectorySpec, Wind
 
 CACHE_BYTES = 256 << 20
 SEGMENT_ROWS = 256  # long against a window, whose last frames are decoded with the segment
-FEWEST_SEGMENT_ROWS = 16
+FEWEST_SEGMENT_ROWS = 32
 SEGMENTS_CACHED = 24  # of those, where the cache is small
 
 

@@ -1,10 +1,11 @@
-"""`forcing bench data`: random windows a second and memory, of our store and of the plain readers beside it, in one run.
+"""`forcing bench data`: random windows a second and memory, of our store and of plain readers beside it, in one run.
 
 Every reader has the same recording, batch and length of windows, and a process of its own that lives to the end; they
 are measured in turns, forwards and backwards, so that what slows the machine slows all of them.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from forcing.eval.report import Report, write_report
 COLUMNS = ("", "drawn", "windows/s", "per CPU s", "of memmap", "peak MB")
 NAMES = {"forcing": "forcing", "minari": "Minari", "zarr": "zarr", "memmap": "memory map"}
 KINDS = {"numbers": (64, 256), "frames": (31, 64)}  # steps after the first of a window, windows in a batch
+ONE_THREAD = {"BLOSC_NTHREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 WARM_UP_SHARE = 2.0  # of a repeat's time, before the first
 
 
@@ -67,9 +69,10 @@ def run_bench(bench: DataBench, *, report: Path | None, command: str, console: C
         console.print(rows_table(title, COLUMNS, [cells(row, rows) for row in rows if row["kind"] == kind]))
     if larger is not None:
         console.print(
-            f"{larger['store_mb']:.0f} MB of frames under a limit of {bench.larger_mb} MB: {larger['windows']} windows, "
-            f"{larger['windows_per_s']:,.0f} a second; peak {larger['peak_mb'][0]:.0f} MB after a tenth of them, "
-            f"{larger['peak_mb'][-1]:.0f} MB after all; {larger['write_peak_mb']:.0f} MB to write it"
+            f"{larger['store_mb']:.0f} MB of frames under a limit of {bench.larger_mb} MB: {larger['windows']} "
+            f"windows, {larger['windows_per_s']:,.0f} a second; peak {larger['peak_mb'][0]:.0f} MB "
+            f"after a tenth of them, {larger['peak_mb'][-1]:.0f} MB after all; "
+            f"{larger['write_peak_mb']:.0f} MB to write it"
         )
     if report is not None:
         write_report({"command": command, "bench": asdict(bench), "rows": rows, "larger": larger}, report)
@@ -159,7 +162,8 @@ def _larger(bench: DataBench, folder: Path) -> Report:
 def _worker(job: Job) -> Iterator["subprocess.Popen[str]"]:
     """The process of one reader."""
     command = [sys.executable, "-m", "forcing.eval.bench_data_worker", json.dumps(asdict(job))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipe, environment = subprocess.PIPE, {**os.environ, **ONE_THREAD}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
         try:
             yield process
         finally:

@@ -69,7 +69,7 @@ def zarr_draw(job: Job) -> tuple[Draw, str]:
     import zarr
 
     group = zarr.open_group(Path(job.folder) / "plain.zarr", mode="r")
-    return _sliced({name: array for name, array in group.arrays()}, job), "uniformly"
+    return _sliced(dict(group.arrays()), job), "uniformly"
 
 
 def memmap_draw(job: Job) -> tuple[Draw, str]:
