@@ -42,7 +42,12 @@ def place(folder: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
-    folder.rename(target)
+    try:
+        folder.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
     _sync(target.parent)
     if old.exists():
         shutil.rmtree(old)

@@ -1,10 +1,11 @@
-"""One checked zarr store for recordings: written whole or not at all, verified byte by byte when opened.
+"""One checked zarr store for recordings: written whole or not at all, verified when opened or read.
 
 The layout is drawn in docs/store.md. Knows nothing of where recordings come from or what they are used for.
 """
 
+import errno
 import hashlib
-import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,13 @@ import numpy as np
 import zarr
 
 from forcing.datasets.atomic import place, staged, whereabouts
-from forcing.policy.types import Array, Trajectories, TrajectorySpec
+from forcing.datasets.episodes import InMemory, Recording
+from forcing.datasets.store_layout import FORMAT, LENGTHS, REMEDY, StoreError, episode_notes, read_header
+from forcing.datasets.store_writer import Progress, write_arrays
+from forcing.datasets.stored_frames import StoredFrames
+from forcing.policy.types import Array, Frames, Trajectories, TrajectorySpec
 
-FORMAT = "forcing-trajectories"
-VERSION = 1
-LENGTHS = "lengths"
-CHUNK_BYTES = 1 << 20
-REMEDY = "restore it from a copy or convert the recording again (forcing data convert)"
-
-
-class StoreError(ValueError):
-    """A store that is absent, incomplete, altered or of a format this version does not know."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_target(path: str | Path, source: str | Path | None = None) -> None:
@@ -36,43 +33,86 @@ def check_target(path: str | Path, source: str | Path | None = None) -> None:
         raise StoreError(f"{target}: is the recording that is read, and would be replaced; choose another path")
 
 
-def write_store(trajectories: Trajectories, path: str | Path) -> Path:
+def write_store(recording: Recording | Trajectories, path: str | Path) -> Path:
     """The store's path, once it is complete and on disk; an earlier store there is replaced in one go.
 
-    Raises StoreError if something that is no store stands at `path`: it is left alone.
+    A `Recording` is read episode by episode, floats become float32, and memory holds one episode and one shard of each
+    camera. Raises StoreError if something that is no store stands at `path`, or the disk is full: what is there is left
+    alone. Raises ValueError naming the episode if one cannot be read or does not fit.
     """
     check_target(path)
     target = Path(path).expanduser().resolve()
-    every = {**trajectories.streams, **{name: frames[:] for name, frames in trajectories.frames.items()}}
-    arrays = {f"streams/{stream.name}": every[stream.name] for stream in trajectories.spec.streams}
-    arrays[LENGTHS] = trajectories.lengths
-    with staged(target) as folder:
-        group = zarr.create_group(zarr.storage.LocalStore(folder), attributes=_header(trajectories, arrays))
-        for name, array in arrays.items():
-            # Compression (zstd) is zarr's default; its own checksum of each chunk would say nothing new.
-            group.create_array(name, data=np.ascontiguousarray(array), chunks=_chunks(array))
-        place(folder, target)
+    source = InMemory(recording) if isinstance(recording, Trajectories) else recording
+    progress = Progress()
+    try:
+        with staged(target) as folder:
+            write_arrays(source, zarr.create_group(zarr.storage.LocalStore(folder)), progress)
+            place(folder, target)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StoreError(_full(target, recording, progress, error)) from error
     return target
 
 
 def open_store(path: str | Path) -> Trajectories:
-    """The recordings in the store, in memory, exactly as they were written.
+    """The recordings in the store, exactly as they were written: numbers in memory, frames of cameras where they are.
 
-    Raises StoreError if the store is absent, was written by a newer version, or if a single byte of its contents
-    differs from what was written.
+    Raises StoreError if the store is absent, was written by a newer version, or if a single byte of its numbers differs
+    from what was written. Frames are checked when they are read, or all of them by `verify_frames`.
     """
     folder = whereabouts(Path(path).expanduser().resolve())
-    header = _read_header(folder)
-    arrays = {name: _read_array(folder, name, expected) for name, expected in header["arrays"].items()}
+    header = read_header(folder)
     try:
         spec = TrajectorySpec.from_json(header["spec"])
-        streams = {stream.name: arrays[f"streams/{stream.name}"] for stream in spec.streams if not stream.image}
-        frames = {stream.name: arrays[f"streams/{stream.name}"] for stream in spec.streams if stream.image}
+        frames: dict[str, Frames] = {}
+        arrays: dict[str, Array] = {}
+        for name, expected in header["arrays"].items():
+            if "shard_rows" in expected:
+                frames[name.removeprefix("streams/")] = _stored_frames(folder, name, expected)
+            else:
+                arrays[name] = _read_array(folder, name, expected)
+        images = {stream.name for stream in spec.streams if stream.image}
+        numbers = {name.removeprefix("streams/"): rows for name, rows in arrays.items() if name != LENGTHS}
+        # Version 1 kept frames like numbers.
+        frames |= {name: rows for name, rows in numbers.items() if name in images}
         return Trajectories(
-            spec=spec, streams=streams, lengths=arrays[LENGTHS], provenance=header["provenance"], frames=frames
+            spec=spec,
+            streams={name: rows for name, rows in numbers.items() if name not in images},
+            lengths=arrays[LENGTHS],
+            provenance=header["provenance"],
+            frames=frames,
+            notes=episode_notes(header.get("episodes", {})),
         )
-    except (KeyError, ValueError) as error:
+    except StoreError:
+        raise
+    except (KeyError, ValueError, IndexError) as error:
         raise StoreError(f"{folder}: spec and arrays contradict each other ({error}); {REMEDY}") from error
+
+
+def verify_frames(path: str | Path) -> None:
+    """Reads every frame. Raises StoreError, naming stream and file or checksum, at the first that was altered."""
+    folder = whereabouts(Path(path).expanduser().resolve())
+    for name, expected in read_header(folder)["arrays"].items():
+        if "shard_rows" not in expected:
+            continue
+        frames, digest = _stored_frames(folder, name, expected), hashlib.sha256()
+        scratch = frames.new_chunks(1)[0]
+        for chunk in range(frames.chunks):
+            frames.decode(chunk, scratch)
+            digest.update(scratch[: len(frames) - chunk * frames.chunk_rows].reshape(-1).view(np.uint8).data)
+        if digest.hexdigest() != expected["sha256"]:
+            raise StoreError(
+                f"{folder / name}: stream {name.removeprefix('streams/')!r} must have sha256 {expected['sha256']}, "
+                f"found {digest.hexdigest()}; {REMEDY}"
+            )
+
+
+def statistics(path: str | Path) -> dict[str, Any]:
+    """Of each stream of numbers: count, mean, std, min and max of its entries over finite values; {} of version 1."""
+    header = read_header(whereabouts(Path(path).expanduser().resolve()))
+    found: dict[str, Any] = header.get("statistics", {})
+    return found
 
 
 def is_store(path: Path) -> bool:
@@ -81,58 +121,28 @@ def is_store(path: Path) -> bool:
     return document.is_file() and FORMAT.encode() in document.read_bytes()
 
 
-def _header(trajectories: Trajectories, arrays: Mapping[str, Array]) -> dict[str, Any]:
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "spec": trajectories.spec.to_json(),
-        "provenance": dict(trajectories.provenance),
-        "arrays": {name: _signature(array) for name, array in arrays.items()},
-    }
-    try:
-        header = json.loads(json.dumps(header, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"provenance and limits must be plain finite JSON: {error}") from error
-    return {**header, "header_sha256": _header_sha256(header)}
+def _full(target: Path, recording: Recording | Trajectories, progress: Progress, error: OSError) -> str:
+    free = shutil.disk_usage(target.parent).free / 1e6
+    needed = f"{progress.read_bytes / 1e6:.1f} MB of the recording were read, uncompressed, when it was full"
+    if isinstance(recording, Trajectories):
+        arrays = [*recording.streams.values(), *recording.frames.values()]
+        size = sum(float(np.prod(array.shape)) * array.dtype.itemsize for array in arrays)
+        needed = f"up to {size / 1e6:.1f} MB are needed"
+    return (
+        f"{target}: no room for the store ({error.strerror}): {needed}, {free:.1f} MB are free; what was there before "
+        "is untouched: free some space or choose another path"
+    )
 
 
-def _header_sha256(header: Mapping[str, Any]) -> str:
-    text = json.dumps({key: header[key] for key in header if key != "header_sha256"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _signature(array: Array) -> dict[str, Any]:
-    contents = np.ascontiguousarray(array)
-    return {
-        "shape": list(array.shape),
-        "dtype": array.dtype.str,
-        "sha256": hashlib.sha256(contents.reshape(-1).view(np.uint8).data).hexdigest(),
-    }
-
-
-def _chunks(array: Array) -> tuple[int, ...]:
-    """About a mebibyte a chunk: tens of thousands of steps of numbers, a window of small frames."""
-    row_bytes = max(array.nbytes // max(len(array), 1), 1)
-    return (min(max(CHUNK_BYTES // row_bytes, 1), max(len(array), 1)), *array.shape[1:])
-
-
-def _read_header(folder: Path) -> dict[str, Any]:
-    document = folder / "zarr.json"
-    if not document.is_file():
-        found = "an unfinished or foreign folder" if folder.is_dir() else "nothing"
-        raise StoreError(f"{folder}: a store needs the file zarr.json, found {found}; {REMEDY}")
-    try:
-        header = dict(json.loads(document.read_text())["attributes"])
-        named, version = header["format"], header["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{document}: must be the JSON that write_store writes ({error!r}); {REMEDY}") from error
-    if named != FORMAT:
-        raise StoreError(f"{document}: format must be {FORMAT!r}, got {named!r}; {REMEDY}")
-    if isinstance(version, int) and version > VERSION:
-        raise StoreError(f"{document}: format version must be at most {VERSION}, got {version}; update forcing")
-    if header.get("header_sha256") != _header_sha256(header):
-        raise StoreError(f"{document}: contents differ from their checksum; {REMEDY}")
-    return header
+def _stored_frames(folder: Path, name: str, expected: Mapping[str, Any]) -> StoredFrames:
+    return StoredFrames(
+        folder,
+        name,
+        shape=tuple(expected["shape"]),
+        dtype=expected["dtype"],
+        chunk_rows=expected["chunk_rows"],
+        shard_rows=expected["shard_rows"],
+    )
 
 
 def _read_array(folder: Path, name: str, expected: Mapping[str, Any]) -> Array:
@@ -143,7 +153,8 @@ def _read_array(folder: Path, name: str, expected: Mapping[str, Any]) -> Array:
         array = np.asarray(zarr.open_array(zarr.storage.LocalStore(folder / name, read_only=True), mode="r")[...])
     except Exception as error:  # whatever the decoders raise on altered bytes; re-raised with the stream's name
         raise StoreError(f"{where} cannot be decoded ({type(error).__name__}: {error}); {REMEDY}") from error
-    found = _signature(array)
+    contents = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    found = {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": hashlib.sha256(contents).hexdigest()}
     for key in ("shape", "dtype", "sha256"):
         if found[key] != expected[key]:
             raise StoreError(f"{where} must have {key} {expected[key]}, found {found[key]}; {REMEDY}")

@@ -138,7 +138,8 @@ class Trainer:
         layout, optimiser = self.preset.layout, self.preset.optimiser
         horizon = int(self.rng.choice(self.horizons, p=self.horizon_shares))
         count = max(1, optimiser.batch_tokens // (layout.history + horizon + 1))
-        windows = self.windows.sample(self.rng, count, layout.past_steps, horizon * layout.token_steps)
+        steps, drawn = horizon * layout.token_steps, self.windows_seen
+        windows = self.windows.sample(self.rng, count, layout.past_steps, steps, drawn=drawn)
         # Half of the histories show this moment alone, as at the start of an episode; the others a random part of the
         # past.
         shown = self.rng.integers(0, layout.past_steps + 1, count) * self.rng.integers(0, 2, count)

@@ -234,8 +234,14 @@ class WindowSource(Protocol):
         """How many steps have at least `future` steps of their episode after them."""
         ...
 
-    def sample(self, rng: np.random.Generator, count: int, past: int, future: int) -> WindowBatch:
-        """`count` windows, anchors uniform over all that fit. Raises ValueError if no episode is long enough."""
+    def sample(
+        self, rng: np.random.Generator, count: int, past: int, future: int, *, drawn: int | None = None
+    ) -> WindowBatch:
+        """`count` windows, anchors uniform over all that fit. Raises ValueError if no episode is long enough.
+
+        drawn: windows drawn before, by which a source that cannot hold everything knows what to draw from, so that a
+        run that is resumed goes on with the same windows; counted by the source if not given.
+        """
         ...
 
 

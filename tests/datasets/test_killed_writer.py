@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from forcing.datasets.atomic import aside, staged
-from forcing.datasets.store import StoreError, open_store, write_store
+from forcing.datasets.store import open_store, write_store
+from forcing.datasets.store_layout import StoreError
 from forcing.policy.types import Trajectories
 
 Recorder = Callable[..., Trajectories]

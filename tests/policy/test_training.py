@@ -237,8 +237,10 @@ class _Spoiled(TrajectoryWindows):
 
     draws = 0
 
-    def sample(self, rng: np.random.Generator, count: int, past: int, future: int) -> WindowBatch:
-        windows = super().sample(rng, count, past, future)
+    def sample(
+        self, rng: np.random.Generator, count: int, past: int, future: int, *, drawn: int | None = None
+    ) -> WindowBatch:
+        windows = super().sample(rng, count, past, future, drawn=drawn)
         self.draws += 1
         if self.draws >= 4:
             windows.streams["velocity"][0, -1] = np.nan

@@ -235,6 +235,47 @@ def train(preset: str = "maze2d-medium", report: Path | None = None) -> None:
 
 
 @command(app)
+def data(
+    frames: int = 16_000,
+    steps: int = 200_000,
+    repeats: int = 5,
+    seconds: float = 1.0,
+    seed: int = 0,
+    cache_mb: int = 256,
+    larger_mb: int = 0,
+    report: Path | None = None,
+) -> None:
+    """Random windows a second and memory: our store, Minari's and zarr's plain readers, an uncompressed memory map.
+
+    Args:
+        frames: of the recording of 96 × 96 × 3 pictures, of which windows have 32.
+        steps: of the recording of numbers, of which windows have 64.
+        repeats: measurements of each reader, in turns.
+        seconds: of each measurement.
+        seed: of the recordings and of the windows.
+        cache_mb: for frames that our reader keeps decoded.
+        larger_mb: draws besides from a store three times as large as this limit of memory, such as 700; writing that
+            store takes a minute or two. 0 does not.
+        report: where to write the figures as JSON.
+    """
+    from forcing.eval.bench_data import DataBench, run_bench
+
+    one_thread()
+    bench = DataBench(
+        frames=at_least(1, frames=frames),
+        steps=at_least(1, steps=steps),
+        repeats=at_least(1, repeats=repeats),
+        seconds=seconds,
+        seed=at_least(0, seed=seed),
+        cache_mb=at_least(1, cache_mb=cache_mb),
+        larger_mb=at_least(0, larger_mb=larger_mb),
+    )
+    if not 0 < seconds <= 3600:
+        raise UsageError(f"seconds must be above 0 and at most 3600, got {seconds:g}")
+    run_bench(bench, report=checked_report(report, "rows"), command=typed(), console=new_console())
+
+
+@command(app)
 def page(page: Path = Path("docs/benchmarks.md"), results: Path = Path("docs/results")) -> None:
     """Write the tables of the page of benchmarks anew from the reports there are; its prose stays.
 
