@@ -6,15 +6,16 @@ from typing import Literal
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
 from forcing.datasets.episodes import InMemory, Recording, gathered
 from forcing.datasets.journal import holds_journals, read_journals
+from forcing.datasets.lerobot_files import holds_lerobot, open_lerobot
 from forcing.datasets.minari_files import holds_minari, is_minari_id, read_minari
 from forcing.datasets.store import is_store, open_store
 from forcing.policy.types import Trajectories
 
-Format = Literal["store", "minari", "d4rl", "journal"]
+Format = Literal["store", "minari", "d4rl", "lerobot", "journal"]
 SUPPORTED = (
     "a store of ours (folder with zarr.json), a Minari dataset (folder with data/metadata.json, or an id such as "
-    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals), what a server kept "
-    "(*.journal, or a folder of them)"
+    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals), a LeRobot dataset "
+    "v3.0 or v2.1 (folder with meta/info.json), what a server kept (*.journal, or a folder of them)"
 )
 
 
@@ -39,6 +40,8 @@ def open_recording(source: str | Path, *, control_hz: float | None = None) -> Re
         return InMemory(open_store(source))
     if found == "d4rl":
         return InMemory(read_d4rl_hdf5(source, control_hz=control_hz))
+    if found == "lerobot":
+        return open_lerobot(source, control_hz=control_hz)
     if found == "journal":
         return InMemory(read_journals(source))
     return InMemory(read_minari(source, control_hz=control_hz))
@@ -53,6 +56,8 @@ def recognise(source: str | Path) -> Format:
         return "minari"
     if is_d4rl_hdf5(path):
         return "d4rl"
+    if holds_lerobot(path):
+        return "lerobot"
     if holds_journals(path):
         return "journal"
     raise ValueError(f"{source}: found {_contents(path)}; supported are {SUPPORTED}")

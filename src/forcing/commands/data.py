@@ -19,7 +19,7 @@ Source = Annotated[Positional[str], arg(metavar="SOURCE")]
 
 @command(app)
 def info(source: Source, control_hz: float | None = None) -> None:
-    """Describe a recording: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+    """Describe a recording: a store, a Minari dataset by folder or id, a LeRobot dataset, or a D4RL HDF5 file.
 
     Args:
         source: the recording.
@@ -79,6 +79,22 @@ def minari(source: Source, out: Path, dataset_id: str, control_hz: float | None 
 
     writable(out=out)
     print(f"wrote {export_minari(read_recording(source, control_hz=control_hz), out, dataset_id)}")
+
+
+@command(app)
+def lerobot(source: Source, out: Path, control_hz: float | None = None) -> None:
+    """Turn any supported recording into a LeRobot dataset v3.0, with frames as they are.
+
+    Args:
+        source: the recording.
+        out: folder of the dataset, such as data/arm; it must not exist yet.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.lerobot_export import export_lerobot
+    from forcing.datasets.recording import open_recording
+
+    writable(out=out)
+    print(f"wrote {export_lerobot(open_recording(source, control_hz=control_hz), out)}")
 
 
 @command(app)
