@@ -86,7 +86,7 @@ def read_meta(folder: Path) -> Meta:
     if not 0 < fps < float("inf"):
         raise ValueError(f"{folder / INFO}: fps must be positive, got {fps}; {AGAIN}")
     features = _features(_field(info, "features", dict, folder / INFO), folder / INFO)
-    videos = [feature.key for feature in features if feature.dtype == "video"]
+    videos = [feature.key for feature in features if feature.dtype == "video" and not feature.depth]
     listed = _episodes_v3(folder, info, videos) if version == "v3.0" else _episodes_v21(folder, info, videos)
     episodes = tuple(sorted(listed, key=lambda episode: episode.index))
     _consistent(episodes, info, folder)
