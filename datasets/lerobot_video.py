@@ -75,7 +75,7 @@ def _from_key_frame(container: InputContainer, stream: VideoStream, first_s: flo
     first = next(frames, None)
     if first is not None and first.time <= first_s:
         return chain([first], frames)
-    # Some containers have no index of key frames and overshoot.
+    # Without an index of key frames, as in fragments, the search overshoots.
     container.seek(stream.start_time or 0, stream=stream)
     return _timed(container, stream)
 

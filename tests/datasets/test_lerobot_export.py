@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from forcing.datasets import lerobot_parquet
 from forcing.datasets.episodes import Episode, InMemory, gathered
 from forcing.datasets.lerobot_export import export_lerobot
 from forcing.datasets.lerobot_files import open_lerobot
+from forcing.datasets.lerobot_stats import image_stats
 from forcing.datasets.recording import read_recording
 from forcing.datasets.store import open_store, write_store
 from forcing.policy.types import EpisodeNote, StreamSpec, Trajectories, TrajectorySpec
@@ -179,6 +181,14 @@ def test_statistics_of_episodes_and_of_all_are_numpy_s(tmp_path: Path) -> None:
         assert np.allclose(found, np.quantile(first, share, axis=(0, 1, 2), method="inverted_cdf"))
 
 
+def test_quantiles_of_pixels_are_levels_that_occur() -> None:
+    """By hand: of 0, 10, 20 and 30 half is at most 10, nine tenths need 30."""
+    stats = image_stats(np.array([0, 10, 20, 30], np.uint8).reshape(2, 1, 2, 1))
+    found = {name: round(float(stats[name].item() * 255)) for name in ("min", "q01", "q10", "q50", "q90", "q99", "max")}
+    assert found == {"min": 0, "q01": 0, "q10": 0, "q50": 10, "q90": 30, "q99": 30, "max": 30}
+    assert stats["count"].tolist() == [2]
+
+
 def test_files_say_by_themselves_what_is_in_them(tmp_path: Path) -> None:
     """LeRobot's names, a row for each observation, the last action twice and a last reward of 0, frames as PNG."""
     recorded = arm()
@@ -189,6 +199,7 @@ def test_files_say_by_themselves_what_is_in_them(tmp_path: Path) -> None:
     assert list(info["features"])[:8] == [key.replace("next.progress", "next.reward") for key in keys]
     assert (info["fps"], info["total_frames"], info["splits"]) == (33.3, 18, {"train": "0:3"})
     assert [row["frame_index"] for row in rows] == [*range(6), *range(2), *range(10)]
+    assert [row["timestamp"] for row in rows[6:8]] == [0.0, float(np.float32(1 / 33.3))]
     torque, reward = recorded.episode(0)["torque"].tolist(), recorded.episode(0)["progress"].tolist()
     assert [row["action"] for row in rows[:6]] == [*torque, torque[-1]]
     assert [row["next.reward"] for row in rows[:6]] == [*reward, 0.0]
@@ -335,6 +346,39 @@ def test_the_command_exports_any_recording(tmp_path: Path) -> None:
     assert second.returncode in (1, 2)
     assert second.stderr.count("\n") <= 2
     assert "exists already" in second.stderr
+
+
+# Exports the same recording over and over, to a new folder each time.
+WRITER = """
+import sys
+from pathlib import Path
+from forcing.datasets.lerobot_export import export_lerobot
+from forcing.datasets.lerobot_files import open_lerobot
+recording = open_lerobot(sys.argv[1])
+for number in range(1_000_000):
+    print(export_lerobot(recording, Path(sys.argv[2]) / f"out-{number}"), flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_whole_datasets_alone(tmp_path: Path) -> None:
+    source, rng = SAMPLES / "lerobot-small-v21-image", np.random.default_rng(0)
+    expected = gathered(open_lerobot(source))
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        command = [sys.executable, "-c", WRITER, str(source), str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(rng.uniform(0, 0.2))
+            writer.kill()
+        whole = sorted(folder.glob("out-*"))
+        assert whole
+        for path in whole:
+            assert_same(expected, gathered(open_lerobot(path)))
+        for left in folder.glob(".out-*"):
+            number = left.name.split(".")[1]
+            assert_same(expected, gathered(open_lerobot(export_lerobot(InMemory(expected), folder / number))))
+        assert not list(folder.glob(".out-*"))
 
 
 @pytest.mark.skipif(not PACKAGE, reason="LEROBOT_PYTHON names no Python that has the lerobot package")

@@ -141,6 +141,28 @@ def test_a_video_is_read_from_the_key_frame_before_an_episode(tmp_path: Path) ->
         video_frames(path, np.arange(48) / 20, (64, 64, 3), 20, "episode 0")
 
 
+@pytest.mark.parametrize("layout", ["faststart", "frag_keyframe+empty_moov"])
+def test_frames_are_found_wherever_key_frames_are_and_whatever_is_stored_out_of_order(
+    tmp_path: Path, layout: str
+) -> None:
+    """Key frames every 25, frames between that lean on later ones; fragments have no index of key frames."""
+    path = tmp_path / "film.mp4"
+    with av.open(path, "w", options={"movflags": layout}) as container:
+        stream = container.add_stream("libx264", rate=30, options={"g": "25", "bf": "3"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(120):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 2 * index, np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(path) as container:
+        start_s = next(container.decode(video=0)).time
+    decoded = all_frames(path)
+    for first in range(0, 115, 6):
+        times = start_s + np.add(np.arange(first, first + 5), [0, 0.2, -0.2, 0, 0.2]) / 30
+        found = video_frames(path, times, (48, 64, 3), 30, "episode 0")
+        assert np.array_equal(found, decoded[first : first + 5])
+
+
 def test_rows_of_an_episode_are_found_however_the_file_is_cut_into_groups(tmp_path: Path) -> None:
     expected = gathered(open_lerobot(IMAGE))
     for rows in (7, 1000):
