@@ -58,12 +58,16 @@ class _Feature:
     shape: tuple[int, ...] = (1,)
     stream: StreamSpec | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """As `meta/info.json` has it; entries are named as where the recording came from, else numbered."""
         names = None
         if self.dtype == "image":
             names = ["height", "width", "channels"]
         elif self.stream is not None and len(self.shape) == 1:
             names = [f"{self.stream.name}_{entry}" for entry in range(self.shape[0])]
+            source = (provenance.get("features") or {}).get(self.stream.name, {})
+            recorded = source.get("names") if isinstance(source, Mapping) else None
+            names = recorded if isinstance(recorded, list) and len(recorded) == len(names) else names
         return {"dtype": self.dtype, "shape": list(self.shape), "names": names}
 
     @property
@@ -147,7 +151,7 @@ class _Writer:
         self.close()
         write_tasks(list(self._tasks), self._folder / TASKS)
         self._write_json("meta/stats.json", {k: {n: v.tolist() for n, v in s.items()} for k, s in self._stats.items()})
-        self._write_json(INFO, self._info())
+        self._write_json(INFO, self._info(provenance))
         own = {
             "version": VERSION,
             "spec": self._spec.to_json(),
@@ -196,7 +200,7 @@ class _Writer:
             table.add(pa.Table.from_pylist([{**entry, **where} for entry in self._entries], schema=table.schema))
         self._entries = []
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         hz = self._spec.control_hz
         return {
             "codebase_version": "v3.0",
@@ -211,7 +215,7 @@ class _Writer:
             "splits": {"train": f"0:{self.episodes}"},
             "data_path": f"data/{FILE}.parquet",
             "video_path": None,
-            "features": {feature.key: feature.to_json() for feature in self._features},
+            "features": {feature.key: feature.to_json(provenance) for feature in self._features},
         }
 
     def _write_json(self, name: str, document: Mapping[str, Any]) -> None:

@@ -22,6 +22,8 @@ OWN = "meta/forcing.json"
 VERSIONS = ("v3.0", "v2.1")
 CAMERAS = ("image", "video")
 AGAIN = "copy or record the dataset again"
+# What reading a parquet file raises that was cut short or altered.
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +279,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
         return list(pq.ParquetFile(path).read(columns=names, use_threads=False).to_pylist())
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         unreadable(path, error)
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from forcing.datasets.lerobot_meta import AGAIN, Listed, unreadable
+from forcing.datasets.lerobot_meta import AGAIN, UNREADABLE, Listed, unreadable
 from forcing.policy.types import Array
 
 # Rows that are decompressed at once.
@@ -119,5 +119,5 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
             for batch in file.iter_batches(BATCH, columns=list(columns), use_threads=False):
                 if batch.num_rows:
                     yield batch
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         unreadable(path, error)

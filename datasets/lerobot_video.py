@@ -32,7 +32,7 @@ def video_frames(path: Path, times_s: Array, shape: tuple[int, ...], fps: float,
         raise ValueError(f"{path}: timestamps of {where} must not fall; record it again")
     result = np.empty((len(times_s), *shape), np.uint8)
     try:
-        with av.open(path) as container:
+        with av.open(path, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: must have a video track for {where}, found none; copy the dataset again")
             stream = container.streams.video[0]

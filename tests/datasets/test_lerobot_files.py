@@ -141,6 +141,14 @@ def test_a_video_is_read_from_the_key_frame_before_an_episode(tmp_path: Path) ->
         video_frames(path, np.arange(48) / 20, (64, 64, 3), 20, "episode 0")
 
 
+def test_what_a_video_is_called_does_not_matter(tmp_path: Path) -> None:
+    folder = copied(VIDEO, tmp_path)
+    contents = (folder / MP4).read_bytes()
+    assert b"VideoHandler" in contents
+    (folder / MP4).write_bytes(contents.replace(b"VideoHandler", b"Film\xf8r\xe9mdler"))
+    assert gathered(open_lerobot(folder)).lengths.tolist() == [47, 52, 29, 31, 27]
+
+
 @pytest.mark.parametrize("layout", ["faststart", "frag_keyframe+empty_moov"])
 def test_frames_are_found_wherever_key_frames_are_and_whatever_is_stored_out_of_order(
     tmp_path: Path, layout: str
@@ -360,6 +368,14 @@ BROKEN: dict[str, tuple[Path, Callable[[Path], object], str]] = {
     "a table cut in half": (IMAGE, lambda f: cut(f / DATA), f"{DATA}: not a readable parquet file"),
     "a list cut in half": (IMAGE, lambda f: cut(f / LIST), f"{LIST}: not a readable parquet file"),
     "tasks cut in half": (IMAGE, lambda f: cut(f / "meta/tasks.parquet"), "tasks.parquet: not a readable parquet file"),
+    "tasks in another alphabet": (
+        IMAGE,
+        lambda f: rewrite_table(
+            f / "meta/tasks.parquet",
+            lambda t: t.set_column(1, "task", pa.array([b"\xf8ffne", b"\xe5pne"]).view(pa.string())),
+        ),
+        "tasks.parquet: not a readable parquet file ('utf-8' codec",
+    ),
     "no table": (IMAGE, lambda f: (f / DATA).unlink(), f"{DATA}: is missing"),
     "no tasks": (IMAGE, lambda f: (f / "meta/tasks.parquet").unlink(), "tasks.parquet: is missing"),
     "no list": (IMAGE, lambda f: (f / LIST).unlink(), "meta/episodes: must hold at least 1 parquet file"),
