@@ -90,11 +90,12 @@ def test_everything_survives_the_way_there_and_back(tmp_path: Path) -> None:
     assert back.provenance["converted_from"] == {"source": "test", "goals": None}
 
 
-def test_a_store_comes_back_exactly(tmp_path: Path, point_mass: Recorder) -> None:
-    recorded = point_mass([30, 4, 12])
-    store = write_store(recorded, tmp_path / "maze.zarr")
-    dataset = export_lerobot(InMemory(open_store(store)), tmp_path / "maze")
-    assert_same(recorded, open_store(write_store(read_recording(dataset), tmp_path / "back.zarr")))
+@pytest.mark.parametrize("cameras", [True, False])
+def test_a_store_comes_back_exactly(tmp_path: Path, point_mass: Recorder, cameras: bool) -> None:
+    recorded = gathered(open_lerobot(SAMPLES / "lerobot-v3-video")) if cameras else point_mass([30, 4, 12])
+    store = open_store(write_store(recorded, tmp_path / "first.zarr"))
+    dataset = export_lerobot(InMemory(store), tmp_path / "dataset")
+    assert_same(store, open_store(write_store(read_recording(dataset), tmp_path / "second.zarr")))
 
 
 def test_numbers_are_kept_to_the_bit(tmp_path: Path) -> None:
