@@ -10,6 +10,7 @@ from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
 from forcing.datasets.episodes import InMemory, Recording, gathered
 from forcing.datasets.journal import holds_journals
 from forcing.datasets.journal_recording import Journals
+from forcing.datasets.lerobot_files import holds_lerobot, open_lerobot
 from forcing.datasets.minari_files import MinariRecording
 from forcing.datasets.minari_places import holds_minari, is_minari_id
 from forcing.datasets.naming import renamed
@@ -19,12 +20,13 @@ from forcing.datasets.store import is_store, open_store
 from forcing.datasets.subsets import subset_of
 from forcing.policy.types import Trajectories
 
-Format = Literal["store", "minari", "d4rl", "robomimic", "replay buffer", "journal"]
+Format = Literal["store", "minari", "lerobot", "d4rl", "robomimic", "replay buffer", "journal"]
 SUPPORTED = (
     "a store of ours (folder with zarr.json), a Minari dataset (folder with data/metadata.json, or an id such as "
-    "D4RL/pointmaze/medium-v2), a D4RL file (HDF5 with observations, actions, rewards, terminals), a robomimic file "
-    "(HDF5 with data/demo_0), a replay buffer (zarr folder or .zarr.zip with data/action and meta/episode_ends), what "
-    "a server or a Recorder kept (*.journal, or a folder of them)"
+    "D4RL/pointmaze/medium-v2), a LeRobot dataset v3.0 or v2.1 (folder with meta/info.json), a D4RL file (HDF5 with "
+    "observations, actions, rewards, terminals), a robomimic file (HDF5 with data/demo_0), a replay buffer (zarr "
+    "folder or .zarr.zip with data/action and meta/episode_ends), what a server or a Recorder kept (*.journal, or a "
+    "folder of them)"
 )
 
 
@@ -76,6 +78,8 @@ def _opened(source: str | Path, control_hz: float | None, download: bool) -> Rec
             return RobomimicRecording(source, control_hz=control_hz)
         case "replay buffer":
             return ReplayBufferRecording(source, control_hz=control_hz)
+        case "lerobot":
+            return open_lerobot(source, control_hz=control_hz)
         case "minari":
             return MinariRecording(source, control_hz=control_hz, download=download)
 
@@ -94,6 +98,8 @@ def recognise(source: str | Path) -> Format:
         return "d4rl"
     if is_robomimic_hdf5(path):
         return "robomimic"
+    if holds_lerobot(path):
+        return "lerobot"
     if holds_journals(path):
         return "journal"
     raise ValueError(f"{source}: found {_contents(path)}; supported are {SUPPORTED}")

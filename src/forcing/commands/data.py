@@ -20,8 +20,7 @@ READING = Reading()
 
 @command(app)
 def info(source: Source, reading: ReadingOptions = READING) -> None:
-    """Describe a recording: a store, a Minari dataset by folder or id, an HDF5 file of robomimic's or D4RL's, a replay
-    buffer, or what a server kept.
+    """Describe a recording of any supported format.
 
     Args:
         source: the recording.
@@ -77,6 +76,21 @@ def minari(source: Source, out: Path, dataset_id: str, reading: ReadingOptions =
 
     writable(out=out)
     print(f"wrote {export_minari(read_recording(source, **reading.how()), out, dataset_id)}")
+
+
+@command(app)
+def lerobot(source: Source, out: Path, reading: ReadingOptions = READING) -> None:
+    """Turn any supported recording into a LeRobot dataset v3.0, with frames as they are.
+
+    Args:
+        source: the recording.
+        out: folder of the dataset, such as data/arm; it must not exist yet.
+    """
+    from forcing.datasets.lerobot_export import export_lerobot
+    from forcing.datasets.recording import open_recording
+
+    writable(out=out)
+    print(f"wrote {export_lerobot(open_recording(source, **reading.how()), out)}")
 
 
 @command(app)
