@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forcing.datasets.checks import Finding, check, check_source, describe
+from forcing.datasets.checks import check, check_source
+from forcing.datasets.describe import describe
+from forcing.datasets.findings import Finding
 from forcing.datasets.store import write_store
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
@@ -119,7 +121,13 @@ def test_stale_goals_are_read_from_the_provenance(recording: Trajectories) -> No
 
 def test_a_finding_reads_as_one_line() -> None:
     finding = Finding(
-        severity="error", stream="action", rule="must be finite", count=9, where=((0, 3), (1, 10)), remedy="cut it"
+        kind="not finite",
+        severity="error",
+        stream="action",
+        rule="must be finite",
+        count=9,
+        where=((0, 3), (1, 10)),
+        remedy="cut it",
     )
     assert str(finding) == "error: stream 'action': must be finite (9 times at episode:step 0:3, 1:10, …); cut it"
 

@@ -11,7 +11,7 @@ from forcing.commands.shared import one_thread, writable, wrong_usage
 from forcing.usage import at_least, command
 
 if TYPE_CHECKING:
-    from forcing.datasets.checks import Finding
+    from forcing.datasets.findings import Finding
 
 app = SubcommandApp()
 Source = Annotated[Positional[str], arg(metavar="SOURCE")]
@@ -25,7 +25,7 @@ def info(source: Source, control_hz: float | None = None) -> None:
         source: the recording.
         control_hz: steps a second, where the recording does not say.
     """
-    from forcing.datasets.checks import describe
+    from forcing.datasets.describe import describe
     from forcing.datasets.recording import read_recording
 
     print(describe(read_recording(source, control_hz=control_hz)))
