@@ -20,7 +20,7 @@ from forcing.policy.types import Array, StreamSpec, Trajectories
 REPEATING_SHARE = 0.1  # of the other steps: more often than that, repeating is how the sensor is
 FROZEN_SHARE = 0.5  # of all steps
 THAW_TIMES, DRIVEN_TIMES = 2.0, 5.0  # of the largest usual change (99 % of them are smaller), of the median one
-RARE_EPISODES, RARE_SHARE, RARE_REPEATS, LEAST_EPISODES = 0.1, 0.05, 0.002, 5
+RARE_EPISODES, RARE_SHARE, RARE_REPEATS, LEAST_EPISODES = 0.1, 0.1, 0.002, 5
 MOST_ENTRIES = 256  # beyond, a stream is judged as a whole
 
 
@@ -46,25 +46,31 @@ def check_frozen(trajectories: Trajectories) -> Iterator[Finding]:
 def _stream(trajectories: Trajectories, stream: StreamSpec, motion: Motion) -> Iterator[Finding]:
     mine = np.array([name == stream.name for name in motion.names])
     groups: dict[Severity, list[Index]] = {"error": [], "warning": []}
+    repeated: list[Index] = []
     for column in _columns(trajectories, stream):
         found = _long_repeats(trajectories, column)
         found = found[motion.moves(found, mine)]
+        repeated.append(found.spans(trajectories, shift=1))
         proof = _thaws(trajectories, found, column) | _driven(found, column)
         if proof.any():
             groups["error"].append(found[proof].spans(trajectories, shift=1))
         if _rare(trajectories, found[~proof], column):
             groups["warning"].append(found[~proof].spans(trajectories, shift=1))
+    proven: Index = np.zeros((0, 3), np.int64)
     for severity, spans_of_entries in groups.items():
-        if not spans_of_entries:
+        spans = np.unique(np.concatenate([proven[:0], *spans_of_entries]), axis=0)  # each stretch once
+        spans = spans[~(spans[:, None] == proven).all(axis=2).any(axis=1)]
+        if not len(spans):
             continue
-        spans = np.unique(np.concatenate(spans_of_entries), axis=0)  # of several entries, each stretch once
+        proven = spans
         longest = int((spans[:, 2] - spans[:, 1]).max())
+        entries = sum(bool((each[:, None] == spans).all(axis=2).any()) for each in repeated)
         yield found_in_spans(
             "frozen",
             severity,
             stream.name,
             spans,
-            f"must not repeat itself to the last bit while others move: {len(spans_of_entries)} of {stream.size} "
+            f"must not repeat itself to the last bit while others move: {entries} of {stream.size} "
             f"entries, for up to {longest} steps",
             "a sensor that was stuck: look at its driver; --fix cuts these stretches out",
         )
@@ -134,7 +140,7 @@ def _rare(trajectories: Trajectories, found: Stretches, column: _Column) -> bool
     return (
         episodes >= LEAST_EPISODES
         and not at_start
-        and len(np.unique(found.episode)) <= RARE_EPISODES * episodes
+        and len(np.unique(found.episode)) <= max(1, RARE_EPISODES * episodes)
         and int(found.steps.sum()) <= RARE_SHARE * steps
         and repeats <= RARE_REPEATS * steps
     )

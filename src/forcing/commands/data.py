@@ -32,16 +32,21 @@ def info(source: Source, control_hz: float | None = None) -> None:
 
 
 @command(app)
-def check(source: Source, control_hz: float | None = None) -> None:
-    """Look for what would spoil training; exit code 1 if there are errors.
+def check(source: Source, fix: Path | None = None, control_hz: float | None = None) -> None:
+    """Look for what would spoil training, and mend it if asked; exit code 1 if there are errors, or some are left.
 
     Args:
         source: the recording.
+        fix: a new store, such as mended.zarr, for the recording without what could be mended; one that is there is
+            replaced.
         control_hz: steps a second, where the recording does not say.
     """
     from forcing.datasets.checks import check_source
 
-    _refuse_errors(source, check_source(source, control_hz=control_hz))
+    if fix is None:
+        _refuse_errors(source, check_source(source, control_hz=control_hz))
+    else:
+        _mend(source, fix, control_hz)
 
 
 @command(app)
@@ -60,7 +65,7 @@ def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
     writable(out=out)
     check_target(out, source)
     trajectories = read_recording(source, control_hz=control_hz)
-    _refuse_errors(source, find_faults(trajectories))
+    _refuse_errors(source, find_faults(trajectories), "; `forcing data check SOURCE --fix OUT.zarr` mends what it can")
     print(f"wrote {write_store(trajectories, out)}")
 
 
@@ -129,10 +134,40 @@ def dream(
     print(f"wrote {write_store(dreamed, out)}: {int(dreamed.lengths.sum())} steps, {len(dreamed.lengths)} episodes")
 
 
-def _refuse_errors(source: str, findings: Sequence["Finding"]) -> None:
+def _mend(source: str, out: Path, control_hz: float | None) -> None:
+    """A new store at `out`; exit code 1 if errors are left in it, or if the recording cannot be read."""
+    from forcing.datasets.checks import check as find_faults
+    from forcing.datasets.checks import unreadable
+    from forcing.datasets.mending import mended
+    from forcing.datasets.recording import read_recording
+    from forcing.datasets.store import check_target, open_store, write_store
+
+    writable(fix=out)
+    with wrong_usage():
+        check_target(out, source)
+    try:
+        trajectories = read_recording(source, control_hz=control_hz)
+    except ValueError as error:
+        _refuse_errors(source, [unreadable(error)], "; nothing is mended of what cannot be read")
+        return
+    findings = find_faults(trajectories)
+    for finding in findings:
+        print(finding)
+    result = mended(trajectories, findings)
+    for change in result.changes:
+        print(f"mended: {change}")
+    for reason in result.left:
+        print(f"left as it is: {reason}")
+    after = result.trajectories.lengths
+    kept = f"{len(after)} episodes, {int(after.sum())} of {int(trajectories.lengths.sum())} steps"
+    print(f"wrote {write_store(result.trajectories, out)}: {kept}")
+    _refuse_errors(str(out), find_faults(open_store(out)))
+
+
+def _refuse_errors(source: str, findings: Sequence["Finding"], remedy: str = "") -> None:
     for finding in findings:
         print(finding)
     errors = sum(finding.severity == "error" for finding in findings)
-    print(f"{source}: {errors} errors, {len(findings) - errors} warnings")
+    print(f"{source}: {errors} errors, {len(findings) - errors} warnings{remedy if errors else ''}")
     if errors:
         raise SystemExit(1)
