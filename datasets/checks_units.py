@@ -6,7 +6,7 @@ import numpy as np
 
 from forcing.datasets.clocks import is_clock
 from forcing.datasets.findings import Finding, found_in_spans
-from forcing.datasets.units import DEGREES, MEANING, NEAR, UnitFault
+from forcing.datasets.units import DEGREES, MEANING, NEAR, OTHERS, UnitFault
 from forcing.policy.types import Array, StreamSpec, Trajectories
 
 RADIANS = {"rad", "rads", "radian", "radians"}
@@ -31,7 +31,8 @@ def _finding(trajectories: Trajectories, fault: UnitFault) -> Finding:
     spans = np.stack([fault.episodes, np.zeros_like(fault.episodes), ends], axis=1)
     entries = "" if len(fault.entries) == stream.size else f" in entries {list(fault.entries)}"
     larger = f"{fault.factor:.4g} times" if fault.factor > 1 else f"1/{1 / fault.factor:.4g} of"
-    says = fault.against if fault.against == "other episodes" else f"what stream {fault.against!r} says"
+    verb = "have" if fault.against == OTHERS else "says"
+    says = fault.against if fault.against == OTHERS else f"stream {fault.against!r}"
     mended = (
         "--fix divides"
         if fault.proven
@@ -42,7 +43,7 @@ def _finding(trajectories: Trajectories, fault: UnitFault) -> Finding:
         "error" if fault.proven else "warning",
         fault.stream,
         spans,
-        f"must be in one unit, is {larger} what {says} {'has' if says == 'other episodes' else ''}".rstrip() + entries,
+        f"must be in one unit, is {larger} what {says} {verb}{entries}",
         f"{fault.meaning} were mixed: {mended}",
     )
 

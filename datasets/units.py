@@ -18,8 +18,9 @@ MEANING = {DEGREES: "degrees and radians", 1000.0: "millimetres and metres", 100
 RATE_FACTORS = (DEGREES, 1000.0)  # a factor of 100 between a rate and its position is rather a wrong control_hz
 RATE_TOLERANCE, AGREEING_SHARE, LEAST_ROWS = 0.3, 2 / 3, 10
 # Episodes against each other, as logarithms: how far a size may lie from the factor, and how sure it must be.
-NEAR, SURE = np.log(2.5), 0.09
+NEAR, SURE, CLEAR_SHARE = np.log(2.5), 0.09, 0.9
 LEAST_EPISODES = 3
+OTHERS = "other episodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,20 +170,24 @@ def _against_other_episodes(trajectories: Trajectories, stream: StreamSpec) -> U
     with np.errstate(invalid="ignore", divide="ignore"):
         larger = [np.log(_over_usual(size)) for size in _sizes(trajectories, stream.name)]
     both = np.concatenate(larger, axis=1)  # [E, 2 D]
-    both = both[:, np.isfinite(both).any(axis=0)]
-    known = np.isfinite(both).all(axis=1) if both.shape[1] else np.zeros(len(both), bool)
-    if both.shape[1] < 2 or known.sum() < LEAST_EPISODES:
+    usable = np.isfinite(both).any(axis=0)
+    both, of_changes = both[:, usable], (np.arange(both.shape[1]) >= stream.size)[usable]
+    known = np.isfinite(both).all(axis=1)
+    if not of_changes.any() or of_changes.all() or known.sum() < LEAST_EPISODES:
         return None
+    numbers, changes = np.median(both[:, ~of_changes], axis=1), np.median(both[:, of_changes], axis=1)
     for factor in (*MEANING, *(1 / each for each in MEANING)):
-        off = known & (np.abs(both - np.log(factor)) < NEAR).all(axis=1)
-        between = known & ~off & (np.abs(np.median(both, axis=1)) > np.log(DEGREES) / 2)
+        wanted = np.log(factor)
+        off = known & (np.abs(numbers - wanted) < NEAR) & (np.abs(changes - wanted) < NEAR)
+        off &= (both / wanted > 0.5).mean(axis=1) >= CLEAR_SHARE
+        between = known & ~off & (np.abs(numbers) > np.log(DEGREES) / 2) & (np.abs(changes) > np.log(DEGREES) / 2)
         if not off.any() or off.sum() > known.sum() / 2 or between.sum() > off.sum():
             continue
         best, sure = _nearest(both[off])
         episodes = np.flatnonzero(off)
         entries = tuple(range(stream.size))
         return UnitFault(
-            stream=stream.name, factor=best, episodes=episodes, entries=entries, against="other episodes", proven=sure
+            stream=stream.name, factor=best, episodes=episodes, entries=entries, against=OTHERS, proven=sure
         )
     return None
 
@@ -217,8 +222,17 @@ def _median_size(flat: Array) -> Array:
 
 
 def _over_usual(sizes: Array) -> Array:
-    """Each episode's size over that of the usual episode, the median one."""
+    """Each episode's size over that of the usual episode: the median, and then that of those near it."""
+    ratios = np.array(sizes)
+    for _ in range(2):
+        near = np.where(np.abs(np.log(ratios / _median(ratios))) < np.log(DEGREES) / 2, ratios, np.nan)
+        ratios = ratios / _median(near)
+    return ratios
+
+
+def _median(sizes: Array) -> Array:
+    """[D] of those that are known, one that there is; NaN if none is."""
     usual = np.full(sizes.shape[1], np.nan)
     some = np.isfinite(sizes).any(axis=0)
     usual[some] = np.nanquantile(sizes[:, some], 0.5, axis=0, method="lower")
-    return np.asarray(sizes / usual)
+    return usual
