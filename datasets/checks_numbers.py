@@ -26,7 +26,7 @@ def check_numbers(trajectories: Trajectories) -> Iterator[Finding]:
 
 
 def outside_limits(stream: StreamSpec, values: Array) -> NDArray[np.bool_]:
-    """[R, entries] whether a number lies outside the stream's limits by more than rounding. NaN does not."""
+    """[R, entries] whether a number lies outside the stream's limits by more than rounding; only finite ones do."""
     flat = values.reshape(len(values), -1)
     outside = np.zeros(flat.shape, bool)
     if stream.low is not None:
@@ -35,7 +35,7 @@ def outside_limits(stream: StreamSpec, values: Array) -> NDArray[np.bool_]:
     if stream.high is not None:
         high = np.array(stream.high)
         outside |= flat > high + ROUNDING * np.maximum(1, np.abs(high))
-    return outside
+    return outside & np.isfinite(flat)
 
 
 def _not_finite(trajectories: Trajectories, stream: StreamSpec, values: Array) -> Iterator[Finding]:

@@ -42,7 +42,8 @@ def test_a_number_that_is_none_is_found(recording: Trajectories, value: float) -
     def plant(values: Array) -> None:
         values[300 + 7, 1] = value
 
-    finding = next(f for f in check(altered(recording, "action", plant)) if f.rule == "must be finite")
+    finding = only(check(altered(recording, "action", plant)))
+    assert finding.rule == "must be finite"
     assert (finding.severity, finding.stream, finding.count, finding.where) == ("error", "action", 1, ((1, 7),))
 
 
