@@ -129,3 +129,26 @@ def test_a_recording_of_which_nothing_is_left_is_said_in_one_line(recording: Tra
     answer = call("data check raw.zarr --fix clean.zarr")
     assert (answer.code, answer.err) == (1, "forcing: nothing of the recording is left; record it again\n")
     assert not (here / "clean.zarr").exists()
+
+
+def test_a_recording_is_drawn(recording: Trajectories, here: Path) -> None:
+    write_store(recording, here / "raw.zarr")
+    answer = call("data picture raw.zarr --out pictures/raw.png")
+    assert (answer.code, answer.out) == (0, "wrote pictures/raw.png\n")
+    assert (here / "pictures" / "raw.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("data picture raw.zarr --out raw.jpg", 2, "out must be a PNG file, such as medium.png, got raw.jpg"),
+        ("data picture raw.zarr", 2, "out"),
+        ("data picture gone.zarr --out raw.png", 1, "found nothing"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_in_one_line(line: str, code: int, message: str, here: Path) -> None:
+    answer = call(line)
+    assert answer.code == code
+    assert message in answer.err
+    assert answer.err.count("\n") == 1
+    assert list(here.iterdir()) == []

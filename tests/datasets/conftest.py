@@ -73,13 +73,13 @@ def arm() -> Recorder:
             gripper = (np.sin(seconds + rng.uniform(0, 6)) > 0).astype(float)[:, None]
             if resting:
                 joints[-resting - 1 :], gripper[-resting - 1 :] = joints[-resting - 1], gripper[-resting - 1]
-            frames = rng.integers(40, 60, (length + 1, 24, 32, 3))
-            for frame, place in zip(frames, (12 + 5 * joints[:, 0]).astype(int), strict=True):
+            film = rng.integers(40, 60, (length + 1, 24, 32, 3))
+            for frame, place in zip(film, (12 + 5 * joints[:, 0]).astype(int), strict=True):
                 frame[8:16, place : place + 8] += 150
             parts["joints"].append(joints)
             parts["gripper"].append(gripper)
             parts["timestamp"].append(seconds)
-            parts["front"].append(frames.astype(np.uint8))
+            parts["front"].append(film.astype(np.uint8))
             parts["action"].append(np.concatenate([joints[1:], gripper[1:]], axis=1))
         rows = {name: np.concatenate(each) for name, each in parts.items()}
         frames = {"front": rows.pop("front")}

@@ -1,4 +1,4 @@
-"""`forcing data`: recordings described, checked, converted and dreamed from."""
+"""`forcing data`: recordings described, checked, mended, drawn, converted and dreamed from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from forcing.commands.shared import one_thread, writable, wrong_usage
-from forcing.usage import at_least, command
+from forcing.usage import UsageError, at_least, command
 
 if TYPE_CHECKING:
     from forcing.datasets.findings import Finding
@@ -67,6 +67,26 @@ def convert(source: Source, out: Path, control_hz: float | None = None) -> None:
     trajectories = read_recording(source, control_hz=control_hz)
     _refuse_errors(source, find_faults(trajectories), "; `forcing data check SOURCE --fix OUT.zarr` mends what it can")
     print(f"wrote {write_store(trajectories, out)}")
+
+
+@command(app)
+def picture(source: Source, out: Path, control_hz: float | None = None) -> None:
+    """Draw a recording on one page: lengths, coverage, ranges, actions, frames, tasks.
+
+    Args:
+        source: the recording.
+        out: the picture, such as medium.png.
+        control_hz: steps a second, where the recording does not say.
+    """
+    from forcing.datasets.recording import read_recording
+    from forcing.eval.dataset_picture import draw_dataset
+
+    writable(out=out)
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise UsageError(f"out must be a PNG file, such as medium.png, got {out}")
+    name = Path(source).expanduser().name or source
+    draw_dataset(read_recording(source, control_hz=control_hz), name, out)
+    print(f"wrote {out}")
 
 
 @command(app)
