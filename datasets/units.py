@@ -213,12 +213,10 @@ def _sizes(trajectories: Trajectories, name: str) -> tuple[Array, Array]:
 
 
 def _median_size(flat: Array) -> Array:
+    """[D] of the entries' sizes that are neither zero nor unknown."""
     sizes = np.abs(flat.astype(np.float64))
     sizes[~np.isfinite(sizes) | (sizes == 0)] = np.nan
-    result = np.full(flat.shape[1], np.nan)
-    some = np.isfinite(sizes).any(axis=0)
-    result[some] = np.nanmedian(sizes[:, some], axis=0)
-    return result
+    return _median(sizes)
 
 
 def _over_usual(sizes: Array) -> Array:
@@ -231,8 +229,10 @@ def _over_usual(sizes: Array) -> Array:
 
 
 def _median(sizes: Array) -> Array:
-    """[D] of those that are known, one that there is; NaN if none is."""
-    usual = np.full(sizes.shape[1], np.nan)
-    some = np.isfinite(sizes).any(axis=0)
-    usual[some] = np.nanquantile(sizes[:, some], 0.5, axis=0, method="lower")
-    return usual
+    """[D] the lower median of those that are known; NaN if none is."""
+    if not len(sizes):
+        return np.full(sizes.shape[1], np.nan)
+    known = np.isfinite(sizes).sum(axis=0)
+    return np.asarray(
+        np.sort(sizes, axis=0)[np.maximum(known - 1, 0) // 2, np.arange(sizes.shape[1])]
+    )  # NaN sorts last
