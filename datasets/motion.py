@@ -63,13 +63,16 @@ def disagreements(
 
 
 def unusual_changes(values: Array, starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Steps at which an entry changes by more than `JUMP_FACTOR` times the 99.9 % quantile of its nonzero changes."""
+    """Steps at which an entry changes by more than `JUMP_FACTOR` times the 99.9 % quantile of its nonzero changes.
+
+    Of fewer than a thousand, the largest is not counted among these: else it would be its own measure.
+    """
     moved = np.abs(changes(values, starts))
     found = np.zeros(len(moved), bool)
     for entry in moved.T:
         usual = entry[np.isfinite(entry) & (entry > 0)]
-        if usual.size:
-            found |= entry > JUMP_FACTOR * np.quantile(usual, 0.999)
+        if len(usual) > 1:
+            found |= entry > JUMP_FACTOR * np.quantile(np.delete(usual, usual.argmax()), 0.999)
     return np.flatnonzero(found)
 
 

@@ -1,5 +1,5 @@
-"""Recordings of a point mass that the tests integrate themselves: v' = v + a/20, x' = x + v'/100; and processes that
-are killed while they work."""
+"""Recordings that the tests make themselves: a point mass, v' = v + a/20, x' = x + v'/100, and an arm with a
+camera; and processes that are killed while they work."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
+from forcing.policy.types import EpisodeNote, StreamSpec, Trajectories, TrajectorySpec
 
 SPEC = TrajectorySpec(
     streams=(
@@ -103,3 +103,56 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     yield start
     for parent in parents:
         parent.close()
+
+
+ARM_HZ = 20
+ARM = TrajectorySpec(
+    streams=(
+        StreamSpec(name="joints", role="observation", shape=(6,), units="rad"),
+        StreamSpec(name="gripper", role="observation", shape=(1,)),
+        StreamSpec(name="timestamp", role="observation", shape=(), units="s"),
+        StreamSpec(name="front", role="observation", shape=(24, 32, 3)),
+        StreamSpec(name="action", role="action", shape=(7,)),
+    ),
+    control_hz=ARM_HZ,
+)
+
+
+@pytest.fixture(scope="session")
+def arm() -> Recorder:
+    """(lengths, seed=0, resting=0) -> a clean recording of an arm at 20 Hz: joints swing with encoder noise, a gripper
+    is open or closed for long, a clock, a camera with pixel noise that sees a bright square move with the first joint.
+
+    resting: the last steps of each episode, in which the arm stands still to the last bit.
+    """
+
+    def record(lengths: Sequence[int], seed: int = 0, resting: int = 0) -> Trajectories:
+        rng = np.random.default_rng(seed)
+        parts: dict[str, list[np.ndarray]] = {stream.name: [] for stream in ARM.streams}
+        for length in lengths:
+            seconds = np.arange(length + 1) / ARM_HZ
+            swing = np.sin(seconds[:, None] * rng.uniform(0.5, 2, 6) + rng.uniform(0, 6, 6))
+            joints = swing * rng.uniform(0.5, 1.5, 6) + rng.normal(0, 1e-4, (length + 1, 6))
+            gripper = (np.sin(seconds + rng.uniform(0, 6)) > 0).astype(float)[:, None]
+            if resting:
+                joints[-resting - 1 :], gripper[-resting - 1 :] = joints[-resting - 1], gripper[-resting - 1]
+            film = rng.integers(40, 60, (length + 1, 24, 32, 3))
+            for frame, place in zip(film, (12 + 5 * joints[:, 0]).astype(int), strict=True):
+                frame[8:16, place : place + 8] += 150
+            parts["joints"].append(joints)
+            parts["gripper"].append(gripper)
+            parts["timestamp"].append(seconds)
+            parts["front"].append(film.astype(np.uint8))
+            parts["action"].append(np.concatenate([joints[1:], gripper[1:]], axis=1))
+        rows = {name: np.concatenate(each) for name, each in parts.items()}
+        frames = {"front": rows.pop("front")}
+        return Trajectories(
+            spec=ARM,
+            streams={name: values.astype(np.float32) for name, values in rows.items()},
+            lengths=np.array(lengths),
+            provenance={"source": "test"},
+            frames=frames,
+            notes=tuple(EpisodeNote(task="swing", subsets=("train",)) for _ in lengths),
+        )
+
+    return record

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forcing.datasets.checks import Finding, check, check_source
+from forcing.datasets.checks import check, check_source
+from forcing.datasets.findings import Finding
 from forcing.datasets.store import write_store
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
@@ -40,7 +41,8 @@ def test_a_number_that_is_none_is_found(recording: Trajectories, value: float) -
     def plant(values: Array) -> None:
         values[300 + 7, 1] = value
 
-    finding = next(f for f in check(altered(recording, "action", plant)) if f.rule == "must be finite")
+    finding = only(check(altered(recording, "action", plant)))
+    assert finding.rule == "must be finite"
     assert (finding.severity, finding.stream, finding.count, finding.where) == ("error", "action", 1, ((1, 7),))
 
 
@@ -119,7 +121,13 @@ def test_stale_goals_are_read_from_the_provenance(recording: Trajectories) -> No
 
 def test_a_finding_reads_as_one_line() -> None:
     finding = Finding(
-        severity="error", stream="action", rule="must be finite", count=9, where=((0, 3), (1, 10)), remedy="cut it"
+        kind="not finite",
+        severity="error",
+        stream="action",
+        rule="must be finite",
+        count=9,
+        where=((0, 3), (1, 10)),
+        remedy="cut it",
     )
     assert str(finding) == "error: stream 'action': must be finite (9 times at episode:step 0:3, 1:10, …); cut it"
 

@@ -1,4 +1,4 @@
-"""`forcing data`: recordings described, checked, converted and dreamed from."""
+"""`forcing data`: recordings described, checked, mended, drawn, converted and dreamed from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,10 @@ from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from forcing.commands.shared import Reading, ReadingOptions, one_thread, writable, wrong_usage
-from forcing.usage import at_least, command
+from forcing.usage import UsageError, at_least, command
 
 if TYPE_CHECKING:
-    from forcing.datasets.checks import Finding
+    from forcing.datasets.findings import Finding
 
 app = SubcommandApp()
 Source = Annotated[Positional[str], arg(metavar="SOURCE")]
@@ -32,15 +32,20 @@ def info(source: Source, reading: ReadingOptions = READING) -> None:
 
 
 @command(app)
-def check(source: Source, reading: ReadingOptions = READING) -> None:
-    """Look for what would spoil training; exit code 1 if there are errors.
+def check(source: Source, fix: Path | None = None, reading: ReadingOptions = READING) -> None:
+    """Look for what would spoil training, and mend it if asked; exit code 1 if there are errors, or some are left.
 
     Args:
         source: the recording.
+        fix: a new store, such as mended.zarr, for the recording without what could be mended; one that is there is
+            replaced.
     """
     from forcing.datasets.checks import check_source
 
-    _refuse_errors(source, check_source(source, **reading.how()))
+    if fix is None:
+        _refuse_errors(source, check_source(source, **reading.how()))
+    else:
+        _mend(source, fix, reading)
 
 
 @command(app)
@@ -58,8 +63,27 @@ def convert(source: Source, out: Path, reading: ReadingOptions = READING) -> Non
     writable(out=out)
     check_target(out, source)
     trajectories = read_recording(source, **reading.how())
-    _refuse_errors(source, find_faults(trajectories))
+    _refuse_errors(source, find_faults(trajectories), "; `forcing data check SOURCE --fix OUT.zarr` mends what it can")
     print(f"wrote {write_store(trajectories, out)}")
+
+
+@command(app)
+def picture(source: Source, out: Path, reading: ReadingOptions = READING) -> None:
+    """Draw a recording on one page: lengths, coverage, ranges, actions, frames, tasks.
+
+    Args:
+        source: the recording.
+        out: the picture, such as medium.png.
+    """
+    from forcing.datasets.recording import read_recording
+    from forcing.eval.dataset_picture import draw_dataset
+
+    writable(out=out)
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise UsageError(f"out must be a PNG file, such as medium.png, got {out}")
+    name = Path(source).expanduser().name or source
+    draw_dataset(read_recording(source, **reading.how()), name, out)
+    print(f"wrote {out}")
 
 
 @command(app)
@@ -140,10 +164,40 @@ def dream(
     print(f"wrote {write_store(dreamed, out)}: {int(dreamed.lengths.sum())} steps, {len(dreamed.lengths)} episodes")
 
 
-def _refuse_errors(source: str, findings: Sequence["Finding"]) -> None:
+def _mend(source: str, out: Path, reading: Reading) -> None:
+    """A new store at `out`; exit code 1 if errors are left in it, or if the recording cannot be read."""
+    from forcing.datasets.checks import check as find_faults
+    from forcing.datasets.checks import unreadable
+    from forcing.datasets.mending import mended
+    from forcing.datasets.recording import read_recording
+    from forcing.datasets.store import check_target, open_store, write_store
+
+    writable(fix=out)
+    with wrong_usage():
+        check_target(out, source)
+    try:
+        trajectories = read_recording(source, **reading.how())
+    except ValueError as error:
+        _refuse_errors(source, [unreadable(error)], "; nothing is mended of what cannot be read")
+        return
+    findings = find_faults(trajectories)
+    for finding in findings:
+        print(finding)
+    result = mended(trajectories, findings)
+    for change in result.changes:
+        print(f"mended: {change}")
+    for reason in result.left:
+        print(f"left as it is: {reason}")
+    after = result.trajectories.lengths
+    kept = f"{len(after)} episodes, {int(after.sum())} of {int(trajectories.lengths.sum())} steps"
+    print(f"wrote {write_store(result.trajectories, out)}: {kept}")
+    _refuse_errors(str(out), find_faults(open_store(out)))
+
+
+def _refuse_errors(source: str, findings: Sequence["Finding"], remedy: str = "") -> None:
     for finding in findings:
         print(finding)
     errors = sum(finding.severity == "error" for finding in findings)
-    print(f"{source}: {errors} errors, {len(findings) - errors} warnings")
+    print(f"{source}: {errors} errors, {len(findings) - errors} warnings{remedy if errors else ''}")
     if errors:
         raise SystemExit(1)
