@@ -8,6 +8,7 @@ import h5py
 
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
 from forcing.datasets.episodes import InMemory, Recording, gathered
+from forcing.datasets.hdf5_files import opened_hdf5
 from forcing.datasets.journal import holds_journals, read_journals
 from forcing.datasets.minari_files import MinariRecording
 from forcing.datasets.minari_places import holds_minari, is_minari_id
@@ -102,7 +103,7 @@ def _contents(path: Path) -> str:
     if not path.exists():
         return "nothing"
     if path.is_file() and h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
+        with opened_hdf5(path) as file:
             return f"an HDF5 file with {_listed(sorted(file)) or 'nothing'}"
     if path.is_file():
         return f"a file of {path.stat().st_size} bytes ending in {path.suffix or 'nothing'!r}"
