@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from minari.dataset.minari_storage import MinariStorage
@@ -47,9 +46,12 @@ class MinariRecording:
         storage = _storage(self._folder)
         action, observation = storage.action_space, storage.observation_space
         self._metadata = MinariStorage.read_raw_metadata(storage.data_path)
-        self._count = int(self._metadata.get("total_episodes") or 0)
-        if self._count < 1:
-            raise ValueError(f"{self._folder}: a dataset must have at least 1 episode, got 0; record it again")
+        self._environment = _environment(self._metadata, self._folder)
+        self._count = self._metadata.get("total_episodes")
+        if not isinstance(self._count, int) or self._count < 1:
+            raise ValueError(
+                f"{self._folder}: a dataset must have at least 1 episode, got {self._count}; record it again"
+            )
         if not isinstance(action, spaces.Box):
             raise ValueError(f"{self._folder}: the action space must be a Box, got {action}")
         every = dict(_leaves(observation, ("observations",)))
@@ -61,7 +63,9 @@ class MinariRecording:
         if not self._pointmaze:
             self._columns, self._left_out = self._understood(first)
             self._left_out |= {_name(leaf): f"{each} is no Box" for leaf, each in every.items() if leaf not in boxes}
-        self._spec = self._specified(action, _recorded_hz(self._metadata) if control_hz is None else control_hz)
+        self._spec = self._specified(
+            action, _recorded_hz(self._metadata, self._environment) if control_hz is None else control_hz
+        )
 
     @property
     def spec(self) -> TrajectorySpec:
@@ -82,9 +86,8 @@ class MinariRecording:
             yield Episode(streams, where)
 
     def provenance(self) -> Mapping[str, Any]:
-        environment = json.loads(self._metadata.get("env_spec") or "{}")
         kept = {key: self._metadata[key] for key in KEPT_METADATA if key in self._metadata}
-        result = {"source": "minari", **kept, "env_id": environment.get("id"), "goals": self._goals.to_json()}
+        result = {"source": "minari", **kept, "env_id": self._environment.get("id"), "goals": self._goals.to_json()}
         if self._columns:
             result["source_names"] = {each.stream.name: _name(tuple(each.source.split("/"))) for each in self._columns}
         return {**result, "left_out": self._left_out} if self._left_out else result
@@ -145,17 +148,22 @@ def _leaves(space: spaces.Space[Any], at: Leaf) -> Iterator[tuple[Leaf, spaces.S
 def _storage(folder: Path) -> MinariStorage:
     try:
         return MinariStorage.read(folder / "data")
-    except (ValueError, KeyError, AssertionError, TypeError, ImportError, gymnasium.error.Error) as error:
+    except Exception as error:  # of spaces, and of the environment that has them if the dataset has none
         raise ValueError(f"{folder}: not a readable Minari dataset ({error!r}); download or record it again") from error
 
 
-def _recorded_hz(metadata: Mapping[str, Any]) -> float | None:
+def _environment(metadata: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """How it was made, as Gymnasium writes it; nothing if the dataset does not say."""
+    try:
+        return dict(json.loads(metadata.get("env_spec") or "{}"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder}: env_spec in metadata.json must be a JSON object ({error}); correct it") from error
+
+
+def _recorded_hz(metadata: Mapping[str, Any], environment: Mapping[str, Any]) -> float | None:
     """What `write_minari` recorded, else a render_fps that the environment was made with."""
-    if metadata.get("control_hz") is not None:
-        return float(metadata["control_hz"])
-    environment = json.loads(metadata.get("env_spec") or "{}")
-    fps = environment.get("kwargs", {}).get("render_fps")
-    return None if fps is None else float(fps)
+    rates = (metadata.get("control_hz"), (environment.get("kwargs") or {}).get("render_fps"))
+    return next((float(rate) for rate in rates if isinstance(rate, int | float)), None)
 
 
 def _is_pointmaze(space: spaces.Space[Any], action_space: spaces.Box, first: Mapping[Leaf, Array]) -> bool:

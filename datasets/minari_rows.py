@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
+from forcing.datasets.hdf5_files import opened_hdf5
 from forcing.policy.types import Array
 
 Leaf = tuple[str, ...]
@@ -39,12 +40,9 @@ def minari_rows(
 
 def _hdf5_episode(folder: Path, _: str, index: int, leaves: Mapping[Leaf, spaces.Box]) -> dict[Leaf, Array]:
     path = folder / "data" / "main_data.hdf5"
-    try:
-        with h5py.File(path, "r") as file:
-            episode = file[f"episode_{index}"]
-            return {leaf: _hdf5_leaf(episode, leaf, box, path) for leaf, box in leaves.items()}
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path}: cannot be read to its end ({str(error).splitlines()[0]}); {REMEDY}") from error
+    with opened_hdf5(path) as file:
+        episode = file[f"episode_{index}"]
+        return {leaf: _hdf5_leaf(episode, leaf, box, path) for leaf, box in leaves.items()}
 
 
 def _hdf5_leaf(episode: h5py.Group, leaf: Leaf, box: spaces.Box, path: Path) -> Array:
@@ -66,6 +64,7 @@ def _arrow_episode(folder: Path, data_format: str, index: int, leaves: Mapping[L
     try:
         found = pyarrow.dataset.dataset(path, format=data_format, ignore_prefixes=["_", ".", "metadata.json"])
         table = found.to_table(columns=sorted({leaf[0] for leaf in leaves}))
+        table.validate(full=True)  # of an altered file the offsets may point anywhere
         return {leaf: _arrow_leaf(table, leaf, box, path) for leaf, box in leaves.items()}
     except (OSError, KeyError, pyarrow.ArrowException) as error:
         raise ValueError(f"{path}: cannot be read to its end ({str(error).splitlines()[0]}); {REMEDY}") from error

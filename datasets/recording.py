@@ -8,6 +8,7 @@ import h5py
 
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
 from forcing.datasets.episodes import InMemory, Recording, gathered
+from forcing.datasets.hdf5_files import opened_hdf5
 from forcing.datasets.journal import holds_journals
 from forcing.datasets.journal_recording import Journals
 from forcing.datasets.lerobot_files import holds_lerobot, open_lerobot
@@ -109,7 +110,7 @@ def _contents(path: Path) -> str:
     if not path.exists():
         return "nothing"
     if path.is_file() and h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
+        with opened_hdf5(path) as file:
             return f"an HDF5 file with {_listed(sorted(file)) or 'nothing'}"
     if path.is_file():
         return f"a file of {path.stat().st_size} bytes ending in {path.suffix or 'nothing'!r}"

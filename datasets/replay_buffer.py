@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from forcing.datasets.columns import Column, column, numbers, observation_columns
 from forcing.datasets.episodes import Episode
-from forcing.datasets.zarr_files import REMEDY, ZarrFiles, is_zarr_folder, root_in_zip
+from forcing.datasets.zarr_files import REMEDY, UNREADABLE, ZarrFiles, is_zarr_folder, root_in_zip
 from forcing.policy.types import Array, Role, StreamSpec, TrajectorySpec
 
 ENDS = "meta/episode_ends"
@@ -199,6 +199,6 @@ def is_replay_buffer(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except UNREADABLE:
         return True
     return root_in_zip(names, (ENDS, "data")) is not None

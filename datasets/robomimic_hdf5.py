@@ -15,7 +15,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ import numpy as np
 
 from forcing.datasets.columns import Column, column, observation_columns
 from forcing.datasets.episodes import Episode
+from forcing.datasets.hdf5_files import REMEDY, opened_hdf5
 from forcing.policy.types import Array, EpisodeNote, Role, TrajectorySpec
 
 READ = ("actions", "rewards", "obs", "next_obs", "dones")
-REMEDY = "download or record it again"
 
 
 class RobomimicRecording:
@@ -41,7 +40,7 @@ class RobomimicRecording:
         """Raises ValueError naming the file, the field, the rule and the remedy if it is no such file, is broken, or
         control_hz, steps a second, is neither recorded nor given."""
         self._path = Path(path).expanduser()
-        with self._open() as file:
+        with opened_hdf5(self._path) as file:
             self._demos = _demos(file, self._path)
             self._subsets = _subsets(file, self._demos, self._path)
             attributes = dict(file["data"].attrs)
@@ -68,7 +67,7 @@ class RobomimicRecording:
         self._last_actions, self._empty = 0, []
         for demo in self._demos:
             where = f"{self._path}: data/{demo}"
-            with self._open() as file:
+            with opened_hdf5(self._path) as file:
                 group = self._group(file, demo)
                 rows = self._rows(file, demo)
                 steps = rows if self._ends_seen else rows - 1
@@ -94,18 +93,6 @@ class RobomimicRecording:
             "source_names": {found.stream.name: found.source for found in self._columns},
         }
         return {**result, "left_out": self._left_out} if self._left_out else result
-
-    @contextmanager
-    def _open(self) -> Iterator[h5py.File]:
-        """The file. What HDF5 says of one that is cut short or altered becomes a ValueError that names it."""
-        try:
-            with h5py.File(self._path, "r") as file:
-                yield file
-        except (OSError, RuntimeError, KeyError) as error:
-            raise ValueError(
-                f"{self._path}: cannot be read to its end ({str(error).splitlines()[0]}); it was cut short or altered: "
-                f"{REMEDY}"
-            ) from error
 
     def _group(self, file: h5py.File, demo: str) -> h5py.Group:
         group = file["data"][demo]

@@ -25,7 +25,8 @@ class EpisodeRows:
         check_rows(self._spec, streams, steps, where)
         for stream in self._spec.streams:
             rows = streams[stream.name]
-            kept = rows.astype(np.float32) if np.issubdtype(rows.dtype, np.floating) else rows
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, which checks find
+                kept = rows.astype(np.float32) if np.issubdtype(rows.dtype, np.floating) else rows
             self._rows[stream.name].append(kept)
         self._lengths.append(steps)
         self._notes.append(note or EpisodeNote())

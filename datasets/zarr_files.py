@@ -11,6 +11,8 @@ import zarr
 
 from forcing.policy.types import Array
 
+# What Python's zipfile and zarr raise at one that is broken, encrypted or of a method that it does not know.
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError, zipfile.BadZipFile)
 REMEDY = "it was cut short or altered: download or record it again"
 MARKS = (".zgroup", ".zarray", "zarr.json")
 
@@ -32,7 +34,7 @@ class ZarrFiles:
             self._store: Any = (
                 zarr.storage.ZipStore(path, mode="r") if self._zipped else zarr.storage.LocalStore(path, read_only=True)
             )
-        except (OSError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{path}: not a readable zip ({error}); {REMEDY}") from error
 
     def children(self, group: str) -> list[str]:
@@ -48,7 +50,7 @@ class ZarrFiles:
         """What is noted of a group, "" being the outermost; nothing if that is no group."""
         try:
             return dict(zarr.open_group(self._store, path=f"{self._root}{group}".rstrip("/"), mode="r").attrs)
-        except (ValueError, OSError, KeyError, zipfile.BadZipFile):
+        except UNREADABLE:
             return {}
 
     def array(self, name: str) -> Any:
@@ -59,7 +61,7 @@ class ZarrFiles:
             return self._opened(name)
         except FileNotFoundError as error:
             raise ValueError(f"{where} is missing; {REMEDY}") from error
-        except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             if "codec" in str(error).lower() and "Unknown" in type(error).__name__:
                 raise ValueError(
                     f"{where} is compressed with a codec that is not installed ({error}); install the package that has "

@@ -1,5 +1,6 @@
 """Datasets that Minari itself wrote: HDF5, Arrow and Parquet, images with and without JPEG, spaces of every kind."""
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ SPACE = spaces.Dict(
         "desired_goal": spaces.Dict({"kettle": spaces.Box(-1, 1, (2,))}),
     }
 )
+OFFSETS = np.array([0, 1, 2, 3, 4, -(2**30), 6, 7, 8, 9, 10], np.int32).tobytes()
 FORMATS = ("hdf5", "arrow", "parquet")
 
 
@@ -147,6 +149,13 @@ def test_an_arrow_file_cut_short_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         ("actions", None, r"data/1: cannot be read to its end \(.*actions"),
         ("observations", pyarrow.array([1.0] * 10), "data/1: observations/arm/position is missing"),
         ("actions", pyarrow.array(["a"] * 10), "data/1: actions must be an array of numbers, got dtype object"),
+        (  # offsets that point out of the data, at which Arrow would end the process
+            "actions",
+            pyarrow.Array.from_buffers(
+                pyarrow.binary(), 10, [None, pyarrow.py_buffer(OFFSETS), pyarrow.py_buffer(b"0123456789")]
+            ),
+            r"data/1: cannot be read to its end \(",
+        ),
         (
             "actions",
             pyarrow.FixedSizeListArray.from_arrays(np.zeros(30, np.float32), 3),
@@ -166,6 +175,33 @@ def test_a_broken_arrow_episode_is_named_with_the_column(
         writer.write_table(changed)
     with pytest.raises(ValueError, match=message):
         read_recording(path, control_hz=25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"total_episodes": 0}, "a dataset must have at least 1 episode, got 0"),
+        ({"total_episodes": None}, "a dataset must have at least 1 episode, got None"),
+        ({"env_spec": "{"}, "env_spec in metadata.json must be a JSON object"),
+        ({"action_space": '{"type": "Sphere"}'}, "not a readable Minari dataset"),
+        (
+            {"action_space": '{"type": "Box", "dtype": "uint8", "shape": [1], "low": [0], "high": [256]}'},
+            "not a readable",
+        ),
+        ({"observation_space": None, "env_spec": '{"id": "Absent-v0"}'}, "not a readable Minari dataset"),
+        ({"data_format": "csv"}, "not a readable Minari dataset"),
+    ],
+)
+def test_metadata_that_cannot_be_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path, monkeypatch)
+    document = path / "data" / "metadata.json"
+    changed = json.loads(document.read_text()) | changes
+    document.write_text(json.dumps({key: value for key, value in changed.items() if value is not None}))
+    with pytest.raises(ValueError, match=f"arm-v0: {message}") as raised:
+        read_recording(path, control_hz=25)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_frame_that_is_no_jpeg_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

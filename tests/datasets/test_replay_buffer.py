@@ -303,6 +303,15 @@ def test_a_zip_with_a_damaged_member_is_named(path: Path) -> None:
         read_recording(source, control_hz=10)
 
 
+def test_a_zip_compressed_in_an_unknown_way_is_named(path: Path) -> None:
+    source = zipped(write(path, pusht()), path.with_suffix(".zarr.zip"))
+    contents = source.read_bytes()
+    at = contents.index(b"data/state/0.0", contents.index(b"PK\x01\x02"))  # its name in the central directory
+    source.write_bytes(contents[: at - 36] + b"\x63\x00" + contents[at - 34 :])
+    with pytest.raises(ValueError, match=r"data/state cannot be decoded at rows 0 to 3 \(NotImplementedError"):
+        read_recording(source, control_hz=10)
+
+
 def test_a_zip_of_something_else_is_no_recording(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "data").mkdir()

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from forcing.datasets.checks import check
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5
 from forcing.datasets.episodes import gathered
 from forcing.datasets.recording import read_recording, recognise
@@ -149,6 +150,15 @@ def test_demonstrations_without_a_step_are_left_out_and_named(path: Path) -> Non
     assert (read.lengths.tolist(), read.provenance["demonstrations_left_out"]) == ([3], ["demo_0"])
     with pytest.raises(ValueError, match="no demonstration has a step"):
         read_recording(write(path, {"demo_0": without(demo(1), "next_obs")}))
+
+
+def test_numbers_that_float32_cannot_hold_become_infinite_which_checks_find(path: Path) -> None:
+    made = demo(4)
+    made["rewards"][2] = 1e300
+    read = read_recording(write(path, {"demo_0": made}))
+    assert np.isposinf(read.streams["reward"][2])
+    (finding,) = [found for found in check(read) if found.severity == "error"]
+    assert (finding.stream, finding.rule, finding.where) == ("reward", "must be finite", ((0, 2),))
 
 
 def test_names_that_are_no_identifiers_or_taken_get_others(path: Path) -> None:
