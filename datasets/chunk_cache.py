@@ -27,15 +27,16 @@ class ChunkCache:
         Raises StoreError if a frame cannot be read.
         """
         rows, length = self.frames.chunk_rows, out.shape[1]
-        for index in first.argsort(kind="stable"):  # neighbours need the same chunks
-            window, row, place = out[index], int(first[index]), int(repeated[index])
+        starts, before = first.tolist(), repeated.tolist()
+        for index in first.argsort(kind="stable").tolist():  # neighbours need the same chunks
+            window, row, place = out[index], starts[index], before[index]
             while place < length:
                 chunk, offset = divmod(row, rows)
                 count = min(rows - offset, length - place)
                 window[place : place + count] = self._chunk(chunk)[offset : offset + count]
                 row, place = row + count, place + count
-            if repeated[index]:
-                window[: repeated[index]] = window[repeated[index]]
+            if before[index]:
+                window[: before[index]] = window[before[index]]
 
     def _chunk(self, chunk: int) -> Array:
         if chunk in self._slots:

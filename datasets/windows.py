@@ -15,6 +15,7 @@ from forcing.policy.types import Array, Role, Trajectories, TrajectorySpec, Wind
 CACHE_BYTES = 256 << 20
 SEGMENT_ROWS = 256  # long against a window, whose last frames are decoded with the segment
 FEWEST_SEGMENT_ROWS = 32
+VISIT_WINDOWS = 2  # for each row of a segment, while it is in the pool: decoding costs half of what 1 would make it
 SEGMENTS_CACHED = 24  # of those, where the cache is small
 
 
@@ -51,7 +52,8 @@ class TrajectoryWindows:
         self._rows = int(trajectories.lengths.sum()) + len(trajectories.lengths)
         segment = min(max(self._cache_rows // SEGMENTS_CACHED, FEWEST_SEGMENT_ROWS), SEGMENT_ROWS)
         segments = max(-(-self._rows // segment), worker[1])
-        self._order = DrawOrder(segments=segments, segment_windows=segment, seed=seed, worker=worker)
+        self._segment_rows = segment
+        self._order = DrawOrder(segments=segments, segment_windows=VISIT_WINDOWS * segment, seed=seed, worker=worker)
         self._drawn = 0
 
     @property
@@ -71,7 +73,7 @@ class TrajectoryWindows:
         """How many segments windows of this length are drawn from at a time, and of how many."""
         if not self._caches or self._rows <= self._cache_rows:
             return self._order.own, self._order.own
-        span = self._order.segment_windows + past + future + 1 + 2 * self._chunk_rows
+        span = self._segment_rows + past + future + 1 + 2 * self._chunk_rows
         return min(max(self._cache_rows // span, 1), self._order.own), self._order.own
 
     def sample(
@@ -82,9 +84,9 @@ class TrajectoryWindows:
         Observations [count, past + future + 1, *shape], actions and rewards [count, past + future, *shape], in the
         recording's dtype and units. Before an episode's first step its first row is repeated. drawn: windows drawn
         before; what this source has counted if not given. It matters for frames that do not fit the cache alone: there
-        every anchor is equally likely over a pass of as many windows as the recording has rows. Raises ValueError if
-        count is below 1, past or future is negative, or no episode has `future` steps; StoreError if a frame cannot be
-        read.
+        every anchor is equally likely over a pass of twice as many windows as the recording has rows. Raises ValueError
+        if count is below 1, past or future is negative, or no episode has `future` steps; StoreError if a frame cannot
+        be read.
         """
         _at_least("count", count, 1)
         _at_least("past", past, 0)

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from forcing.datasets.windows import VISIT_WINDOWS
 from forcing.eval.bench_data_files import (
     PICTURE_STEPS,
     WALK_STEPS,
@@ -32,6 +33,7 @@ from forcing.eval.console import rows_table
 from forcing.eval.report import Report, write_report
 
 COLUMNS = ("", "drawn", "windows/s", "per CPU s", "of memmap", "peak MB")
+TITLES = {"numbers": "64-step windows of numbers", "frames": "32-frame windows of frames"}
 NAMES = {"forcing": "forcing", "minari": "Minari", "zarr": "zarr", "memmap": "memory map"}
 KINDS = {"numbers": (64, 256), "frames": (31, 64)}  # steps after the first of a window, windows in a batch
 ONE_THREAD = {"BLOSC_NTHREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -64,16 +66,10 @@ def run_bench(bench: DataBench, *, report: Path | None, command: str, console: C
         write_walks(random_walks(max(bench.steps // WALK_STEPS, 1), bench.seed), folder / "numbers")
         rows = [row for kind in KINDS for row in _measured(bench, kind, folder / kind)]
         larger = _larger(bench, folder / "larger") if bench.larger_mb else None
-    titles = {"numbers": "64-step windows of numbers", "frames": f"32-frame windows, {bench.side} × {bench.side} × 3"}
-    for kind, title in titles.items():
+    for kind, title in TITLES.items():
         console.print(rows_table(title, COLUMNS, [cells(row, rows) for row in rows if row["kind"] == kind]))
     if larger is not None:
-        console.print(
-            f"{larger['store_mb']:.0f} MB of frames under a limit of {bench.larger_mb} MB: {larger['windows']} "
-            f"windows, {larger['windows_per_s']:,.0f} a second; peak {larger['peak_mb'][0]:.0f} MB "
-            f"after a tenth of them, {larger['peak_mb'][-1]:.0f} MB after all; "
-            f"{larger['write_peak_mb']:.0f} MB to write it"
-        )
+        console.print(larger_line(larger))
     if report is not None:
         write_report({"command": command, "bench": asdict(bench), "rows": rows, "larger": larger}, report)
 
@@ -89,6 +85,17 @@ def cells(row: Report, rows: Sequence[Report]) -> list[str]:
         f"{row['windows_per_cpu_s'] / mapped['windows_per_cpu_s']:.3f}",
         f"{row['peak_mb']:.0f}",
     ]
+
+
+def larger_line(larger: Report) -> str:
+    """What came of a store that is larger than memory, in a sentence."""
+    peaks = larger["peak_mb"]
+    return (
+        f"A store of {larger['store_mb']:,.0f} MB of frames under a limit of {larger['limit_mb']} MB, a pass of "
+        f"{larger['windows']:,} windows from a {larger['drawn']}: {larger['windows_per_s']:,.0f} a second; the peak of "
+        f"memory was {peaks[0]:.0f} MB after a tenth of them and {peaks[-1]:.0f} MB after all, and "
+        f"{larger['write_peak_mb']:.0f} MB in the process that wrote it."
+    )
 
 
 def _measured(bench: DataBench, kind: str, folder: Path) -> list[Report]:
@@ -146,7 +153,7 @@ def _larger(bench: DataBench, folder: Path) -> Report:
     )
     with _worker(job) as worker:
         drawn = _line(worker)["drawn"]
-        tenths = [_ask(worker, windows=rows / 10) for _ in range(10)]
+        tenths = [_ask(worker, windows=VISIT_WINDOWS * rows / 10) for _ in range(10)]
     return {
         "limit_mb": bench.larger_mb,
         "store_mb": rows * frame / MIB,

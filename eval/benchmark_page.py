@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from forcing.eval.ablation_table import ablation_table
+from forcing.eval.data_table import data_table
 from forcing.eval.faults_picture import draw_faults
 from forcing.eval.faults_tables import faults_table, filter_table
 from forcing.eval.files import replacing
@@ -32,6 +33,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "filter": filter_table,
     "spread": spread_table,
     "serve": serve_table,
+    "data": data_table,
 }
 MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILINE | re.DOTALL)
 

@@ -209,13 +209,13 @@ def test_anchors_of_a_store_are_equally_likely_over_passes(stored: Trajectories)
     windows = TrajectoryWindows(stored, cache_bytes=SMALL)
     slots, segments = windows.pool_segments(0, 9)
     assert 1 < slots < segments
-    rng, counts, passes = np.random.default_rng(1), dict[tuple[int, ...], int](), 120
-    for _ in range(passes * 1456 // 56):
+    rng, counts, passes = np.random.default_rng(1), dict[tuple[int, ...], int](), 60
+    for _ in range(passes * 2912 // 56):
         for pair in windows.sample(rng, 56, 0, 9).streams["seen"][:, 0].astype(int).tolist():
             counts[tuple(pair)] = counts.get(tuple(pair), 0) + 1
     anchors = windows.anchors(9)
     assert len(counts) == anchors
-    found, expected = np.array(list(counts.values())), passes * 1456 / anchors
+    found, expected = np.array(list(counts.values())), passes * 2912 / anchors
     # Poisson counts, as if independent: one in a thousand chi squares of so many is above this.
     spread = float(((found - expected) ** 2 / expected).sum() / (anchors - 1))
     assert spread < 1 + 3.1 * np.sqrt(2 / anchors)
@@ -226,8 +226,8 @@ def test_every_chunk_serves_many_windows(stored: Trajectories) -> None:
     rng = np.random.default_rng(1)
     for _ in range(100):
         windows.sample(rng, 56, 0, 9)
-    # A pass of 1456 windows decodes each of the 46 chunks a few times: segments are short here, windows reach out.
-    assert windows.decoded_chunks < 4 * 46 * 5600 / 1456
+    # Two passes of 2912 windows decode each of the 46 chunks a few times: segments are short, windows reach out.
+    assert windows.decoded_chunks < 4 * 46 * 5600 / 2912
 
 
 @pytest.mark.parametrize("cache_bytes", [SMALL, 1 << 30])
