@@ -10,7 +10,8 @@ from forcing.datasets.checks_motion import check_motion
 from forcing.datasets.checks_numbers import check_numbers
 from forcing.datasets.checks_units import check_units
 from forcing.datasets.findings import Finding
-from forcing.datasets.recording import read_recording
+from forcing.datasets.recording import read_recording, recognise
+from forcing.datasets.store import verify_frames
 from forcing.datasets.units import undone, unit_faults
 from forcing.policy.types import Trajectories
 
@@ -40,6 +41,8 @@ def check_source(source: str | Path, **how: Any) -> list[Finding]:
     """
     try:
         trajectories = read_recording(source, **how)
+        if recognise(source) == "store":
+            verify_frames(source)
     except ValueError as error:
         return [unreadable(error)]
     return check(trajectories)

@@ -23,9 +23,11 @@ from forcing.datasets.minari_places import locate_minari
 from forcing.datasets.minari_rows import Leaf, minari_rows
 from forcing.datasets.pointmaze import CONTROL_HZ, pointmaze_spec, pointmaze_streams
 from forcing.datasets.rows import check_rows
-from forcing.policy.types import Array, StreamSpec, TrajectorySpec
+from forcing.datasets.store_layout import episode_notes
+from forcing.policy.types import Array, EpisodeNote, StreamSpec, TrajectorySpec
 
 KEPT_METADATA = ("dataset_id", "algorithm_name", "description", "code_permalink", "author", "minari_version")
+OWN = "forcing"  # metadata of `minari_export`, which says what Minari has no place for
 ACTIONS: Leaf = ("actions",)
 REWARDS: Leaf = ("rewards",)
 DESIRED: Leaf = ("observations", "desired_goal")
@@ -66,6 +68,9 @@ class MinariRecording:
         self._spec = self._specified(
             action, _recorded_hz(self._metadata, self._environment) if control_hz is None else control_hz
         )
+        self._notes: tuple[EpisodeNote, ...] = ()
+        if OWN in self._metadata:
+            self._spec, self._notes = self._as_exported(self._metadata[OWN], control_hz)
 
     @property
     def spec(self) -> TrajectorySpec:
@@ -81,9 +86,12 @@ class MinariRecording:
             for found in self._columns:
                 values = rows[tuple(found.source.split("/"))]
                 observed[found.stream.name] = found.rows(values, f"{where}: {found.source}")
-            streams = {**observed, "action": rows[ACTIONS], "reward": rows[REWARDS]}
+            done = {"action": rows[ACTIONS], "reward": rows[REWARDS]}
+            streams = {
+                s.name: observed[s.name] if s.role == "observation" else done[s.role] for s in self._spec.streams
+            }
             check_rows(self._spec, streams, len(rows[REWARDS]), where)
-            yield Episode(streams, where)
+            yield Episode(streams, where, self._notes[index] if self._notes else EpisodeNote())
 
     def provenance(self) -> Mapping[str, Any]:
         kept = {key: self._metadata[key] for key in KEPT_METADATA if key in self._metadata}
@@ -129,6 +137,23 @@ class MinariRecording:
             control_hz=hz,
             goal=wanted if wanted in {stream.name for stream in observed} else None,
         )
+
+    def _as_exported(
+        self, own: Mapping[str, Any], control_hz: float | None
+    ) -> tuple[TrajectorySpec, tuple[EpisodeNote, ...]]:
+        """What `minari_export` wrote beside Minari's own metadata."""
+        try:
+            spec, notes = TrajectorySpec.from_json(own["spec"]), episode_notes(own["episodes"])
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise ValueError(f"{self._folder}: metadata {OWN!r} is altered ({error}); export it again") from error
+        named = {stream.name: stream.shape for stream in spec.of_role("observation")}
+        found = {stream.name: stream.shape for stream in self._spec.of_role("observation")}
+        if named != found or spec.action.shape != self._spec.action.shape or len(notes) not in (0, self._count):
+            raise ValueError(
+                f"{self._folder}: metadata {OWN!r} speaks of {named} and {len(notes)} episodes, the dataset has "
+                f"{found} and {self._count}; export it again"
+            )
+        return spec if control_hz is None else replace(spec, control_hz=control_hz), notes
 
 
 def _name(leaf: Leaf) -> str:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def write_minari(
     algorithm_name: str | None = None,
     goal: str | None = None,
     units: Mapping[str, str] | None = None,
+    own: Callable[[], Mapping[str, Any]] = dict,
 ) -> Path:
     """The folder `out_dir / dataset_id` with the finished dataset; out_dir is a root as MINARI_DATASETS_PATH names one.
 
@@ -39,8 +40,8 @@ def write_minari(
     actions, rewards, terminations, truncations (T rows) and infos (optional). The dataset appears when the last
     episode is written; a killed writer leaves none. env: recorded with the dataset, gives the spaces not passed.
     control_hz: steps a second; goal: the observation in which goals are given; units: of observations by name; all
-    recorded for readers that cannot tell from the layout. Raises ValueError if the id is malformed or taken, there is
-    no episode, or an episode's rows do not fit.
+    recorded for readers that cannot tell from the layout; own: more metadata, asked for after the last episode. Raises
+    ValueError if the id is malformed or taken, there is no episode, or an episode's rows do not fit.
     """
     if not is_minari_id(dataset_id):
         raise ValueError(f"dataset_id must read like name-v0 or namespace/name-v0, got {dataset_id!r}")
@@ -61,7 +62,7 @@ def write_minari(
             )
         if dataset.storage.total_episodes == 0:
             raise ValueError(f"{dataset_id}: a dataset must have at least 1 episode, got 0")
-        known = {"control_hz": control_hz, "goal": goal, "units": units and dict(units)}
+        known = {"control_hz": control_hz, "goal": goal, "units": units and dict(units), **own()}
         dataset.storage.update_metadata({key: value for key, value in known.items() if value is not None})
         _publish_namespaces(folder, root, dataset_id)
         place(folder / dataset_id, root / dataset_id)

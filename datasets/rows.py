@@ -1,7 +1,9 @@
-"""Episodes gathered one by one into `Trajectories`. Knows no file; readers of every format end here."""
+"""Episodes gathered one by one into `Trajectories`, frames of cameras in a file that nobody sees. Knows no format."""
 
 from collections.abc import Mapping
+from tempfile import TemporaryFile
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -13,7 +15,8 @@ class EpisodeRows:
 
     def __init__(self, spec: TrajectorySpec) -> None:
         self._spec = spec
-        self._rows: dict[str, list[Array]] = {stream.name: [] for stream in spec.streams}
+        self._rows: dict[str, list[Array]] = {stream.name: [] for stream in spec.streams if not stream.image}
+        self._frames = {stream.name: _FrameFile() for stream in spec.streams if stream.image}
         self._lengths: list[int] = []
         self._notes: list[EpisodeNote] = []
 
@@ -25,24 +28,48 @@ class EpisodeRows:
         check_rows(self._spec, streams, steps, where)
         for stream in self._spec.streams:
             rows = streams[stream.name]
-            with np.errstate(over="ignore"):  # what is too large becomes infinite, which checks find
-                kept = rows.astype(np.float32) if np.issubdtype(rows.dtype, np.floating) else rows
-            self._rows[stream.name].append(kept)
+            if stream.image:
+                self._frames[stream.name].append(rows)
+                continue
+            self._rows[stream.name].append(as_kept(rows))
         self._lengths.append(steps)
         self._notes.append(note or EpisodeNote())
 
     def trajectories(self, provenance: Mapping[str, Any]) -> Trajectories:
         """All episodes added. Raises ValueError if there are none."""
-        joined = {name: np.concatenate(rows) for name, rows in self._rows.items() if rows}
-        images = {stream.name for stream in self._spec.streams if stream.image}
         return Trajectories(
             spec=self._spec,
-            streams={name: rows for name, rows in joined.items() if name not in images},
+            streams={name: np.concatenate(rows) for name, rows in self._rows.items() if rows},
             lengths=np.array(self._lengths, dtype=np.int64),
             provenance=provenance,
-            frames={name: rows for name, rows in joined.items() if name in images},
+            frames={name: file.rows() for name, file in self._frames.items()} if self._lengths else {},
             notes=tuple(self._notes) if any(note != EpisodeNote() for note in self._notes) else (),
         )
+
+
+class _FrameFile:
+    """Frames of one camera in a temporary file without a name, so that they need no memory; it goes with them."""
+
+    def __init__(self) -> None:
+        self._file = TemporaryFile()  # noqa: SIM115 (what is read of it later outlives it)
+        finalize(self, self._file.close)
+        self._count, self._dtype, self._shape = 0, np.dtype(np.uint8), tuple[int, ...]()
+
+    def append(self, frames: Array) -> None:
+        if self._count == 0:
+            self._dtype, self._shape = frames.dtype, frames.shape[1:]
+        self._file.write(np.ascontiguousarray(frames, dtype=self._dtype).reshape(-1).view(np.uint8).data)
+        self._count += len(frames)
+
+    def rows(self) -> Array:
+        self._file.flush()
+        return np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self._count, *self._shape))
+
+
+def as_kept(rows: Array) -> Array:
+    """Rows in the type in which they are kept: floats as float32."""
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which checks find
+        return rows.astype(np.float32, copy=False) if np.issubdtype(rows.dtype, np.floating) else rows
 
 
 def check_rows(spec: TrajectorySpec, streams: Mapping[str, Array], steps: int, where: str) -> None:

@@ -6,7 +6,7 @@ The layout is drawn in docs/store.md. Knows nothing of where recordings come fro
 import errno
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,17 @@ def check_target(path: str | Path, source: str | Path | None = None) -> None:
         raise StoreError(f"{target}: is the recording that is read, and would be replaced; choose another path")
 
 
-def write_store(recording: Recording | Trajectories, path: str | Path) -> Path:
+def write_store(
+    recording: Recording | Trajectories,
+    path: str | Path,
+    *,
+    accept: Callable[[Trajectories], None] = lambda written: None,
+) -> Path:
     """The store's path, once it is complete and on disk; an earlier store there is replaced in one go.
 
     A `Recording` is read episode by episode, floats become float32, and memory holds one episode and one shard of each
-    camera. Raises StoreError if something that is no store stands at `path`, or the disk is full: what is there is left
+    camera. accept: called with what was written before it takes its place; what it raises leaves nothing. Raises
+    StoreError if something that is no store stands at `path`, or the disk is full: what is there is left
     alone. Raises ValueError naming the episode if one cannot be read or does not fit.
     """
     check_target(path)
@@ -47,6 +53,7 @@ def write_store(recording: Recording | Trajectories, path: str | Path) -> Path:
     try:
         with staged(target) as folder:
             write_arrays(source, zarr.create_group(zarr.storage.LocalStore(folder)), progress)
+            accept(open_store(folder))
             place(folder, target)
     except OSError as error:
         if error.errno not in FULL:

@@ -254,7 +254,7 @@ def test_the_folder_is_a_recording_like_any_other(tmp_path: Path) -> None:
     assert (described.episodes, described.steps, described.control_hz) == (2, 18, 10)
     assert [finding for finding in check_source(tmp_path / "plain") if finding.severity == "error"] == []
     stored = open_store(write_store(trajectories, tmp_path / "plain.zarr"))
-    exported = read_recording(export_minari(trajectories, tmp_path / "root", "me/plain-v0"))
+    exported = read_recording(export_minari(InMemory(trajectories), tmp_path / "root", "me/plain-v0"))
     for name, values in trajectories.streams.items():
         np.testing.assert_array_equal(stored.streams[name], values)
         np.testing.assert_array_equal(exported.streams[name], values)

@@ -17,6 +17,7 @@ import minari
 import numpy as np
 import pytest
 
+from forcing.datasets.episodes import InMemory
 from forcing.datasets.journal import packed, read_entries
 from forcing.datasets.journal_recording import read_journals
 from forcing.datasets.minari_export import export_minari
@@ -149,7 +150,7 @@ def test_episodes_that_are_recorded_are_a_recording_also_after_kill_9(policy_dir
     np.testing.assert_allclose(recorded.streams["action"], first[:11] + robot.actions[:6])
     np.testing.assert_allclose(recorded.episode(1)["position"][:, 0], 0.01 * np.arange(7), atol=1e-6)
 
-    folder = export_minari(recorded, tmp_path / "minari", "test/driven-v0")
+    folder = export_minari(InMemory(recorded), tmp_path / "minari", "test/driven-v0")
     dataset = minari.MinariDataset(folder / "data")
     assert [len(episode) for episode in dataset.iterate_episodes()] == [11, 6]
     again = read_recording(folder)

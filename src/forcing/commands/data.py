@@ -12,6 +12,7 @@ from forcing.usage import UsageError, at_least, command
 
 if TYPE_CHECKING:
     from forcing.datasets.findings import Finding
+    from forcing.policy.types import Trajectories
 
 app = SubcommandApp()
 Source = Annotated[Positional[str], arg(metavar="SOURCE")]
@@ -57,14 +58,15 @@ def convert(source: Source, out: Path, reading: ReadingOptions = READING) -> Non
         out: the store, such as medium.zarr; one that is there is replaced.
     """
     from forcing.datasets.checks import check as find_faults
-    from forcing.datasets.recording import read_recording
+    from forcing.datasets.recording import open_recording
     from forcing.datasets.store import check_target, write_store
+
+    def accept(written: "Trajectories") -> None:
+        _refuse_errors(source, find_faults(written), "; `forcing data check SOURCE --fix OUT.zarr` mends what it can")
 
     writable(out=out)
     check_target(out, source)
-    trajectories = read_recording(source, **reading.how())
-    _refuse_errors(source, find_faults(trajectories), "; `forcing data check SOURCE --fix OUT.zarr` mends what it can")
-    print(f"wrote {write_store(trajectories, out)}")
+    print(f"wrote {write_store(open_recording(source, **reading.how()), out, accept=accept)}")
 
 
 @command(app)
@@ -96,10 +98,10 @@ def minari(source: Source, out: Path, dataset_id: str, reading: ReadingOptions =
         dataset_id: such as mine/arm-v0.
     """
     from forcing.datasets.minari_export import export_minari
-    from forcing.datasets.recording import read_recording
+    from forcing.datasets.recording import open_recording
 
     writable(out=out)
-    print(f"wrote {export_minari(read_recording(source, **reading.how()), out, dataset_id)}")
+    print(f"wrote {export_minari(open_recording(source, **reading.how()), out, dataset_id)}")
 
 
 @command(app)

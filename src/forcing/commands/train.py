@@ -170,7 +170,7 @@ def _recorded(data: str, control_hz: float | None, store: Path, *, resume: bool)
         return gathered(recording)
     print(f"{data} has cameras and is no store: converting it to {store}, which --data can name another time")
     store.parent.mkdir(parents=True, exist_ok=True)
-    return open_store(write_store(gathered(recording), store))
+    return open_store(write_store(recording, store))
 
 
 def clone(
