@@ -132,7 +132,7 @@ def test_a_slow_camera_that_repeats_each_frame_is_not_stuck_but_a_stuck_one_of_t
         frames[FROM[2] + 100 : FROM[2] + 161] = frames[FROM[2] + 100]
 
     (finding,) = check(altered(recording, "front", plant))
-    assert (finding.kind, finding.where) == ("frozen camera", ((2, 101),))
+    assert (finding.kind, finding.where) == ("frozen camera", ((2, 97),))  # the frame of observation 96
 
 
 @pytest.mark.parametrize("color", [0, 9, 255])
