@@ -56,6 +56,18 @@ def test_a_single_stuck_joint_is_found(arm: Recorder) -> None:
     assert "1 of 6 entries, for up to 39 steps" in finding.rule
 
 
+def test_a_state_that_is_stuck_as_a_whole_is_found_by_the_actions_that_go_on(arm: Recorder) -> None:
+    recording = arm([200, 150])
+    streams = tuple(recording.spec[name] for name in ("joints", "action"))
+    alone = replace(recording, spec=replace(recording.spec, streams=streams), frames={})
+
+    def plant(values: Array) -> None:
+        values[40:71] = values[40]
+
+    (finding,) = of_kind(altered(alone, "joints", plant), "frozen")
+    assert (finding.severity, finding.where) == ("error", ((0, 41),))
+
+
 @pytest.mark.parametrize("name", ["position", "velocity"])
 def test_a_sensor_stuck_to_the_end_of_its_episode_is_found_by_its_rate(point_mass: Recorder, name: str) -> None:
     recording = point_mass([300, 200, 400])
@@ -96,7 +108,10 @@ def test_a_robot_that_stands_still_has_no_stuck_sensor(arm: Recorder) -> None:
     def stand(values: Array) -> None:
         values[FROM[2] + 40 : FROM[2] + 71] = values[FROM[2] + 40]
 
-    still = altered(altered(arm(LENGTHS), "joints", stand), "gripper", stand)
+    def hold(values: Array) -> None:
+        values[FROM[2] - 2 + 38 : FROM[2] - 2 + 71] = values[FROM[2] - 2 + 38]  # an action less for each episode
+
+    still = altered(altered(altered(arm(LENGTHS), "joints", stand), "gripper", stand), "action", hold)
     assert of_kind(altered(still, "front", stand), "frozen camera") == []
     assert of_kind(still, "frozen") == []
 
@@ -275,7 +290,7 @@ def test_a_stuck_sensor_is_proven_by_what_it_jumps_to(arm: Recorder) -> None:
 
 def test_a_sensor_that_rests_at_the_start_of_one_episode_is_not_stuck(arm: Recorder) -> None:
     def rest(values: Array) -> None:
-        values[FROM[4] : FROM[4] + 31] = values[FROM[4] + 31]
+        values[FROM[4] : FROM[4] + 31, 3] = values[FROM[4] + 31, 3]
 
     assert of_kind(altered(arm(LENGTHS), "joints", rest), "frozen") == []
 
