@@ -14,7 +14,7 @@ from forcing.policy.types import Frames, StreamSpec, Trajectories
 
 DARKEST, FLATTEST = 16, 4  # what every pixel of a black frame is below at most; the range of a frame of one colour
 NEVER_SHARE = 0.01  # of steps: a camera that repeats itself less often has noise, which a stuck one has not
-OFTEN_SHARE, OFTEN_TIMES = 0.3, 4  # a slow camera repeats each frame; stuck is four times as long
+OFTEN_SHARE, OFTEN_TIMES, REGULAR_TIMES = 0.3, 4, 1.5  # a slow camera repeats each frame; stuck is four times as long
 THAW_TIMES = 1.5  # of the median change between frames
 COARSE_PIXELS = 32  # a side of the thinned frames that changes are measured on
 
@@ -95,16 +95,20 @@ def _looked_at(frames: Frames) -> _Seen:
 
 
 def _stuck(trajectories: Trajectories, seen: _Seen) -> Stretches:
-    """Long stretches of one frame, of a camera that otherwise never repeats itself, or that jumps on afterwards."""
+    """Long stretches of one frame, of a camera that otherwise never repeats itself, or does so in step; of any other
+    camera only if it jumps on afterwards."""
     after: Index = trajectories.before_steps() + 1
     repeats = seen.repeats[after] & ~seen.blank[after]
     found = stretches(repeats, trajectories, long_steps(trajectories.spec.control_hz))
     share = (repeats.sum() - found.steps.sum()) / max(len(repeats) - int(found.steps.sum()), 1)
+    steady = share <= NEVER_SHARE
     if repeats.mean() > OFTEN_SHARE:
-        usual = np.median(stretches(repeats, trajectories).steps)
-        found = found[found.steps >= OFTEN_TIMES * usual]
+        every = stretches(repeats, trajectories).steps
+        limit = OFTEN_TIMES * float(np.median(every))
+        found = found[found.steps >= limit]
+        steady = float(np.quantile(every[every < limit], 0.95)) <= REGULAR_TIMES * limit / OFTEN_TIMES
     found = found[motion_of(trajectories, tuple(clock.name for clock in clocks(trajectories))).moves(found)]
-    if share <= NEVER_SHARE or not len(found):
+    if steady or not len(found):
         return found
     change = seen.change[after]
     episode_ends = np.cumsum(trajectories.lengths)[found.episode]

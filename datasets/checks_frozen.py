@@ -1,8 +1,8 @@
 """Sensors that got stuck: one repeats itself to the last bit while the robot moves, and at other times never does.
 
-A sensor at rest repeats itself too. So a stretch counts only if other entries move meanwhile, if this one otherwise
-moves at nearly every step, and if there is proof: what it jumps to when it thaws, or its rate, which says that it moved
-all the while. Without proof, a stretch counts if such are rare in the recording.
+A sensor at rest repeats itself too. So a stretch counts only if other entries, or actions, move meanwhile, if this one
+otherwise moves at nearly every step, and if there is proof: what it jumps to when it thaws, or its rate, which says
+that it moved all the while. Without proof, a stretch counts if such are rare in the recording.
 """
 
 from collections.abc import Iterator
@@ -37,19 +37,18 @@ class _Column:
 
 def check_frozen(trajectories: Trajectories) -> Iterator[Finding]:
     """One finding for each stream, at the observations that only repeat."""
-    motion = motion_of(trajectories, tuple(clock.name for clock in clocks(trajectories)))
+    motion = motion_of(trajectories, tuple(clock.name for clock in clocks(trajectories)), ("observation", "action"))
     for stream in trajectories.spec.of_role("observation"):
         if stream.name in motion.names and stream.size <= MOST_ENTRIES:
             yield from _stream(trajectories, stream, motion)
 
 
 def _stream(trajectories: Trajectories, stream: StreamSpec, motion: Motion) -> Iterator[Finding]:
-    mine = np.array([name == stream.name for name in motion.names])
     groups: dict[Severity, list[Index]] = {"error": [], "warning": []}
     repeated: list[Index] = []
     for column in _columns(trajectories, stream):
         found = _long_repeats(trajectories, column)
-        found = found[motion.moves(found, mine)]
+        found = found[motion.moves(found)]
         repeated.append(found.spans(trajectories, shift=1))
         proof = _thaws(trajectories, found, column) | _driven(found, column)
         if proof.any():

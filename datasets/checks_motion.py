@@ -81,7 +81,7 @@ def _wrong_hz(trajectories: Trajectories, stream: StreamSpec, position: Array, r
 def late_steps(position: Array, rate: Array, starts: Index, dt: float) -> Index:
     """Steps in which the position went on along its steady rate, but for a multiple of dt: it was lost sight of.
 
-    Judged where the rate hardly changes and is at least the median speed, and in recordings whose steps agree with
+    Judged where the rate hardly changes and is at least half the median speed, and in recordings whose steps agree with
     their rate closely enough elsewhere to tell.
     """
     moved = changes(position, starts)
@@ -93,7 +93,7 @@ def late_steps(position: Array, rate: Array, starts: Index, dt: float) -> Index:
     with np.errstate(invalid="ignore", divide="ignore"):
         times = (moved * steady).sum(axis=1) / speed**2
         aside = np.sqrt(((moved - times[:, None] * steady) ** 2).sum(axis=1))
-        fast = speed >= np.nanmedian(speed) if np.isfinite(speed).any() else np.zeros(len(speed), bool)
+        fast = speed >= np.nanmedian(speed) / 2 if np.isfinite(speed).any() else np.zeros(len(speed), bool)
         sure = fast & (dt * np.sqrt((turned**2).sum(axis=1)) <= STEADY_SHARE * speed)
         sure &= aside <= STEADY_SHARE * np.abs(times) * speed
     usual = times[sure & np.isfinite(times)]

@@ -14,7 +14,7 @@ from forcing.policy.types import Trajectories
 
 FEWEST_SHARED_STEPS = 10
 SHARED_SHARE = 0.5  # of the shorter episode's observations
-MOST_PLACES = 8  # a row in more places than this is where the robot rests
+NEAREST_PLACES = 8  # of equal rows that are compared: fewer than FEWEST_SHARED_STEPS, so that resting is no overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,11 @@ def _lies_in(trajectories: Trajectories, outer: int, inner: int, shift: int) -> 
 
 
 def _votes(hashes: NDArray[np.uint64], episode: Index, within: Index, usable: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """[n, 4] episodes a < b, offset and how many rows of equal hash lie at it; rows in many places do not count."""
+    """[n, 4] episodes a < b, offset and how many rows of equal hash lie at it."""
     rows = np.flatnonzero(usable)
     order = rows[np.argsort(hashes[rows], kind="stable")]
     found = []
-    for apart in range(1, MOST_PLACES):  # neighbours in this order that are `apart` places from each other
+    for apart in range(1, NEAREST_PLACES):  # neighbours in this order that are `apart` places from each other
         left, right = order[:-apart], order[apart:]
         alike = hashes[left] == hashes[right]
         if not alike.any():
@@ -112,9 +112,7 @@ def _votes(hashes: NDArray[np.uint64], episode: Index, within: Index, usable: ND
     if not found:
         return np.zeros((0, 4), np.int64)
     pairs = np.concatenate(found)
-    places, counts = np.unique(hashes[order], return_counts=True)
-    frequent = places[counts > MOST_PLACES]
-    pairs = pairs[~np.isin(hashes[pairs[:, 0]], frequent) & (episode[pairs[:, 0]] != episode[pairs[:, 1]])]
+    pairs = pairs[episode[pairs[:, 0]] != episode[pairs[:, 1]]]
     keys = np.stack([episode[pairs[:, 0]], episode[pairs[:, 1]], within[pairs[:, 0]] - within[pairs[:, 1]]], axis=1)
     unique, counts = np.unique(keys, axis=0, return_counts=True)
     return np.concatenate([unique, counts[:, None]], axis=1).astype(np.int64)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.datasets.findings import Index
-from forcing.policy.types import Array, Trajectories
+from forcing.policy.types import Array, Role, Trajectories
 
 MOTION_SHARE = 0.25  # of an entry's standard deviation: what it must move by to have moved
 LONG_S, LONG_STEPS = 0.2, 8
@@ -68,28 +68,35 @@ class Motion:
     names: tuple[str, ...]
     deviations: Array
 
-    def moves(self, found: Stretches, without: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-        """[n] whether an entry, but for those in `without` [D], moves while each stretch lasts."""
+    def moves(self, found: Stretches) -> NDArray[np.bool_]:
+        """[n] whether an entry moves while each stretch lasts; one that repeats itself does not."""
         if not self.names:
             return np.zeros(len(found), bool)
-        others = np.ones(len(self.names), bool) if without is None else ~without
-        least = MOTION_SHARE * self.deviations[others]
+        least = MOTION_SHARE * self.deviations
         rows = found.first + found.episode  # of the observation that the first step began with
         result = np.zeros(len(found), bool)
         for index, (row, steps) in enumerate(zip(rows, found.steps, strict=True)):
-            seen = self.values[row : row + steps + 1][:, others]
-            result[index] = bool((np.ptp(seen, axis=0) > least).any())
+            result[index] = bool((np.ptp(self.values[row : row + steps + 1], axis=0) > least).any())
         return result
 
 
-def motion_of(trajectories: Trajectories, leave_out: tuple[str, ...] = ()) -> Motion:
-    """Of the float observations. NaN never moves."""
+def motion_of(
+    trajectories: Trajectories, leave_out: tuple[str, ...] = (), roles: tuple[Role, ...] = ("observation",)
+) -> Motion:
+    """Of the float streams of these roles; an action stands in the row that it was taken at. NaN never moves."""
     columns, names, deviations = [], [], []
-    for stream in trajectories.spec.of_role("observation"):
+    step_of_row = np.arange(int((trajectories.lengths + 1).sum())) - np.repeat(
+        np.arange(len(trajectories.lengths)), trajectories.lengths + 1
+    )
+    step_of_row[trajectories.starts("observation") + trajectories.lengths] -= 1  # the last has none: the one before
+    for stream in trajectories.spec.streams:
         values = trajectories.streams.get(stream.name)
-        if values is None or stream.name in leave_out or not np.issubdtype(values.dtype, np.floating):
+        if values is None or stream.role not in roles or stream.name in leave_out:
             continue
-        for entry in values.reshape(len(values), -1).T:
+        if not np.issubdtype(values.dtype, np.floating):
+            continue
+        rows = values if stream.role == "observation" else values[step_of_row]
+        for entry in rows.reshape(len(rows), -1).T:
             finite = entry[np.isfinite(entry)]
             deviation = float(finite.std(dtype=np.float64)) if finite.size else 0.0
             if deviation > 0:

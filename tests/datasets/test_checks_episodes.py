@@ -9,6 +9,7 @@ import pytest
 from forcing.datasets.checks import check
 from forcing.datasets.checks_episodes import held_out_twins
 from forcing.datasets.findings import Finding
+from forcing.datasets.mending import mended
 from forcing.policy.types import Array, EpisodeNote, StreamSpec, Trajectories, TrajectorySpec
 
 Recorder = Callable[..., Trajectories]
@@ -83,6 +84,14 @@ def test_episodes_that_share_most_of_a_drive_are_found_and_those_that_share_a_li
     assert check(rows_of(point_mass([100, 50]), (0, 0, 60), (0, 55, 100), (1, 0, 50))) == []
 
 
+def test_the_same_places_with_other_actions_are_an_overlap_and_no_copy(point_mass: Recorder) -> None:
+    twice = rows_of(point_mass([60, 50]), (0, 0, 60), (1, 0, 50), (0, 15, 60))
+    action = twice.streams["action"].copy()
+    action[110 + 20] *= 0.5
+    finding = only(replace(twice, streams={**twice.streams, "action": action}))
+    assert (finding.kind, finding.where) == ("overlap", ((2, 0),))
+
+
 def test_resting_at_the_same_place_is_no_overlap(arm: Recorder) -> None:
     recording = arm([60, 50, 80, 70], resting=20)
     home = np.zeros(6, np.float32)
@@ -135,11 +144,11 @@ def test_a_lone_command_far_from_all_others_is_found(arm: Recorder) -> None:
 
 
 def test_commands_that_are_rare_but_many_or_of_few_values_are_no_outliers(arm: Recorder) -> None:
-    recording = arm([300, 200])
+    recording = arm([1000, 1000])
     actions = recording.streams["action"].copy()
-    actions[10:40, 2] *= 50  # a burst
-    actions[:, 6] = 0
-    actions[100:102, 6] = 1000  # a button
+    actions[10:15, 2] = 1e4  # a burst
+    actions[100:102, 6] = 1000  # a button, else 0 or 1
+    assert set(np.unique(actions[:, 6])) == {0, 1, 1000}
     assert check(replace(recording, streams={**recording.streams, "action": actions})) == []
 
 
@@ -184,6 +193,31 @@ def test_an_episode_of_small_motions_is_not_in_another_unit(arm: Recorder) -> No
     joints = recording.streams["joints"].copy()
     joints[:121] = 0.5 + joints[:121] / 60
     assert [f.kind for f in check(replace(recording, streams={**recording.streams, "joints": joints}))] == []
+
+
+def test_episodes_of_every_size_are_not_in_another_unit(arm: Recorder) -> None:
+    recording = arm([60] * 13)
+    for episode in range(13):
+        recording = scaled(recording, "joints", 2.0 ** (episode - 6) / 20, episode)
+    assert [finding for finding in check(recording) if finding.kind == "wrong unit"] == []
+
+
+def test_an_episode_of_which_only_some_entries_are_larger_is_not_in_another_unit(arm: Recorder) -> None:
+    recording = arm([120, 60, 200, 90, 150, 80])
+    joints = recording.streams["joints"].copy()
+    joints[:121, :5] *= DEGREES
+    larger = replace(recording, streams={**recording.streams, "joints": joints})
+    assert [finding for finding in check(larger) if "other episodes" in finding.rule] == []
+
+
+def test_episodes_whose_rate_disagrees_are_not_blamed_on_either_stream_if_both_differ(point_mass: Recorder) -> None:
+    recording = point_mass([60, 50, 70, 80, 90])
+    slower = recording.streams["position"].copy()
+    slower[61:112] = slower[61] + (slower[61:112] - slower[61]) / np.sqrt(DEGREES)
+    both = scaled(replace(recording, streams={**recording.streams, "position": slower}), "velocity", DEGREES**0.5, 1)
+    finding = only(both)
+    assert (finding.kind, finding.severity, finding.where) == ("wrong unit", "warning", ((1, 0),))
+    assert mended(both, [finding]).changes == ()
 
 
 def test_radians_that_reach_far_beyond_a_turn_are_doubted() -> None:

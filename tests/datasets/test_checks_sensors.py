@@ -9,6 +9,7 @@ import pytest
 
 from forcing.datasets.checks import check
 from forcing.datasets.findings import Finding
+from forcing.datasets.runs import stretches
 from forcing.policy.types import Array, Frames, StreamSpec, Trajectories, TrajectorySpec
 
 Recorder = Callable[..., Trajectories]
@@ -55,6 +56,18 @@ def test_a_single_stuck_joint_is_found(arm: Recorder) -> None:
     assert "1 of 6 entries, for up to 39 steps" in finding.rule
 
 
+def test_a_state_that_is_stuck_as_a_whole_is_found_by_the_actions_that_go_on(arm: Recorder) -> None:
+    recording = arm([200, 150])
+    streams = tuple(recording.spec[name] for name in ("joints", "action"))
+    alone = replace(recording, spec=replace(recording.spec, streams=streams), frames={})
+
+    def plant(values: Array) -> None:
+        values[40:71] = values[40]
+
+    (finding,) = of_kind(altered(alone, "joints", plant), "frozen")
+    assert (finding.severity, finding.where) == ("error", ((0, 41),))
+
+
 @pytest.mark.parametrize("name", ["position", "velocity"])
 def test_a_sensor_stuck_to_the_end_of_its_episode_is_found_by_its_rate(point_mass: Recorder, name: str) -> None:
     recording = point_mass([300, 200, 400])
@@ -95,7 +108,10 @@ def test_a_robot_that_stands_still_has_no_stuck_sensor(arm: Recorder) -> None:
     def stand(values: Array) -> None:
         values[FROM[2] + 40 : FROM[2] + 71] = values[FROM[2] + 40]
 
-    still = altered(altered(arm(LENGTHS), "joints", stand), "gripper", stand)
+    def hold(values: Array) -> None:
+        values[FROM[2] - 2 + 38 : FROM[2] - 2 + 71] = values[FROM[2] - 2 + 38]  # an action less for each episode
+
+    still = altered(altered(altered(arm(LENGTHS), "joints", stand), "gripper", stand), "action", hold)
     assert of_kind(altered(still, "front", stand), "frozen camera") == []
     assert of_kind(still, "frozen") == []
 
@@ -122,7 +138,7 @@ def test_a_slow_camera_that_repeats_each_frame_is_not_stuck_but_a_stuck_one_of_t
     def slow(frames: Array) -> None:
         for first, length in zip(FROM[:-1], LENGTHS, strict=True):
             rows = np.arange(length + 1)
-            frames[first : first + length + 1] = frames[first + rows - rows % 5]
+            frames[first : first + length + 1] = frames[first + rows - rows % 12]
 
     recording = altered(arm(LENGTHS), "front", slow)
     assert check(recording) == []
@@ -131,7 +147,7 @@ def test_a_slow_camera_that_repeats_each_frame_is_not_stuck_but_a_stuck_one_of_t
         frames[FROM[2] + 100 : FROM[2] + 161] = frames[FROM[2] + 100]
 
     (finding,) = check(altered(recording, "front", plant))
-    assert (finding.kind, finding.where) == ("frozen camera", ((2, 101),))
+    assert (finding.kind, finding.where) == ("frozen camera", ((2, 97),))  # the frame of observation 96
 
 
 @pytest.mark.parametrize("color", [0, 9, 255])
@@ -225,32 +241,85 @@ def test_a_clock_that_contradicts_the_control_rate_is_found(arm: Recorder) -> No
     assert finding.rule.endswith("which is 30; it ticks as if that were 20")
 
 
-def test_dropped_frames_are_found_without_a_clock_by_what_the_rate_says() -> None:
-    """A point on a circle at constant speed; three samples left out make one step of four times the way."""
-    seconds = np.delete(np.arange(0, 20.0, 0.01), slice(700, 703))
-    position = np.stack([np.cos(seconds), np.sin(seconds)], axis=1)
-    velocity = np.stack([-np.sin(seconds), np.cos(seconds)], axis=1)
+def circling(speed: Array, kept: Array) -> Trajectories:
+    """A point on the unit circle, at 100 Hz and `speed` in each step; only the rows `kept` are recorded."""
+    angle = np.cumsum(speed) / 100
+    position = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    velocity = speed[:, None] * np.stack([-np.sin(angle), np.cos(angle)], axis=1)
     streams = (
         StreamSpec(name="position", role="observation", shape=(2,)),
         StreamSpec(name="velocity", role="observation", shape=(2,), rate_of="position"),
         StreamSpec(name="action", role="action", shape=(2,)),
     )
-    recording = Trajectories(
+    return Trajectories(
         spec=TrajectorySpec(streams=streams, control_hz=100),
-        streams={"position": position, "velocity": velocity * 0.7, "action": velocity[1:]},
-        lengths=np.array([len(seconds) - 1]),
+        streams={"position": position[kept], "velocity": velocity[kept], "action": velocity[kept][1:]},
+        lengths=np.array([len(kept) - 1]),
     )
-    assert [finding.kind for finding in check(recording)] == ["wrong rate"]  # of a rate that lies, nothing else is said
-    honest = replace(recording, streams={**recording.streams, "velocity": velocity})
-    jumps = check(honest)
-    assert [(finding.kind, finding.where) for finding in jumps] == [("jump", ((0, 699),))]
-    slow = np.concatenate([np.full(1000, 4.0), np.full(1000, 1.0)])  # most of the time four times as fast
-    seconds = np.cumsum(slow) / 100
-    kept = np.delete(np.arange(2000), 500)
-    faster = {
-        "position": np.stack([np.cos(seconds), np.sin(seconds)], axis=1)[kept],
-        "velocity": (slow[:, None] * np.stack([-np.sin(seconds), np.cos(seconds)], axis=1))[kept],
-        "action": np.stack([np.cos(seconds), np.sin(seconds)], axis=1)[kept][1:],
-    }
-    late = check(replace(recording, streams=faster, lengths=np.array([1998])))
-    assert {finding.where for finding in late} == {((0, 499),)}
+
+
+def test_a_dropped_frame_is_found_without_a_clock_by_what_the_rate_says() -> None:
+    """Where it is slow, one sample left out is too short a way for a jump, and still twice the usual."""
+    speed = np.concatenate([np.full(600, 4.0), np.full(1400, 1.0)])
+    assert check(circling(speed, np.arange(2000))) == []
+    (finding,) = check(circling(speed, np.delete(np.arange(2000), 1000)))
+    assert (finding.kind, finding.severity, finding.stream) == ("clock jump", "warning", "velocity")
+    assert finding.where == ((0, 999),)
+
+
+def test_a_step_aside_is_no_dropped_frame() -> None:
+    speed = np.concatenate([np.full(600, 4.0), np.full(1400, 1.0)])
+    recording = circling(speed, np.delete(np.arange(2000), 1000))
+    position = recording.streams["position"].copy()
+    position[1000:] *= 1 + 0.01  # outwards by as much as a step is long
+    assert check(replace(recording, streams={**recording.streams, "position": position})) == []
+
+
+def test_many_dropped_frames_are_one_jump_and_not_a_late_step_besides() -> None:
+    (finding,) = check(circling(np.full(2000, 1.0), np.delete(np.arange(2000), slice(700, 703))))
+    assert (finding.kind, finding.where) == ("jump", ((0, 699),))
+
+
+def test_a_stuck_sensor_is_proven_by_what_it_jumps_to(arm: Recorder) -> None:
+    def plant(values: Array) -> None:
+        values[40:71] = values[40]
+
+    (finding,) = of_kind(altered(arm([200, 150]), "joints", plant), "frozen")
+    assert (finding.severity, finding.where) == ("error", ((0, 41),))
+
+
+def test_a_sensor_that_rests_at_the_start_of_one_episode_is_not_stuck(arm: Recorder) -> None:
+    def rest(values: Array) -> None:
+        values[FROM[4] : FROM[4] + 31, 3] = values[FROM[4] + 31, 3]
+
+    assert of_kind(altered(arm(LENGTHS), "joints", rest), "frozen") == []
+
+
+def test_a_slow_sensor_is_not_stuck_though_its_rate_says_that_it_moves(point_mass: Recorder) -> None:
+    recording = point_mass([300, 200, 400])
+
+    def slow(values: Array) -> None:
+        rows = np.arange(301)
+        values[:301] = values[rows - rows % 25]
+        values[301:502] = values[301 + rows[:201] - rows[:201] % 25]
+        values[502:603] = values[502 + rows[:101] - rows[:101] % 25]
+
+    assert of_kind(altered(recording, "position", slow), "frozen") == []
+
+
+def test_a_camera_that_loses_sight_of_the_robot_is_not_stuck(arm: Recorder) -> None:
+    """Simulated, without noise: it repeats itself now and then, and shows the same once the robot is out of sight."""
+
+    def plant(frames: Array) -> None:
+        for first, length in zip(FROM[:-1], LENGTHS, strict=True):
+            frames[first + 10 : first + length - 20 : 10] = frames[first + 9 : first + length - 21 : 10]
+            frames[first + length - 19 : first + length + 1] = frames[first + length - 20]
+
+    assert check(altered(arm(LENGTHS), "front", plant)) == []
+
+
+def test_stretches_end_with_their_episode(point_mass: Recorder) -> None:
+    recording = point_mass([3, 4])
+    found = stretches(np.array([1, 1, 1, 1, 0, 1, 1], bool), recording)
+    assert (found.first.tolist(), found.end.tolist(), found.episode.tolist()) == ([0, 3, 5], [3, 4, 7], [0, 1, 1])
+    assert stretches(np.ones(7, bool), recording, shortest=4).spans(recording, shift=1).tolist() == [[1, 1, 5]]

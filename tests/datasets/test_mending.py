@@ -199,6 +199,10 @@ def test_goals_that_name_episodes_by_number_move_when_the_numbers_change(point_m
     assert "goals" not in result.trajectories.provenance
     assert result.trajectories.provenance["mended"]["goals_before"] == goals
     assert result.trajectories.lengths.tolist() == [100, 50]
+    kept = replace(point_mass([100, 50]), provenance={"goals": goals})
+    action = kept.streams["action"].copy()
+    action[3] = 7
+    assert mend(changed(kept, action=action)).trajectories.provenance["goals"] == goals
 
 
 @pytest.mark.parametrize("rows", [slice(0, 0), slice(0, 9), slice(2, 5), slice(3, 4), slice(4, 9), slice(None)])
