@@ -48,7 +48,7 @@ class TrajectoryWindows:
             name: ChunkCache(frames, self._cache_rows * self._row_bytes[name]) for name, frames in stored.items()
         }
         self._chunk_rows = max((frames.chunk_rows for frames in stored.values()), default=0)
-        self._memory = BatchMemory()
+        self._memory = {name: BatchMemory() for name in stored}
         rows = int(trajectories.lengths.sum()) + len(trajectories.lengths)
         self._all_held = not stored or rows + self._chunk_rows <= self._cache_rows
         segment = min(max(self._cache_rows // SEGMENTS_CACHED, FEWEST_SEGMENT_ROWS), SEGMENT_ROWS)
@@ -110,7 +110,7 @@ class TrajectoryWindows:
 
     def _gather(self, name: str, first: Index, repeated: Index, length: int) -> Array:
         cache = self._caches[name]
-        out = self._memory.array((len(first), length, *cache.frames.shape[1:]), cache.frames.dtype)
+        out = self._memory[name].array((len(first), length, *cache.frames.shape[1:]), cache.frames.dtype)
         cache.gather(first, repeated, out)
         return out
 
