@@ -58,7 +58,7 @@ class DrawOrder:
         return first, (segments + 1) * count // self.segments - first
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)  # two passes of each source of a mixture
 def _order(seed: int, segments: int, turn: int) -> Index:
     """The segments in the order of one pass."""
     return np.random.default_rng((seed, turn)).permutation(segments)

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from forcing.datasets.batch_memory import BatchMemory
 from forcing.datasets.windows import CACHE_BYTES, TrajectoryWindows
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec, WindowBatch, WindowSource
 
@@ -26,6 +27,7 @@ class Mixture:
                 raise ValueError(f"recording {number} of a mixture must be like the first: {difference}")
         self._sources = tuple(sources)
         self._weights = np.array(weights, float) / sum(weights)
+        self._memory = {stream.name: BatchMemory() for stream in self.spec.streams}
         self._drawn = 0
 
     @property
@@ -59,7 +61,7 @@ class Mixture:
             past_valid[rows] = batch.past_valid
             for name, values in batch.streams.items():
                 if name not in streams:
-                    streams[name] = np.empty((count, *values.shape[1:]), values.dtype)
+                    streams[name] = self._memory[name].array((count, *values.shape[1:]), values.dtype)
                 streams[name][rows] = values
         self._drawn = before + count
         return WindowBatch(streams=streams, past_valid=past_valid)

@@ -48,10 +48,11 @@ class TrajectoryWindows:
             name: ChunkCache(frames, self._cache_rows * self._row_bytes[name]) for name, frames in stored.items()
         }
         self._chunk_rows = max((frames.chunk_rows for frames in stored.values()), default=0)
-        self._memory = BatchMemory()
-        self._rows = int(trajectories.lengths.sum()) + len(trajectories.lengths)
+        self._memory = {name: BatchMemory() for name in stored}
+        rows = int(trajectories.lengths.sum()) + len(trajectories.lengths)
+        self._all_held = not stored or rows + self._chunk_rows <= self._cache_rows
         segment = min(max(self._cache_rows // SEGMENTS_CACHED, FEWEST_SEGMENT_ROWS), SEGMENT_ROWS)
-        segments = max(-(-self._rows // segment), worker[1])
+        segments = 1 if self._all_held and worker[1] == 1 else max(-(-rows // segment), worker[1])
         self._segment_rows = segment
         self._order = DrawOrder(segments=segments, segment_windows=VISIT_WINDOWS * segment, seed=seed, worker=worker)
         self._drawn = 0
@@ -71,7 +72,7 @@ class TrajectoryWindows:
 
     def pool_segments(self, past: int, future: int) -> tuple[int, int]:
         """How many segments windows of this length are drawn from at a time, and of how many."""
-        if not self._caches or self._rows <= self._cache_rows:
+        if self._all_held:
             return self._order.own, self._order.own
         span = self._segment_rows + past + future + 1 + 2 * self._chunk_rows
         return min(max(self._cache_rows // span, 1), self._order.own), self._order.own
@@ -109,7 +110,7 @@ class TrajectoryWindows:
 
     def _gather(self, name: str, first: Index, repeated: Index, length: int) -> Array:
         cache = self._caches[name]
-        out = self._memory.array((len(first), length, *cache.frames.shape[1:]), cache.frames.dtype)
+        out = self._memory[name].array((len(first), length, *cache.frames.shape[1:]), cache.frames.dtype)
         cache.gather(first, repeated, out)
         return out
 

@@ -1,12 +1,14 @@
 """Mixtures: shares as asked for, windows as the sources have them, and sources that do not go together refused."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from forcing.datasets.mixture import Mixture, windows_of
+from forcing.datasets.store import open_store, write_store
 from forcing.datasets.windows import TrajectoryWindows
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 
@@ -45,6 +47,31 @@ def test_windows_come_from_each_source_as_often_as_its_weight_says() -> None:
     mixture = Mixture([TrajectoryWindows(source) for source in sources], [7, 2, 1])
     assert shares(mixture) == pytest.approx([0.7, 0.2, 0.1], abs=0.012)  # four standard errors
     assert mixture.anchors(2) == 8 + 29 + 399 + 4
+
+
+def test_a_batch_that_is_kept_is_not_overwritten_by_the_next() -> None:
+    mixture = Mixture([TrajectoryWindows(marked(mark, [90])) for mark in (1, 2)], [1, 1])
+    rng = np.random.default_rng(0)
+    kept = [mixture.sample(rng, 16, 1, 2).streams["position"] for _ in range(6)]
+    copies = [batch.copy() for batch in kept]
+    mixture.sample(rng, 16, 1, 2)
+    assert len({batch.tobytes() for batch in copies}) == 6
+    assert all(np.array_equal(batch, copy) for batch, copy in zip(kept, copies, strict=True))
+
+
+def test_frames_of_stores_are_mixed(tmp_path: Path) -> None:
+    spec = replace(SPEC, streams=(*SPEC.streams, StreamSpec(name="camera", role="observation", shape=(8, 8, 1))))
+    stores = []
+    for mark in (1, 2):
+        plain = marked(mark, [200, 100])
+        frames = {"camera": np.full((302, 8, 8, 1), mark, np.uint8)}
+        stores.append(open_store(write_store(replace(plain, spec=spec, frames=frames), tmp_path / f"{mark}.zarr")))
+    mixture = windows_of(stores, [1, 3], cache_bytes=8_000)
+    for _ in range(4):
+        batch = mixture.sample(np.random.default_rng(0), 400, 1, 5)
+        assert batch.streams["camera"].shape == (400, 7, 8, 8, 1)
+        assert (batch.streams["camera"][..., 0, 0, 0] == batch.streams["position"][..., 0]).all()
+        assert (batch.streams["camera"] == 2).mean() == pytest.approx(0.75, abs=0.09)
 
 
 def test_a_source_without_an_episode_that_long_is_left_out() -> None:

@@ -431,6 +431,21 @@ def test_a_disk_that_fills_at_the_last_moment_loses_nothing(
     assert [path.name for path in store.parent.iterdir()] == ["maze.zarr"]
 
 
+def test_a_disk_that_fills_under_a_streamed_recording_tells_how_far_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    # 51 frames of 27,648 bytes, 51 and 50 rows of numbers of 4 and 12 bytes.
+    with pytest.raises(
+        StoreError, match=r"1\.4 MB of the recording were read, uncompressed, when it was full, .* free;"
+    ):
+        write_store(Streamed((an_episode("demo_0", 50),)), tmp_path / "new.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_faults_of_the_disk_are_not_called_a_full_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
