@@ -70,10 +70,10 @@ def test_the_page_can_be_typed_through(tmp_path: Path, monkeypatch: pytest.Monke
     assert typed[-1] == SERVE
     (loop,) = _blocks("python")
     assert ADDRESS in loop
-    said = io.StringIO()
-    with _served(SERVE) as url, redirect_stdout(said):
+    shown = io.StringIO()
+    with _served(SERVE) as url, redirect_stdout(shown):
         exec(compile(loop.replace(ADDRESS, url), "docs/your-robot.md", "exec"), {})
-    assert [line.split()[0] for line in said.getvalue().splitlines()] == [str(step) for step in range(20)]
+    assert [line.split()[0] for line in shown.getvalue().splitlines()] == [str(step) for step in range(20)]
 
 
 def test_the_pages_links_lead_somewhere() -> None:

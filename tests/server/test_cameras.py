@@ -216,6 +216,7 @@ def test_a_session_with_frames_goes_on_after_a_restart_and_its_episode_is_a_reco
     assert _frame(20).tobytes() in journal.read_bytes()
     recorded = read_journals(tmp_path / "twice" / "sessions")
     frames = recorded.frames["front"][:]
-    assert (frames.dtype, frames.shape) == (np.uint8, (6, *SHAPE))
+    assert frames.dtype == np.uint8
+    assert frames.shape == (6, *SHAPE)
     for step, shown in enumerate((0, 1, 1, 3, 4, 5)):  # the one that was not read keeps the last
         np.testing.assert_array_equal(frames[step], _frame(4 * shown))
