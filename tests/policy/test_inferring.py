@@ -53,12 +53,12 @@ def test_a_goal_is_led_to_as_far_as_episodes_and_sixteen_tokens_go(hz: int) -> N
 
 
 def test_few_short_episodes_change_nothing_and_their_share_is_said() -> None:
-    mostly = np.array([3] * 2 + [200] * 38)
+    mostly = np.array([3, 12] + [200] * 38)
     preset, choices = inferred(_spec(10), mostly)
     assert preset == inferred(_spec(10), np.full(40, 200))[0]
     said = "\n".join(told(choices, ()))
     assert "layout.horizon = 5: 2 s ahead, of about 2 s wanted; 5% of the episodes are shorter" in said
-    assert "layout.token_steps = 4: 0.4 s a token at 10 Hz; 5% of the episodes are shorter than that and not" in said
+    assert "layout.token_steps = 4: 0.4 s a token at 10 Hz; 2% of the episodes are shorter than that and not" in said
 
 
 def test_where_many_episodes_are_short_plans_are_as_short() -> None:

@@ -212,6 +212,8 @@ def test_a_session_with_frames_goes_on_after_a_restart_and_its_episode_is_a_reco
         return actions
 
     assert driven(tmp_path / "whole", (6,)) == driven(tmp_path / "twice", (3, 3))
+    (journal,) = (tmp_path / "twice" / "sessions").glob("*.journal")
+    assert _frame(20).tobytes() in journal.read_bytes()
     recorded = read_journals(tmp_path / "twice" / "sessions")
     frames = recorded.frames["front"][:]
     assert frames.dtype == np.uint8
