@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -224,3 +225,44 @@ def test_a_clone_says_that_it_sees_no_camera(here: Path, dots: Trajectories) -> 
     )
     code, out, _ = call("clone --data goal.zarr --out clone --steps 2")
     assert (code, "clones see no cameras: front left out" in out) == (0, True)
+
+
+def test_several_recordings_are_trained_on_together_by_weight(
+    dots: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_store(dots, "a.zarr")
+    write_store(dots, "b.zarr")
+    line = "train --data a.zarr --data b.zarr --weights 3,1 --stream camera=front --out run --steps 2"
+    code, said, _ = call(line)
+    assert (code, "camera 'camera'" in said) == (0, True), said
+    file = load_policy_file(tmp_path / "run" / "policy.safetensors")
+    assert [stream.name for stream in file.spec.streams if stream.image] == ["camera"]
+    assert file.card["data"] == ["a.zarr", "b.zarr"]
+    assert file.card["data_steps"] == 2 * int(dots.lengths.sum())
+    assert "--data a.zarr --data b.zarr" in str(file.card["command"])
+    assert str(file.card["command"]).endswith("--weights 3,1 --stream camera=front")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--data a.zarr --weights 1,2", "weights must be 1 positive numbers with commas between, got '1,2'"),
+        ("--data a.zarr --data a.zarr --weights 1,0", "weights must be 2 positive numbers"),
+        ("--data a.zarr --data a.zarr --weights one,two", "weights must be 2 positive numbers"),
+        ("--steps 1", "data must name a recording at least"),
+        ("--data a.zarr --data slow.zarr", "recording 2 must be like the first: control_hz is 5, not 10"),
+        ("--data a.zarr --stream gone=away", "unknown stream 'away'"),
+        ("--data a.zarr --subset train", "subset"),
+    ],
+)
+def test_what_cannot_be_trained_on_together_is_said_in_a_line(
+    dots: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_store(dots, "a.zarr")
+    write_store(replace(dots, spec=replace(dots.spec, control_hz=5.0)), "slow.zarr")
+    code, _, error = call(f"train {options} --out run")
+    assert code in (1, 2)
+    assert said in error
+    assert error.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from forcing.policy.world import World
 
 TaskName = Annotated[Positional[str], arg(metavar="TASK")]
+Sources = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="SOURCE")]
 Settings = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")]
 
 
@@ -51,6 +53,12 @@ class Reading:
                 raise UsageError(f"stream {name!r} must be named once, got {names[name]!r} and {source!r}")
             names[name] = source
         return names
+
+    def typed(self) -> str:
+        """As options of a command, each with a space before it."""
+        options = [("control-hz", self.control_hz), ("subset", self.subset)]
+        options += [("stream", names) for names in self.stream]
+        return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in options if value is not None)
 
     def how(self) -> dict[str, Any]:
         """What `open_recording` and `read_recording` take. Raises UsageError as `names`."""

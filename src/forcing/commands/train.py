@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from forcing.commands.shared import (
+    Reading,
+    ReadingOptions,
     Settings,
+    Sources,
     checked_folder,
     one_thread,
     seen_by_networks,
@@ -24,28 +27,32 @@ if TYPE_CHECKING:
     from forcing.policy.training import Budget
     from forcing.policy.types import Trajectories
 
+READING = Reading()
 PresetName = Annotated[Positional[str], arg(metavar="[PRESET]")]
 
 
 def train(
-    data: str,
+    data: Sources,
     preset: PresetName = "generic",
+    weights: str | None = None,
     out: Path | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
     resume: bool = False,
     device: Literal["cpu", "cuda"] = "cpu",
-    control_hz: float | None = None,
+    reading: ReadingOptions = READING,
     set_: Settings = (),
 ) -> None:
     """Train a policy on a recording; Ctrl-C saves, --resume goes on.
 
     Args:
-        data: any recording (docs/formats.md). One with cameras that is no store is converted to OUT/data.zarr first.
+        data: any recording (docs/formats.md); several --data, of one robot, are trained on together. One with cameras
+            that is no store is converted to OUT/data.zarr first.
         preset: recipe: maze2d-umaze, -medium, -large, ogbench-pointmaze-medium-navigate, -medium-stitch,
             -large-navigate and so on to -giant-stitch. Left out, or generic, the recipe is inferred from the
             recording, and said.
+        weights: how often each of several recordings is drawn from, such as 0.7,0.3; by their lengths if not given.
         out: folder of the policy; runs/PRESET if not given, runs/generic without one.
         minutes: training time; 20, or as before with --resume, if neither minutes nor steps is given.
         steps: optimiser steps, instead of minutes.
@@ -53,13 +60,13 @@ def train(
         resume: go on with the run in OUT, same budget, seed and data. It ends at the weights of an uninterrupted run,
             bit for bit: with steps always, with minutes if the learning rate had begun to fall.
         device: cpu or cuda.
-        control_hz: steps a second, where the recording does not say.
         set_: a setting of the recipe, such as denoiser.kind=recurrent or optimiser.weight=fused_snr; several --set may
             follow.
     """
     import torch
 
-    from forcing.datasets.windows import TrajectoryWindows
+    from forcing.datasets.joining import divided, joined
+    from forcing.datasets.mixture import windows_of
     from forcing.policy import training
     from forcing.policy.cameras import fit_normaliser
     from forcing.policy.policy import FILE_NAME
@@ -76,29 +83,38 @@ def train(
     budget = _budget(minutes, steps, folder if resume else None)
     if (folder / "resume.safetensors").exists() and not resume:
         raise UsageError(f"{folder} holds a run already; add --resume, or choose another --out")
-    recorded = _recorded(data, control_hz, folder / "data.zarr", resume=resume)
+    if not data:
+        raise UsageError("data must name a recording at least; --data SOURCE")
+    shares = _shares(weights, len(data))
+    recordings = [
+        _recorded(source, reading, folder / ("data.zarr" if len(data) == 1 else f"data-{number}.zarr"), resume=resume)
+        for number, source in enumerate(data)
+    ]
+    recorded = joined(recordings)
     if recipe is None:
         begun = resume and (folder / FILE_NAME).exists()  # a run that was killed at once has not even that
         recipe = _resumed(folder, set_) if begun else _inferred(recorded, set_)
     trajectories, cameras = seen_by_networks(recorded)
     trainer = training.Trainer(
         recipe,
-        TrajectoryWindows(trajectories),
+        windows_of(divided(trajectories, [len(part.lengths) for part in recordings]), shares),
         fit_normaliser(trajectories, cameras),
         seed=seed,
         device=device,
         world=world_for(recipe, trajectories, cameras),
         cameras=cameras,
     )
-    changed = "".join(f" --set {shlex.quote(setting)}" for setting in set_)
-    card = {
+    changed = f"{'' if weights is None else f' --weights {weights}'}{reading.typed()}"
+    changed += "".join(f" --set {shlex.quote(setting)}" for setting in set_)
+    named = " ".join(f"--data {shlex.quote(source)}" for source in data)
+    card: dict[str, object] = {
         "task": preset,
-        "data": data,
+        "data": data[0] if len(data) == 1 else list(data),
         "data_steps": int(trajectories.lengths.sum()),
         "data_provenance": dict(trajectories.provenance),
         "seed": seed,
         "device": device,
-        "command": f"forcing train {preset} --data {data} --out {folder} {budget} --seed {seed}{changed}",
+        "command": f"forcing train {preset} {named} --out {folder} {budget} --seed {seed}{changed}",
     }
     if cameras:
         card["cameras"] = {
@@ -155,17 +171,30 @@ def _resumed(folder: Path, settings: Sequence[str]) -> "Preset":
         return override(recipe, *settings)
 
 
-def _recorded(data: str, control_hz: float | None, store: Path, *, resume: bool) -> "Trajectories":
+def _shares(weights: str | None, recordings: int) -> list[float] | None:
+    """Raises UsageError if there is not a positive number for each recording."""
+    if weights is None:
+        return None
+    try:
+        shares = [float(word) for word in weights.split(",")]
+    except ValueError:
+        shares = []
+    if len(shares) != recordings or not all(0 < share < float("inf") for share in shares):
+        raise UsageError(f"weights must be {recordings} positive numbers with commas between, got {weights!r}")
+    return shares
+
+
+def _recorded(data: str, reading: Reading, store: Path, *, resume: bool) -> "Trajectories":
     """The recording, its cameras' frames in a store: `store`, if what was recorded is none. Raises ValueError."""
     from forcing.datasets.episodes import gathered
-    from forcing.datasets.recording import open_recording, recognise
+    from forcing.datasets.recording import open_recording, read_recording, recognise
     from forcing.datasets.store import is_store, open_store, write_store
 
     if resume and is_store(store):
         return open_store(store)
     if recognise(data) == "store":
-        return open_store(data)
-    recording = open_recording(data, control_hz=control_hz)
+        return read_recording(data, **reading.how())
+    recording = open_recording(data, **reading.how())
     if not any(stream.image for stream in recording.spec.streams):
         return gathered(recording)
     print(f"{data} has cameras and is no store: converting it to {store}, which --data can name another time")
