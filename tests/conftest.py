@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import closing, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import gymnasium
 import h5py
 import minari
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from gymnasium import spaces
@@ -29,6 +31,7 @@ from forcing.datasets.store import write_store
 from forcing.policy.types import EpisodeNote, StreamSpec, Trajectories, TrajectorySpec
 
 LENGTHS = (40, 36, 44, 40)
+D4RL_LENGTHS = (120, 100, 140, 120)
 SIDE, HZ = 24, 20
 SAMPLES = Path(__file__).parent / "datasets" / "samples"
 
@@ -44,10 +47,12 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Where a recording is, and what must be said besides to read it."""
+    """Where a recording is, and what must be said besides to read it. first: rows of some streams of its first episode,
+    from where it was made."""
 
     path: Path
     options: str = ""
+    first: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +136,7 @@ def minari_dataset(root: Path, name: str, space: spaces.Space[Any], observed: Ca
 
 def d4rl_file(path: Path) -> Path:
     """As maze2d's: rows of all episodes below one another, the last of each flagged."""
-    parts = [pointmass(length, seed) for seed, length in enumerate((120, 100, 140, 120))]
+    parts = [pointmass(length, seed) for seed, length in enumerate(D4RL_LENGTHS)]
     last = np.concatenate([np.arange(len(part["position"])) == len(part["action"]) for part in parts])
     position, velocity = (np.concatenate([part[name] for part in parts]) for name in ("position", "velocity"))
     action = np.concatenate([np.concatenate([part["action"], np.zeros((1, 2))]) for part in parts])
@@ -214,15 +219,29 @@ class Reach(gymnasium.Env[Any, Any]):
         return {"hand": self._hand.astype(np.float32), "front": frame(self._hand, self.np_random)}
 
 
-def recorder_folder(folder: Path) -> Path:
+def recorder_folder(folder: Path) -> tuple[Path, dict[str, NDArray[Any]]]:
+    """What a Recorder kept, and what the first episode was."""
+    said: list[dict[str, Any]] = []
+    done: list[NDArray[Any]] = []
     with closing(Recorder(Reach(), folder)) as env:
         for seed in range(len(LENGTHS)):
             observation, _ = env.reset(seed=seed)
             rng, place, over = np.random.default_rng(seed), np.random.default_rng(seed).uniform(-0.8, 0.8, 2), False
+            said.append(observation)
             while not over:
-                action = np.clip(2 * (place - observation["hand"]) + rng.normal(0, 0.2, 2), -1, 1)
-                observation, _, _, over, _ = env.step(action.astype(np.float32))
-    return folder
+                action = np.clip(2 * (place - observation["hand"]) + rng.normal(0, 0.2, 2), -1, 1).astype(np.float32)
+                observation, _, _, over, _ = env.step(action)
+                said.append(observation)
+                done.append(action)
+    observed = {name: np.array([each[name] for each in said[: LENGTHS[0] + 1]]) for name in ("hand", "front")}
+    return folder, {**observed, "action": np.array(done[: LENGTHS[0]])}
+
+
+def lerobot_sample(name: str, table: str) -> Recorded:
+    """One that LeRobot wrote; of each episode the last action leads nowhere."""
+    rows = pq.read_table(SAMPLES / name / table).filter(pc.field("episode_index") == 0)
+    state, action = (np.array(rows[key].to_pylist(), np.float32) for key in ("observation.state", "action"))
+    return Recorded(SAMPLES / name, first={"state": state, "action": action[:-1]})
 
 
 def own_recording() -> Trajectories:
@@ -262,19 +281,28 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Recorde
         "arrow",
     )
     buffer = replay_buffer(folder / "reach.zarr")
+    robomimic, kept = robomimic_file(folder / "reach_image.hdf5"), recorder_folder(folder / "recorded")
+    one, maze = driven(LENGTHS[0], 0), pointmass(D4RL_LENGTHS[0], 0)
+    actions = {name: one[name] for name in ("action", "reward")}
+    rows = {"state": one["hand"], "img": one["front"], "action": one["action"]}
+    own = {name: one[name] for name in ("hand", "front", "action", "reward")}
     return {
-        "minari-hdf5": Recorded(numbers, hz),
-        "minari-arrow": Recorded(arrow, hz),
-        "d4rl": Recorded(d4rl_file(folder / "maze2d-umaze.hdf5")),
-        "lerobot-v3-image": Recorded(SAMPLES / "lerobot-v3-image"),
-        "lerobot-v3-video": Recorded(SAMPLES / "lerobot-v3-video"),
-        "lerobot-v21-image": Recorded(SAMPLES / "lerobot-small-v21-image"),
-        "lerobot-v21-video": Recorded(SAMPLES / "lerobot-small-v21-video"),
-        "robomimic": Recorded(robomimic_file(folder / "reach_image.hdf5")),
-        "replay-buffer": Recorded(buffer, hz),
-        "replay-buffer-zip": Recorded(zipped(buffer, folder / "reach.zarr.zip"), hz),
-        "recorder": Recorded(recorder_folder(folder / "recorded")),
-        "store": Recorded(write_store(own_recording(), folder / "own.zarr")),
+        "minari-hdf5": Recorded(numbers, hz, {"observation": one["hand"], **actions}),
+        "minari-arrow": Recorded(arrow, hz, {"arm_hand": one["hand"], "front": one["front"], **actions}),
+        "d4rl": Recorded(
+            d4rl_file(folder / "maze2d-umaze.hdf5"), "", {name: each.astype(np.float32) for name, each in maze.items()}
+        ),
+        "lerobot-v3-image": lerobot_sample("lerobot-v3-image", "data/chunk-000/file-000.parquet"),
+        "lerobot-v3-video": lerobot_sample("lerobot-v3-video", "data/chunk-000/file-000.parquet"),
+        "lerobot-v21-image": lerobot_sample("lerobot-small-v21-image", "data/chunk-000/episode_000000.parquet"),
+        "lerobot-v21-video": lerobot_sample("lerobot-small-v21-video", "data/chunk-000/episode_000000.parquet"),
+        "robomimic": Recorded(
+            robomimic, "", {"robot0_eef_pos": one["hand"], "agentview_image": one["front"], **actions}
+        ),
+        "replay-buffer": Recorded(buffer, hz, rows),
+        "replay-buffer-zip": Recorded(zipped(buffer, folder / "reach.zarr.zip"), hz, rows),
+        "recorder": Recorded(kept[0], "", kept[1]),
+        "store": Recorded(write_store(own_recording(), folder / "own.zarr"), "", own),
     }
 
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forcing.datasets.recording import read_recording
-from forcing.datasets.store import open_store
+from forcing.datasets.store import open_store, write_store
 from forcing.policy.policy import load_policy
-from forcing.policy.types import Trajectories
+from forcing.policy.types import EpisodeNote, StreamSpec, Trajectories, TrajectorySpec
 from forcing.server.client import Client
 from forcing.server.serve import serving
 
@@ -51,24 +50,26 @@ def test_a_recording_of_any_format_becomes_a_policy_that_acts(
     assert (len(stored.lengths), int(stored.lengths.sum())) == (episodes, steps)
     for word in (name, *(stream.name for stream in stored.spec.streams)):
         assert word in shown.out, f"info says {word}"
-    same(stored, read_recording(source, control_hz=stored.spec.control_hz))
+    first = stored.episode(0)
+    for stream, values in recordings[kind].first.items():
+        assert first[stream].dtype == values.dtype, stream
+        assert np.array_equal(first[stream], values), stream
 
     trained = forcing("train --data arm.zarr --steps 3 --out runs/arm")
     assert trained.code == 0, trained.err
     assert "inferred from the recording" in trained.out
-    observed = stored.episode(0)
     action = stored.spec.action
     with serving([load_policy("runs/arm")]) as url, Client(url) as client:
         streams = {stream["name"]: stream for stream in client.policy("arm")["streams"]}
         seen = {
-            stream_name: observed[stream_name][0]
+            stream_name: first[stream_name][0]
             for stream_name, stream in streams.items()
             if stream["role"] == "observation"
         }
         assert set(seen) == {stream.name for stream in stored.spec.of_role("observation")}
         for image in (stream for stream in stored.spec.streams if stream.image):
             assert (seen[image.name].dtype, seen[image.name].shape) == (np.uint8, image.shape)
-        goal = None if stored.spec.goal is None else observed[stored.spec.goal][-1]
+        goal = None if stored.spec.goal is None else first[stored.spec.goal][-1]
         with client.open("arm", goal=goal) as session:
             reply = session.act(seen)
     assert reply.action.shape == (action.size,)
@@ -78,20 +79,64 @@ def test_a_recording_of_any_format_becomes_a_policy_that_acts(
         assert (reply.action <= action.high).all()
 
 
-@pytest.mark.parametrize("kind", ["minari", "lerobot"])
+EXPORTS = {"minari": "--dataset-id lab/arm-v0", "lerobot": ""}
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+@pytest.mark.parametrize("arm", [False, True])
 def test_a_store_comes_back_from_another_format_as_it_was(
-    recordings: Mapping[str, Any], forcing: Command, tmp_path: Path, kind: str
+    recordings: Mapping[str, Any], forcing: Command, tmp_path: Path, kind: str, arm: bool
 ) -> None:
     """To the digit and the pixel, with limits, units, goal and rates, with tasks and subsets."""
-    source, out = recordings["store"].path, tmp_path / "out"
-    exported = forcing(f"data {kind}", source, "--out", out, "--dataset-id lab/arm-v0" if kind == "minari" else "")
+    source = write_store(every_type(), tmp_path / "every.zarr") if arm else recordings["store"].path
+    exported = forcing(f"data {kind}", source, "--out", tmp_path / "out", EXPORTS[kind])
     assert (exported.code, exported.err) == (0, "")
-    back = forcing("data convert", out, "--out", tmp_path / "back.zarr")
+    back = forcing("data convert", tmp_path / "out", "--out", tmp_path / "back.zarr")
     assert (back.code, back.err) == (0, ""), back.out
     before, after = open_store(source), open_store(tmp_path / "back.zarr")
     same(after, before)
     assert after.spec == before.spec
     assert after.notes == before.notes
+
+
+def every_type() -> Trajectories:
+    """Streams of every type and shape that a store may have, with a limit on one side, at a rate that is no whole
+    number, without rewards."""
+    rng, lengths = np.random.default_rng(0), (5, 1, 9)
+    rows = sum(lengths) + len(lengths)
+    spec = TrajectorySpec(
+        streams=(
+            StreamSpec(name="wrist", role="observation", shape=(16, 20, 1)),
+            StreamSpec(name="pose", role="observation", shape=(7,), units="rad", high=tuple(range(3, 10))),
+            StreamSpec(name="speed", role="observation", shape=(7,), units="rad/s", rate_of="pose"),
+            StreamSpec(name="count", role="observation", shape=(2, 3)),
+            StreamSpec(name="contact", role="observation", shape=()),
+            StreamSpec(name="ticks", role="observation", shape=(1,)),
+            StreamSpec(name="top", role="observation", shape=(20, 30, 3)),
+            StreamSpec(name="torque", role="action", shape=(2,), units="Nm", low=(-0.1, -7.3), high=(0.1, 7.3)),
+        ),
+        control_hz=33.3,
+        goal="pose",
+    )
+    speed = [rng.uniform(-1, 1, (length + 1, 7)) for length in lengths]
+    pose = [each.cumsum(axis=0) / 33.3 for each in speed]
+    return Trajectories(
+        spec=spec,
+        streams={
+            "pose": np.concatenate(pose).astype(np.float32),
+            "speed": np.concatenate(speed).astype(np.float32),
+            "count": rng.integers(-(2**60), 2**60, (rows, 2, 3)),
+            "contact": rng.random(rows) > 0.5,
+            "ticks": rng.integers(0, 60_000, (rows, 1), np.uint16),
+            "torque": rng.uniform(-0.1, 0.1, (sum(lengths), 2)).astype(np.float32),
+        },
+        frames={
+            "wrist": rng.integers(0, 256, (rows, 16, 20, 1), np.uint8),
+            "top": rng.integers(0, 256, (rows, 20, 30, 3), np.uint8),
+        },
+        lengths=np.array(lengths),
+        notes=tuple(EpisodeNote(task=f'täsk {i % 2}; "x"', subsets=("train",) if i else ()) for i in range(3)),
+    )
 
 
 def same(one: Trajectories, other: Trajectories) -> None:

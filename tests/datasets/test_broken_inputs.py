@@ -459,7 +459,9 @@ def test_a_folder_that_may_not_be_read_is_named(recordings: Mapping[str, Any], f
         source, out = home / "maze.zarr", home / "out"
         shutil.copytree(recordings["store"].path, source)
         out.mkdir()
-        home.chmod(0o755), out.chmod(0o777), source.chmod(0)
+        home.chmod(0o755)
+        out.chmod(0o777)
+        source.chmod(0)
         root = os.geteuid() == 0
         try:
             if root:
