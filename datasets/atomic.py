@@ -1,5 +1,6 @@
 """Folders that appear whole or not at all: staged beside their place, synced, renamed. Knows no format."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -7,6 +8,30 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def told_if_full(target: Path, what: str) -> Iterator[None]:
+    """Raises ValueError in one line, naming `what` was to be written to `target`, where the block runs out of disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(next(place for place in target.parents if place.exists())).free / 1e6
+        raise ValueError(
+            f"{target}: no room for {what} ({os.strerror(error.errno)}), {free:.1f} MB are free; what was there before "
+            "is untouched: free some space or choose another path"
+        ) from error
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raises OSError if the disk of `folder` has no `size` bytes free; for writers that do not survive a full disk, as
+    HDF5's, which ends the process."""
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 @contextmanager

@@ -84,6 +84,12 @@ def _columns(source: Path) -> dict[str, Array]:
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{source}: not a readable HDF5 file ({error}); download it again") from error
     for name, values in columns.items():
+        if values.ndim == 0 or values.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{source}: {name!r} must be an array of numbers with one row a step, got {values.dtype} of shape "
+                f"{values.shape}; download it again"
+            )
+    for name, values in columns.items():
         if len(values) != len(columns["rewards"]):
             raise ValueError(
                 f"{source}: {name!r} must have {len(columns['rewards'])} rows as 'rewards' has, got {len(values)}; "

@@ -30,14 +30,14 @@ class Journals:
     it, and one of a single act is left out. A stream that was not read at a step, or left aside, keeps what it was
     before; how many of all readings that were is in the provenance (`not_read`). A Recorder's is all that was recorded
     of it, numbers as they came, with seeds, options and ends (terminated, truncated, cut) in the provenance, and how
-    many bytes were no whole entry (`torn`).
+    many bytes were no whole entry (`torn`). Files of a folder that have bytes and no whole entry are among those too.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Raises ValueError if a file is no journal, or they are of different robots, or nothing was written yet."""
         self._path = Path(path).expanduser()
-        self._spec, self._files = _opened_files(self._path)
-        self._log = _Log()
+        self._spec, self._files, self._torn = _opened_files(self._path)
+        self._log = _Log(self._torn)
 
     @property
     def spec(self) -> TrajectorySpec:
@@ -45,7 +45,7 @@ class Journals:
 
     def episodes(self) -> Iterator[Episode]:
         """Raises ValueError if there is none."""
-        self._log = _Log()
+        self._log = _Log(self._torn)
         for file in self._files:
             read = _recorded if file.recorded else _served
             yield from read(file.path, self._spec, self._log)
@@ -66,14 +66,14 @@ class _File:
 
 
 class _Log:
-    """What the provenance says, gathered as episodes are read."""
+    """What the provenance says, gathered as episodes are read. torn: bytes of files without a whole entry."""
 
-    def __init__(self) -> None:
+    def __init__(self, torn: Mapping[str, int]) -> None:
         self.episodes = self.wanted = self.missed = 0
         self.policies, self.sources, self.left_out = set[str](), set[str](), set[str]()
         self.resets: list[tuple[Any, Any]] = []
         self.ends: Counter[str] = Counter()
-        self.torn: dict[str, int] = {}
+        self.torn = dict(torn)
 
     def to_json(self) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -93,12 +93,14 @@ class _Log:
         return result
 
 
-def _opened_files(path: Path) -> tuple[TrajectorySpec, list[_File]]:
-    """The spec that all have, and they, in their order."""
-    found, first, spec = list[_File](), None, None
+def _opened_files(path: Path) -> tuple[TrajectorySpec, list[_File], dict[str, int]]:
+    """The spec that all have, they, in their order, and the bytes of those that have no whole entry."""
+    found, torn, first, spec = list[_File](), dict[str, int](), None, None
     for file in sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]:
         opened = next((entry for entry, _ in whole_entries(file)), None)
         if opened is None and path.is_dir():
+            if size := file.stat().st_size:
+                torn[file.name] = size
             continue  # begun, and nothing was written yet
         if not isinstance(opened, dict) or opened.get("kind") not in ("open", "recorded"):
             raise ValueError(f"{file}: does not begin with what was opened; it is no journal of a server or a Recorder")
@@ -109,7 +111,7 @@ def _opened_files(path: Path) -> tuple[TrajectorySpec, list[_File]]:
         found.append(_File(file, opened["kind"] == "recorded"))
     if spec is None:
         raise ValueError(f"{path}: holds no episode yet")
-    return spec, sorted(found, key=_age)
+    return spec, sorted(found, key=_age), torn
 
 
 def _age(file: _File) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from forcing.datasets.atomic import place, staged
+from forcing.datasets.atomic import place, staged, told_if_full
 from forcing.datasets.episodes import Episode, Recording
 from forcing.datasets.lerobot_meta import EPISODES, INFO, OWN, TASKS
 from forcing.datasets.lerobot_parquet import (
@@ -87,12 +87,12 @@ def export_lerobot(recording: Recording, out_dir: str | Path) -> Path:
     Streams of numbers go out as `observation.NAME` (`observation.state` if there is only one, as LeRobot's policies
     want it), cameras as `observation.images.NAME`, the action as `action`, the reward as `next.reward`. One episode is
     in memory at a time. Raises ValueError if something other than an empty folder is at `out_dir`, there is no episode,
-    or a stream changes its type between episodes or has one that LeRobot has not.
+    a stream changes its type between episodes or has one that LeRobot has not, or the disk is full.
     """
     target = Path(out_dir).expanduser().resolve()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target}: exists already; remove it or choose another folder")
-    with staged(target) as folder:
+    with told_if_full(target, "the dataset"), staged(target) as folder:
         with closing(_Writer(folder, recording.spec)) as writer:
             for episode in recording.episodes():
                 writer.add(episode)

@@ -1,5 +1,5 @@
-"""`forcing data convert` and `forcing data minari` killed with SIGKILL at random moments: what they write is there
-whole or not at all, and what was there before stays."""
+"""`forcing data convert`, `minari` and `lerobot` killed with SIGKILL at random moments: what they write is there whole
+or not at all, and what was there before stays."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ import minari
 import numpy as np
 import pytest
 
+from forcing.commands import data
 from forcing.commands.data import convert
 from forcing.commands.data import minari as export
 from forcing.datasets.recording import open_recording, read_recording
@@ -16,7 +17,7 @@ from forcing.datasets.store import is_store, write_store
 from forcing.policy.types import Trajectories
 
 Recorder = Callable[..., Trajectories]
-KILLS = 50  # of each command
+KILLS = {"convert": 50, "minari": 35, "lerobot": 15}  # 50 of the exports together
 VERSIONS = 3
 IMPORTS = """
 import itertools
@@ -42,6 +43,16 @@ def work(sources, out, prefix):
     began = time.monotonic()
     for number in itertools.count():
         data.minari(f"{sources}/{number % 3}.zarr", Path(out), f"{prefix}-v{number}")
+        print("finished", number, time.monotonic() - began, flush=True)
+"""
+LEROBOT = """
+import forcing.datasets.lerobot_export
+from pathlib import Path
+
+def work(sources, out):
+    began = time.monotonic()
+    for number in itertools.count():
+        data.lerobot(f"{sources}/{number % 3}.zarr", Path(out) / str(number))
         print("finished", number, time.monotonic() - began, flush=True)
 """
 
@@ -81,9 +92,9 @@ def test_a_killed_conversion_leaves_a_whole_store_or_none_and_an_older_one_whole
     tmp_path: Path, sources: Path, victims: Callable[[str], Any]
 ) -> None:
     writers, rng, out = victims(IMPORTS + CONVERT), np.random.default_rng(0), tmp_path / "out" / "s.zarr"
-    third_s = third_at_s(writers.killed(4.0, sources, tmp_path / "warm" / "s.zarr", 0))
+    third_s = third_at_s(writers.killed(3.0, sources, tmp_path / "warm" / "s.zarr", 0))
     newest = -1
-    for _ in range(KILLS):
+    for _ in range(KILLS["convert"]):
         written = finished(writers.killed(rng.uniform(0, third_s), sources, out, newest + 1))
         newest = written[-1] if written else newest
         if newest == -1 and not is_store(out):
@@ -104,9 +115,9 @@ def test_a_killed_export_leaves_whole_datasets_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     writers, rng, root = victims(IMPORTS + EXPORT), np.random.default_rng(0), tmp_path / "root"
-    third_s = third_at_s(writers.killed(4.0, sources, tmp_path / "warm", "me/warm"))
+    third_s = third_at_s(writers.killed(3.0, sources, tmp_path / "warm", "me/warm"))
     written = dict[str, int]()
-    for kill in range(KILLS):
+    for kill in range(KILLS["minari"]):
         prefix = f"me/k{kill}"
         said = finished(writers.killed(rng.uniform(0, third_s), sources, root, prefix))
         there = sorted((root / "me").glob(f"k{kill}-v*"))
@@ -121,6 +132,29 @@ def test_a_killed_export_leaves_whole_datasets_alone(
         assert version_of(root / dataset_id, sources) == version, "no later writer touched it"
     last = next(reversed(written))
     assert minari.load_dataset(last)[0].actions.shape == (20 + written[last], 2)
+
+
+def test_a_killed_lerobot_export_leaves_whole_datasets_alone(
+    tmp_path: Path, sources: Path, victims: Callable[[str], Any]
+) -> None:
+    writers, rng = victims(IMPORTS + LEROBOT), np.random.default_rng(0)
+    third_s = third_at_s(writers.killed(3.0, sources, tmp_path / "warm"))
+    written = dict[Path, int]()
+    for kill in range(KILLS["lerobot"]):
+        root = tmp_path / "root" / str(kill)
+        said = finished(writers.killed(rng.uniform(0, third_s), sources, root))
+        there = sorted((found for found in root.glob("*") if not found.name.startswith(".")), key=lambda p: int(p.name))
+        assert [int(found.name) for found in there] == list(range(len(there)))
+        assert len(said) <= len(there) <= len(said) + 1
+        for number, found in enumerate(there):
+            written[found] = number % VERSIONS
+            assert version_of(found, sources) == number % VERSIONS
+    assert len(written) > 1, "they were killed at work"
+    left = next(found for found in (tmp_path / "root").glob("*/.*.tmp-*"))
+    again = left.parent / left.name.removeprefix(".").partition(".")[0]
+    data.lerobot(str(sources / "1.zarr"), again)
+    assert version_of(again, sources) == 1
+    assert not list(left.parent.glob(f".{again.name}.*")), "what the killed writer left is gone"
 
 
 def test_what_a_killed_export_left_is_no_dataset(
