@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -28,10 +29,11 @@ def told_if_full(target: Path, what: str) -> Iterator[None]:
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Raises OSError if the disk of `folder` has no `size` bytes free; for writers that do not survive a full disk, as
-    HDF5's, which ends the process."""
-    if shutil.disk_usage(folder).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    """Raises OSError if a file in `folder` cannot grow by `size` bytes, for whatever disk, quota or limit; for writers
+    that do not survive that, as HDF5's, which ends the process."""
+    largest = max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
+    with TemporaryFile(dir=folder) as probe:
+        os.posix_fallocate(probe.fileno(), largest, max(size, 1))
 
 
 @contextmanager

@@ -10,13 +10,15 @@ from typing import Any
 
 import gymnasium
 import minari
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 
-from forcing.datasets.atomic import place, staged
+from forcing.datasets.atomic import place, require_room, staged, told_if_full
 from forcing.datasets.minari_places import is_minari_id
 
 Episode = Mapping[str, Any]
+BESIDES = 1 << 18  # bytes of an episode that are none of its numbers
 
 
 def write_minari(
@@ -41,18 +43,18 @@ def write_minari(
     episode is written; a killed writer leaves none. env: recorded with the dataset, gives the spaces not passed.
     control_hz: steps a second; goal: the observation in which goals are given; units: of observations by name; all
     recorded for readers that cannot tell from the layout; own: more metadata, asked for after the last episode. Raises
-    ValueError if the id is malformed or taken, there is no episode, or an episode's rows do not fit.
+    ValueError if the id is malformed or taken, there is no episode, an episode's rows do not fit, or the disk is full.
     """
     if not is_minari_id(dataset_id):
         raise ValueError(f"dataset_id must read like name-v0 or namespace/name-v0, got {dataset_id!r}")
     root = Path(out_dir).expanduser().resolve()
     if (root / dataset_id).exists():
         raise ValueError(f"{root / dataset_id}: exists already; remove it or choose another folder or version")
-    with staged(root / dataset_id) as folder:
+    with told_if_full(root / dataset_id, "the dataset"), staged(root / dataset_id) as folder:
         with _minari_root(folder), _quiet_minari():
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
-                _buffers(episodes),
+                _buffers(episodes, folder),
                 env=env,
                 observation_space=observation_space,
                 action_space=action_space,
@@ -69,9 +71,11 @@ def write_minari(
     return root / dataset_id
 
 
-def _buffers(episodes: Iterable[Episode]) -> Iterator[EpisodeBuffer]:
+def _buffers(episodes: Iterable[Episode], folder: Path) -> Iterator[EpisodeBuffer]:
     for index, episode in enumerate(episodes):
         _check(index, episode)
+        size = sum(np.asarray(rows).nbytes for key, value in episode.items() for _, rows in _leaves(key, value))
+        require_room(folder, size + BESIDES)
         yield EpisodeBuffer(
             observations=_plain(episode["observations"]),
             actions=_plain(episode["actions"]),

@@ -334,9 +334,9 @@ class Session:
         except (ServerUnreachable, ServerProblem) as error:
             if self._last is None or (isinstance(error, ServerProblem) and not _passes(error)):
                 raise
-        return self._withoutanswer_of(self._last, stop_steps)
+        return self._without_answer(self._last, stop_steps)
 
-    def _withoutanswer_of(self, last: ActResult, stop_steps: int) -> ActResult:
+    def _without_answer(self, last: ActResult, stop_steps: int) -> ActResult:
         """What the robot does at this step, of its own; the next request says so."""
         chunk = last.action[None] if last.action_chunk is None else last.action_chunk
         since, over = self.step - last.step, max(0, self.step - last.valid_until_step)

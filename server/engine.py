@@ -83,6 +83,7 @@ class Engine:
         if before is not None:
             before.work.plan.cancel()
         plan.add_done_callback(_seen)
+        plan.add_done_callback(lambda done: self._forget(owner, work) if done.cancelled() else None)
         self._pump()
         return plan
 
@@ -100,10 +101,14 @@ class Engine:
     def withdraw(self, owner: Hashable) -> float | None:
         """When the plan was due that still waited for this owner, and now does not; None if none waited."""
         job = self._scheduler.drop(owner)
-        if job is None:
+        if job is None or not job.work.plan.cancel():  # nobody wants what was cancelled before
             return None
-        job.work.plan.cancel()
         return job.due
+
+    def _forget(self, owner: Hashable, work: _Work) -> None:
+        """What was cancelled takes no room."""
+        if any(job.work is work for job in self._scheduler.until(owner)[-1:]):
+            self._scheduler.drop(owner)
 
     def close(self) -> None:
         """Drops what waits, and what is being made."""

@@ -4,6 +4,7 @@ What is kept is what happened: how the episode was opened, every observation, ev
 (`entries`). Gone through again it makes the same beliefs and the same decisions (`restoring`).
 """
 
+import contextlib
 import fcntl
 import logging
 import queue
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from forcing.datasets.journal import SUFFIX, packed, read_entries
+from forcing.datasets.journal import SUFFIX, number_of, packed, read_entries
 from forcing.server.logs import SHOWN
 
 logger = logging.getLogger(__name__)
@@ -84,8 +85,11 @@ class Keeper:
         be is among the episodes then."""
         sessions: dict[str, list[tuple[int, Path]]] = {}
         for path in self._going_on.glob(f"*{SUFFIX}"):
-            session, _, number = path.stem.rpartition(".")
-            sessions.setdefault(session, []).append((int(number), path))
+            number = number_of(path)
+            if number < 0:
+                self._set_aside(path, "its name says no episode")
+                continue
+            sessions.setdefault(path.stem.rpartition(".")[0], []).append((number, path))
         for session, paths in sessions.items():
             *over, (episode, path) = sorted(paths)
             for _, earlier in over:
@@ -97,12 +101,13 @@ class Keeper:
                 with path.open("r+b") as file:
                     file.truncate(kept.size)  # what is added must follow a whole entry
             except Exception as error:
-                logger.warning(
-                    "session %s cannot be read: %s; its journal is left in %s", session[:SHOWN], error, self._over
-                )
-                path.replace(self._over / f"{path.name}.unreadable")
+                self._set_aside(path, str(error))
                 continue
             yield Kept(session, episode, kept.entries)
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        logger.warning("session %s cannot be read: %s; its journal is left in %s", path.stem[:SHOWN], why, self._over)
+        path.replace(self._over / f"{path.name}.unreadable")
 
     def close(self) -> None:
         """Everything that was added is on disk, unless that takes too long."""
@@ -120,7 +125,7 @@ class Keeper:
             except Exception as error:
                 self._fail(name, str(error))
         for file in self._files.values():
-            file.close()
+            _close(file)
 
     def _write(self, name: str, what: bytes | bool) -> None:
         path = self._going_on / f"{name}{SUFFIX}"
@@ -133,7 +138,7 @@ class Keeper:
             return
         file = self._files.pop(name, None)
         if file is not None:
-            file.close()
+            _close(file)
         if what is not False and path.exists():
             path.replace(self._over / path.name)
         path.unlink(missing_ok=True)
@@ -146,3 +151,9 @@ class Keeper:
             logger.error("session %s is no longer kept: %s", name[:SHOWN], why)
             self._lost()
             self._queue.put((name, b""))  # it is set aside, and must not be gone on with
+
+
+def _close(file: BinaryIO) -> None:
+    """Even if what a full disk did not take is still in its buffer: it was said when it was written."""
+    with contextlib.suppress(OSError):
+        file.close()

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 import forcing.cli as cli
+from forcing.datasets.episodes import InMemory
+from forcing.datasets.minari_export import export_minari
 from forcing.datasets.minari_writer import write_minari
 from forcing.datasets.store import open_store, write_store
 from forcing.datasets.windows import TrajectoryWindows
@@ -266,3 +268,15 @@ def test_what_cannot_be_trained_on_together_is_said_in_a_line(
     assert code in (1, 2)
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_run_that_converted_its_data_goes_on_with_that_data_alone(here: Path, dots: Trajectories) -> None:
+    for name in ("first", "second"):
+        export_minari(InMemory(dots), here / "data", f"me/{name}-v0")
+    assert call("train --data data/me/first-v0 --steps 2 --out seeing")[0] == 0
+    (here / "seeing/policy.safetensors").unlink()  # as if it had been killed
+    code, _, error = call("train --data data/me/second-v0 --steps 2 --out seeing --resume")
+    assert code == 2
+    assert "resume must be with the data that the run began with" in error
+    assert "first-v0, got" in error
+    assert call("train --data data/me/first-v0 --steps 2 --out seeing --resume")[0] == 0

@@ -144,6 +144,25 @@ def test_a_plan_that_waits_gives_way_to_a_newer_one_and_keeps_its_turn_if_withdr
     _with(lambda: Engine(1, 8), newest)
 
 
+def test_a_plan_that_nobody_wants_any_more_takes_no_room_and_gives_no_turn(gated: Any) -> None:
+    async def cancelled(engine: Engine) -> None:
+        gated.gate.clear()
+        first = engine.submit("a", gated, _request(gated), due=0.0)
+        await asyncio.sleep(0.05)
+        for due in (1.0, 2.0, 3.0):  # the queue holds one
+            engine.submit("b", gated, _request(gated), due=due).cancel()
+            assert engine.withdraw("b") is None
+            engine.submit("c", gated, _request(gated), due=due).cancel()
+            await asyncio.sleep(0)
+        waiting = engine.submit("d", gated, _request(gated), due=9.0)
+        assert engine.withdraw("d") == 9.0
+        assert waiting.cancelled()
+        gated.gate.set()
+        await first
+
+    _with(lambda: Engine(1, 1), cancelled)
+
+
 def test_one_plan_that_cannot_be_made_takes_no_other_along_and_the_process_stays(policy: Policy) -> None:
     rolling = policy.using(rolling=RollingConfig(variants=2))
 

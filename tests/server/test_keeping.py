@@ -1,12 +1,13 @@
 """Sessions that outlive their server: servers killed and begun anew, journals cut off, disks that fail."""
 
 import logging
+import resource
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,6 +183,47 @@ def test_a_disk_that_fails_stops_no_robot_and_is_said_once(
         Robot(url).act(5)
         assert "forcing_episodes_not_kept_total 1.0" in httpx.get(f"{url}/metrics").text
     assert caplog.text.count("is no longer kept") == 1
+
+
+def test_a_disk_that_fills_up_leaves_no_session_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a file that may not grow any more: the write fails, and so does every later attempt to flush what is left."""
+    keeper, before = Keeper(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    diary = Diary(keeper, "a", 0)
+    diary.add({"kind": "open"})
+    _until(lambda: (tmp_path / "sessions" / "a.0.journal").exists())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+    try:
+        diary.add({"kind": "observed", "read": [0.5] * 100})
+        _until(lambda: (tmp_path / "episodes" / "a.0.journal").exists())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    keeper.close()
+    assert caplog.text.count("is no longer kept") == 1
+    assert [entry["kind"] for entry in read_entries(tmp_path / "episodes" / "a.0.journal").entries] == ["open"]
+    again = Keeper(tmp_path)
+    assert list(again.found()) == []
+    again.close()
+
+
+def test_a_file_that_is_no_episode_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keeper = Keeper(tmp_path)
+    Diary(keeper, "a", 3).add({"kind": "open"})
+    keeper.close()
+    (tmp_path / "sessions" / "stray.journal").write_bytes(b"")
+    again = Keeper(tmp_path)
+    assert [(kept.session, kept.episode) for kept in again.found()] == [("a", 3)]
+    again.close()
+    assert "session stray cannot be read: its name says no episode" in caplog.text
+    assert (tmp_path / "episodes" / "stray.journal.unreadable").exists()
+
+
+def _until(true: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 def test_a_slow_disk_loses_entries_of_a_session_and_never_makes_anybody_wait(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from forcing.commands.recorded import recordings_of, shares_of
 from forcing.commands.shared import (
     Reading,
     ReadingOptions,
@@ -83,13 +84,8 @@ def train(
     budget = _budget(minutes, steps, folder if resume else None)
     if (folder / "resume.safetensors").exists() and not resume:
         raise UsageError(f"{folder} holds a run already; add --resume, or choose another --out")
-    if not data:
-        raise UsageError("data must name a recording at least; --data SOURCE")
-    shares = _shares(weights, len(data))
-    recordings = [
-        _recorded(source, reading, folder / ("data.zarr" if len(data) == 1 else f"data-{number}.zarr"), resume=resume)
-        for number, source in enumerate(data)
-    ]
+    shares = shares_of(weights, len(data))
+    recordings = recordings_of(data, reading, folder, resume=resume)
     recorded = joined(recordings)
     if recipe is None:
         begun = resume and (folder / FILE_NAME).exists()  # a run that was killed at once has not even that
@@ -104,9 +100,9 @@ def train(
         world=world_for(recipe, trajectories, cameras),
         cameras=cameras,
     )
-    changed = f"{'' if weights is None else f' --weights {weights}'}{reading.typed()}"
-    changed += "".join(f" --set {shlex.quote(setting)}" for setting in set_)
-    named = " ".join(f"--data {shlex.quote(source)}" for source in data)
+    named = "".join(f" --data {shlex.quote(source)}" for source in data)
+    changed = "" if weights is None else f" --weights {weights}"
+    changed += reading.typed() + "".join(f" --set {shlex.quote(setting)}" for setting in set_)
     card: dict[str, object] = {
         "task": preset,
         "data": data[0] if len(data) == 1 else list(data),
@@ -114,7 +110,7 @@ def train(
         "data_provenance": dict(trajectories.provenance),
         "seed": seed,
         "device": device,
-        "command": f"forcing train {preset} {named} --out {folder} {budget} --seed {seed}{changed}",
+        "command": f"forcing train {preset}{named} --out {folder} {budget} --seed {seed}{changed}",
     }
     if cameras:
         card["cameras"] = {
@@ -171,56 +167,24 @@ def _resumed(folder: Path, settings: Sequence[str]) -> "Preset":
         return override(recipe, *settings)
 
 
-def _shares(weights: str | None, recordings: int) -> list[float] | None:
-    """Raises UsageError if there is not a positive number for each recording."""
-    if weights is None:
-        return None
-    try:
-        shares = [float(word) for word in weights.split(",")]
-    except ValueError:
-        shares = []
-    if len(shares) != recordings or not all(0 < share < float("inf") for share in shares):
-        raise UsageError(f"weights must be {recordings} positive numbers with commas between, got {weights!r}")
-    return shares
-
-
-def _recorded(data: str, reading: Reading, store: Path, *, resume: bool) -> "Trajectories":
-    """The recording, its cameras' frames in a store: `store`, if what was recorded is none. Raises ValueError."""
-    from forcing.datasets.episodes import gathered
-    from forcing.datasets.recording import open_recording, read_recording, recognise
-    from forcing.datasets.store import is_store, open_store, write_store
-
-    if resume and is_store(store):
-        return open_store(store)
-    if recognise(data) == "store":
-        return read_recording(data, **reading.how())
-    recording = open_recording(data, **reading.how())
-    if not any(stream.image for stream in recording.spec.streams):
-        return gathered(recording)
-    print(f"{data} has cameras and is no store: converting it to {store}, which --data can name another time")
-    store.parent.mkdir(parents=True, exist_ok=True)
-    return open_store(write_store(recording, store))
-
-
 def clone(
     data: str,
     out: Path,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
-    control_hz: float | None = None,
+    reading: ReadingOptions = READING,
 ) -> None:
     """Clone a plain network from a recording: what was done there, given the state and a place reached later.
 
     A yardstick for planners: `forcing eval` takes its folder as a policy. Ctrl-C saves what there is.
 
     Args:
-        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+        data: any recording (docs/formats.md).
         out: folder of the clone; one that is there is replaced.
         minutes: training time; 20 if neither minutes nor steps is given.
         steps: optimiser steps, instead of minutes.
         seed: of weights and goals.
-        control_hz: steps a second, where the recording does not say.
     """
     from forcing.datasets.recording import read_recording
     from forcing.policy.clone import CloneConfig, train_clone
@@ -233,7 +197,7 @@ def clone(
     if (out / FILE_NAME).exists():
         raise UsageError(f"{out} holds a trained policy, which a clone there would hide; choose another --out")
     budget = _budget(minutes, steps)
-    recorded = read_recording(data, control_hz=control_hz)
+    recorded = read_recording(data, **reading.how())
     trajectories = recorded.numbers()
     if recorded.frames:
         print(f"clones see no cameras: {', '.join(recorded.frames)} left out")
