@@ -110,3 +110,22 @@ def test_no_room_is_one_line_and_leaves_all_as_it_was(
     assert (contents(disk), folders(disk)) == (files, below)
     read, expected = read_recording(disk / there), read_recording(small)
     assert np.array_equal(read.episode(2)["touch"], expected.episode(2)["touch"])
+
+
+def test_no_room_for_what_is_said_of_many_short_episodes_is_one_line_too(tmp_path: Path, disk: Path) -> None:
+    """HDF5 keeps that for the end, where it does not survive a full disk: 3 kB of each array, here 4 MB in all."""
+    spec = TrajectorySpec(
+        streams=(
+            *(StreamSpec(name=f"finger_{index}", role="observation", shape=(2,)) for index in range(8)),
+            StreamSpec(name="action", role="action", shape=(2,)),
+        ),
+        control_hz=10,
+    )
+    rows = {stream.name: np.ones((120 * (4 if stream.role == "observation" else 3), 2)) for stream in spec.streams}
+    source = write_store(Trajectories(spec=spec, streams=rows, lengths=np.full(120, 3)), tmp_path / "short.zarr")
+    words = ["data", "minari", str(source), "--out", str(disk), "--dataset-id", "lab/short-v0"]
+    said = subprocess.run([sys.executable, "-m", "forcing", *words], capture_output=True, text=True)
+    assert said.returncode == 1
+    (line,) = said.stderr.splitlines()
+    assert line.startswith(f"forcing: {disk}/lab/short-v0: no room for the dataset (No space left on device)")
+    assert contents(disk) == {}
