@@ -3,24 +3,27 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from forcing.datasets.atomic import require_room, told_if_full
 from forcing.datasets.recording import read_recording
 from forcing.datasets.store import write_store
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 
 ROOM_MB = 3  # of which an earlier, small recording takes one
 Command = Callable[..., Any]
-WRITERS = {  # command -> where it writes on the disk, and its other options
+# What each command writes to the disk, first a small recording, then a large one. Stores alone are replaced.
+SMALL = {
     "convert": ("arm.zarr", ""),
-    "minari": ("datasets", "--dataset-id lab/arm-v1"),
-    "lerobot": ("arm-lerobot", ""),
+    "minari": ("datasets", "--dataset-id lab/arm-v0"),
+    "lerobot": ("small", ""),
 }
+LARGE = {**SMALL, "minari": ("datasets", "--dataset-id lab/arm-v1"), "lerobot": ("large", "")}
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def noise(episodes: int, seed: int) -> Trajectories:
-    """At 10 Hz, frames and numbers that no compression makes smaller: 0.2 MB of each an episode."""
+    """At 10 Hz, frames and numbers that no compression makes smaller: 0.2 MB of each in an episode."""
     rng, steps = np.random.default_rng(seed), 50
     spec = TrajectorySpec(
         streams=(
@@ -67,27 +70,32 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def folders(folder: Path) -> Mapping[str, bool]:
-    return {path.relative_to(folder).as_posix(): True for path in folder.rglob("*") if path.is_dir()}
+def folders(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_dir()}
 
 
-@pytest.mark.parametrize("command", WRITERS)
-@pytest.mark.parametrize("episodes", [12, 40])
+def test_room_is_there_or_the_disk_is_full(disk: Path) -> None:
+    require_room(disk, (ROOM_MB - 1) << 20)
+    with pytest.raises(OSError, match="No space left on device") as full:
+        require_room(disk, (ROOM_MB + 1) << 20)
+    said = r"arm: no room for a film \(No space.*\), 3.1 MB are free; what was there before is untouched"
+    with pytest.raises(ValueError, match=said), told_if_full(disk / "not yet" / "arm", "a film"):
+        raise full.value
+    with pytest.raises(PermissionError), told_if_full(disk, "a film"):
+        raise PermissionError
+
+
+@pytest.mark.parametrize("command", LARGE)
+@pytest.mark.parametrize("episodes", [6, 40])
 def test_no_room_is_one_line_and_leaves_all_as_it_was(
     tmp_path: Path, disk: Path, forcing: Command, command: str, episodes: int
 ) -> None:
     """Of a recording that nearly fits, which fails at its end, and of one that fails early."""
-    out, options = WRITERS[command]
-    small, large = (
-        write_store(noise(3, 0), tmp_path / "small.zarr"),
-        write_store(noise(episodes, 1), tmp_path / "l.zarr"),
-    )
-    first = options.replace("-v1", "-v0")
-    assert (
-        forcing(f"data {command}", small, "--out", disk / (f"{out}-0" if command == "lerobot" else out), first).code
-        == 0
-    )
-    before, there = contents(disk), folders(disk)
+    small, large = write_store(noise(3, 0), tmp_path / "s.zarr"), write_store(noise(episodes, 1), tmp_path / "l.zarr")
+    there, options = SMALL[command]
+    assert forcing(f"data {command}", small, "--out", disk / there, options).code == 0
+    files, below = contents(disk), folders(disk)
+    out, options = LARGE[command]
     # In a process of its own, for HDF5 may end the one that it runs in.
     words = ["data", command, str(large), "--out", str(disk / out), *options.split()]
     said = subprocess.run([sys.executable, "-m", "forcing", *words], capture_output=True, text=True)
@@ -99,8 +107,25 @@ def test_no_room_is_one_line_and_leaves_all_as_it_was(
     assert "No space left on device" in line
     assert "free some space or choose another" in line
     assert "wrote" not in said.stdout
-    assert contents(disk) == before
-    assert folders(disk) == there
-    read = read_recording(disk / (f"{out}-0" if command == "lerobot" else out))
-    expected = read_recording(small)
+    assert (contents(disk), folders(disk)) == (files, below)
+    read, expected = read_recording(disk / there), read_recording(small)
     assert np.array_equal(read.episode(2)["touch"], expected.episode(2)["touch"])
+
+
+def test_no_room_for_what_is_said_of_many_short_episodes_is_one_line_too(tmp_path: Path, disk: Path) -> None:
+    """HDF5 keeps that for the end, where it does not survive a full disk: 3 kB of each array, here 4 MB in all."""
+    spec = TrajectorySpec(
+        streams=(
+            *(StreamSpec(name=f"finger_{index}", role="observation", shape=(2,)) for index in range(8)),
+            StreamSpec(name="action", role="action", shape=(2,)),
+        ),
+        control_hz=10,
+    )
+    rows = {stream.name: np.ones((120 * (4 if stream.role == "observation" else 3), 2)) for stream in spec.streams}
+    source = write_store(Trajectories(spec=spec, streams=rows, lengths=np.full(120, 3)), tmp_path / "short.zarr")
+    words = ["data", "minari", str(source), "--out", str(disk), "--dataset-id", "lab/short-v0"]
+    said = subprocess.run([sys.executable, "-m", "forcing", *words], capture_output=True, text=True)
+    assert said.returncode == 1
+    (line,) = said.stderr.splitlines()
+    assert line.startswith(f"forcing: {disk}/lab/short-v0: no room for the dataset (No space left on device)")
+    assert contents(disk) == {}
