@@ -173,6 +173,11 @@ def _leaves(space: spaces.Space[Any], at: Leaf) -> Iterator[tuple[Leaf, spaces.S
 def _storage(folder: Path) -> MinariStorage:
     try:
         return MinariStorage.read(folder / "data")
+    except AssertionError as error:  # of Minari's own, without words
+        raise ValueError(
+            f"{folder}: data/metadata.json must name observation_space and action_space, or an env_spec that has them; "
+            "download or record it again"
+        ) from error
     except Exception as error:  # of spaces, and of the environment that has them if the dataset has none
         raise ValueError(f"{folder}: not a readable Minari dataset ({error!r}); download or record it again") from error
 

@@ -18,7 +18,8 @@ from forcing.datasets.atomic import place, require_room, staged, told_if_full
 from forcing.datasets.minari_places import is_minari_id
 
 Episode = Mapping[str, Any]
-BESIDES = 1 << 18  # bytes of an episode that are none of its numbers
+# What HDF5 says of an array besides its numbers, in bytes, and how much of that it keeps for the end.
+SAID, SAID_LAST = 1 << 12, 1 << 25
 
 
 def write_minari(
@@ -74,8 +75,8 @@ def write_minari(
 def _buffers(episodes: Iterable[Episode], folder: Path) -> Iterator[EpisodeBuffer]:
     for index, episode in enumerate(episodes):
         _check(index, episode)
-        size = sum(np.asarray(rows).nbytes for key, value in episode.items() for _, rows in _leaves(key, value))
-        require_room(folder, size + BESIDES)
+        sizes = [np.asarray(rows).nbytes for key, value in episode.items() for _, rows in _leaves(key, value)]
+        require_room(folder, sum(sizes) + min((index + 1) * len(sizes) * SAID, SAID_LAST) + (1 << 18))
         yield EpisodeBuffer(
             observations=_plain(episode["observations"]),
             actions=_plain(episode["actions"]),
