@@ -180,7 +180,7 @@ def ablation(
 
     Args:
         task: such as maze2d-medium-multi; its policy's recipe is what is varied.
-        data: a store, a Minari dataset by folder or id, or a D4RL HDF5 file.
+        data: any recording (docs/formats.md).
         steps: optimiser steps of every run.
         seeds: of training, one run each.
         episodes: of each run.
