@@ -41,8 +41,9 @@ def write_store(
 ) -> Path:
     """The store's path, once it is complete and on disk; an earlier store there is replaced in one go.
 
-    A `Recording` is read episode by episode, floats become float32, and memory holds one episode and one shard of each
-    camera. accept: called with what was written before it takes its place; what it raises leaves nothing. Raises
+    A `Recording` is read episode by episode, floats become float32. Memory holds one episode and one shard of each
+    camera while it is written, then all its numbers: they are read back and checked before the store takes its place.
+    accept: called with what was written before that; what it raises leaves nothing. Raises
     StoreError if something that is no store stands at `path`, or the disk is full: what is there is left
     alone. Raises ValueError naming the episode if one cannot be read or does not fit.
     """
