@@ -47,7 +47,7 @@ def inferred(spec: TrajectorySpec, lengths: NDArray[np.int64]) -> tuple[Preset, 
     stride = max(1, token // FRAMES)
     horizon, because = _horizon(spec, lengths, token)
     late = float((lengths < horizon * token).mean())
-    fit = f"; {late:.0%} of the episodes are shorter" if late else "; all episodes are as long"
+    fit = f"; {late:.0%} of the episodes are shorter" if late else "; no episode is shorter"
     sizes = [LATENTS if stream.image else stream.size for stream in spec.streams if stream.role != "reward"]
     numbers = token // stride * sum(sizes)
     width = next(width for most, width in WIDTHS if numbers <= most)
