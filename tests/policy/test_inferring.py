@@ -42,7 +42,7 @@ def test_tokens_are_a_tenth_to_four_tenths_of_a_second_and_plans_go_as_far_as_mo
     assert layout.frames <= 8
     assert preset.tracker.kind == "actions"
     horizon = next(choice for choice in choices if choice.key == "layout.horizon")
-    assert horizon.why.endswith("all episodes are as long")
+    assert horizon.why.endswith("no episode is shorter")
 
 
 @pytest.mark.parametrize("hz", RATES)
