@@ -55,6 +55,7 @@ class LeRobotFiles:
             "features": {
                 stream: {"feature": feature.key, "names": feature.names} for stream, feature in self.features.items()
             },
+            "source_names": {stream: feature.key for stream, feature in self.features.items()},
             "left_out": list(self.left_out),
             "last_rows_left_out": len(self.meta.episodes),
             **converted,
@@ -192,7 +193,8 @@ def _exported(meta: Meta, hz: float) -> LeRobotFiles:
         own = json.loads(path.read_text(encoding="utf-8"))
         spec = replace(TrajectorySpec.from_json(own["spec"]), control_hz=hz)
         named = {stream.name: str(own["features"][stream.name]) for stream in spec.streams}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        subsets = {episode: tuple(names) for episode, names in own.get("subsets", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: must be the JSON that the export wrote ({error!r}); {remedy}") from error
     known = {feature.key: feature for feature in meta.features}
     for stream in spec.streams:
@@ -204,4 +206,4 @@ def _exported(meta: Meta, hz: float) -> LeRobotFiles:
                 f"{None if shape is None else list(shape)}; {remedy}"
             )
     features = {name: known[key] for name, key in named.items()}
-    return LeRobotFiles(meta=meta, spec=spec, features=features, left_out=(), own=own)
+    return LeRobotFiles(meta=meta, spec=spec, features=features, left_out=(), own={**own, "subsets": subsets})
