@@ -9,6 +9,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from forcing.datasets.episodes import Episode, Recording
+from forcing.datasets.rows import as_kept
 from forcing.datasets.statistics import RunningStatistics
 from forcing.datasets.store_layout import (
     FORMAT,
@@ -162,4 +163,5 @@ def _checked(episode: Episode, stream: StreamSpec, steps: int) -> Array:
         raise ValueError(
             f"{episode.where}: stream {stream.name!r} must be of numbers, got {rows.dtype}; leave the stream out"
         )
-    return rows.astype(np.float32 if rows.dtype.kind == "f" else rows.dtype.newbyteorder("<"), copy=False)
+    kept = as_kept(rows)
+    return kept.astype(kept.dtype.newbyteorder("<"), copy=False)

@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 from forcing.datasets import store_layout
-from forcing.datasets.episodes import Episode
+from forcing.datasets.episodes import Episode, gathered
 from forcing.datasets.store import check_target, is_store, open_store, statistics, verify_frames, write_store
 from forcing.datasets.store_layout import StoreError
 from forcing.policy.types import Array, EpisodeNote, StreamSpec, Trajectories, TrajectorySpec
@@ -179,6 +179,22 @@ def test_an_episode_that_does_not_fit_is_named_and_no_store_is_left(
     with pytest.raises(ValueError, match=message):
         write_store(Streamed((an_episode("demo_0", 3), wrong)), tmp_path / "new.zarr")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_of_another_type_than_before_are_refused_in_memory_too(tmp_path: Path) -> None:
+    bytes_, floats = an_episode("episode 0", 2), an_episode("a.h5: episode 1", 2)
+    floats = replace(floats, streams={**floats.streams, "camera": np.full((3, 96, 96, 3), 300, np.float32)})
+    said = "a.h5: episode 1: stream 'camera' must have type uint8 as in the episodes before, got float32"
+    with pytest.raises(ValueError, match=said):
+        gathered(Streamed((bytes_, floats)))
+    with pytest.raises(ValueError, match=said):
+        write_store(Streamed((bytes_, floats)), tmp_path / "frames.zarr")
+
+
+def test_a_number_too_large_for_float32_is_kept_as_infinite(tmp_path: Path) -> None:
+    large = an_episode("episode 0", 2, joint=np.array([0, 1e300, -1e300]))
+    found = open_store(write_store(Streamed((large,)), tmp_path / "frames.zarr"))
+    assert found.streams["joint"].tolist() == [0, np.inf, -np.inf]
 
 
 def test_a_recording_without_episodes_is_refused(tmp_path: Path) -> None:
