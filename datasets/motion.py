@@ -18,7 +18,7 @@ def fitted_dt(position: Array, velocity: Array) -> float | None:
     """
     if len(position) < 2:
         return None
-    moved, rate = np.diff(position, axis=0), velocity[1:]
+    moved, rate = np.diff(position.astype(np.float64), axis=0), velocity[1:].astype(np.float64)
     squared = (rate**2).sum(axis=1)
     fast = (squared > 0) & (squared >= np.median(squared))
     if not fast.any():
@@ -39,7 +39,8 @@ def jumps(position: Array, velocity: Array) -> NDArray[np.int64]:
     if dt is None:
         return np.zeros(0, np.int64)
     reach = STEP_SLACK * abs(dt) * fastest
-    distance = np.sqrt((np.diff(position, axis=0) ** 2).sum(axis=1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.sqrt((np.diff(position, axis=0) ** 2).sum(axis=1))
     return np.flatnonzero(distance > reach)
 
 
@@ -79,7 +80,8 @@ def unusual_changes(values: Array, starts: NDArray[np.int64]) -> NDArray[np.int6
 def changes(values: Array, starts: NDArray[np.int64]) -> Array:
     """[steps, entries] change from each observation to the next of its episode, as float64."""
     flat = values.reshape(len(values), -1).astype(np.float64)
-    return _steps(np.diff(flat, axis=0), starts)
+    with np.errstate(invalid="ignore"):  # between two that are infinite
+        return _steps(np.diff(flat, axis=0), starts)
 
 
 def locate(steps: NDArray[np.int64], trajectories: Trajectories, role: Role = "action") -> tuple[tuple[int, int], ...]:

@@ -134,7 +134,8 @@ def _rate_factors(trajectories: Trajectories, position: Array, rate: Array) -> A
     found = np.full((len(starts), entries), np.nan)
     for episode, (start, length) in enumerate(zip(starts, trajectories.lengths, strict=True)):
         rows = slice(int(start), int(start + length) + 1)
-        moved = np.diff(position[rows].reshape(length + 1, -1).astype(np.float64), axis=0)
+        with np.errstate(invalid="ignore"):  # between two that are infinite
+            moved = np.diff(position[rows].reshape(length + 1, -1).astype(np.float64), axis=0)
         driven = dt * rate[rows].reshape(length + 1, -1)[1:].astype(np.float64)
         for entry in range(entries):
             usable = np.isfinite(moved[:, entry]) & np.isfinite(driven[:, entry]) & (moved[:, entry] != 0)
@@ -208,7 +209,8 @@ def _sizes(trajectories: Trajectories, name: str) -> tuple[Array, Array]:
     for start, length in zip(starts, trajectories.lengths, strict=True):
         flat = values[int(start) : int(start + length) + extra].reshape(int(length) + extra, -1)
         numbers.append(_median_size(flat))
-        changes.append(_median_size(np.diff(flat, axis=0)))
+        with np.errstate(invalid="ignore"):
+            changes.append(_median_size(np.diff(flat.astype(np.float64), axis=0)))
     return np.array(numbers), np.array(changes)
 
 
