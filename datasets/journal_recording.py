@@ -24,7 +24,8 @@ def read_journals(path: str | Path) -> Trajectories:
 
 
 class Journals:
-    """The `Recording` in a journal or a folder of them: episodes of servers oldest first, then those of Recorders.
+    """The `Recording` in a journal or a folder of them: episodes of servers, session by session, then those of
+    Recorders; of each in the order of their numbers.
 
     A server's episode is one for as long as every step is known: what a robot did of its own between two acts divides
     it, and one of a single act is left out. A stream that was not read at a step, or left aside, keeps what it was
@@ -111,14 +112,13 @@ def _opened_files(path: Path) -> tuple[TrajectorySpec, list[_File], dict[str, in
         found.append(_File(file, opened["kind"] == "recorded"))
     if spec is None:
         raise ValueError(f"{path}: holds no episode yet")
-    return spec, sorted(found, key=_age), torn
+    return spec, sorted(found, key=_place), torn
 
 
-def _age(file: _File) -> tuple[int, int]:
-    """Recorders number their episodes; servers do so for each session alone."""
-    if file.recorded:
-        return 1, number_of(file.path)
-    return 0, file.path.stat().st_mtime_ns
+def _place(file: _File) -> tuple[bool, str, int]:
+    """Recorders number their episodes; servers do so for each session alone, and no entry says when it was."""
+    session = "" if file.recorded else file.path.stem.rpartition(".")[0]
+    return file.recorded, session, number_of(file.path)
 
 
 def _recorded(path: Path, spec: TrajectorySpec, log: _Log) -> Iterator[Episode]:

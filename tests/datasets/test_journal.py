@@ -1,6 +1,7 @@
 """Journals as files: whole, cut off, damaged, and what recording comes of them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ def test_what_a_robot_did_of_its_own_divides_an_episode_and_a_single_act_is_none
     acts = [entry for step in steps for entry in _act(step, [float(step), 0.0])]
     _write(tmp_path / "a.0.journal", _opened(), *acts, {"kind": "observed", "step": 10, "request": {"observation": {}}})
     assert read_journals(tmp_path).lengths.tolist() == [1, 2]
+
+
+def test_episodes_follow_sessions_and_numbers_whenever_their_files_were_copied(tmp_path: Path) -> None:
+    for age, (name, at) in enumerate((("b.0", 5), ("a.10", 3), ("a.2", 1))):  # the last is the oldest file
+        path = tmp_path / f"{name}.journal"
+        _write(path, _opened(), *_act(0, [float(at), 0.0]), *_act(1, [float(at), 0.0]))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert read_journals(tmp_path).streams["position"][::2, 0].tolist() == [1, 3, 5]
 
 
 def test_readings_that_were_not_there_or_left_aside_keep_what_was_before_and_are_counted(tmp_path: Path) -> None:
