@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from forcing.datasets.clocks import is_clock
 from forcing.datasets.findings import Index
-from forcing.datasets.sampled import BLOCK_BYTES
-from forcing.policy.types import Trajectories
+from forcing.policy.types import Trajectories, blocks
 
+BLOCK_BYTES = 32 << 20
 FEWEST_SHARED_STEPS = 10
 SHARED_SHARE = 0.5  # of the shorter episode's observations
 NEAREST_PLACES = 8  # of equal rows that are compared: fewer than FEWEST_SHARED_STEPS, so that resting is no overlap
@@ -157,7 +157,7 @@ def _same_frames(trajectories: Trajectories, group: Index) -> Iterator[Index]:
 def _frames_equal(trajectories: Trajectories, name: str, first: int, other: int, rows: int) -> bool:
     """Whether `rows` frames from two rows on are equal; read in blocks."""
     frames = trajectories.frames[name]
-    block = max(BLOCK_BYTES // max(int(np.prod(frames.shape[1:])) * frames.dtype.itemsize, 1), 1)
+    block = blocks(frames, BLOCK_BYTES).step
     return first == other or all(
         np.array_equal(
             frames[first + at : first + min(at + block, rows)], frames[other + at : other + min(at + block, rows)]

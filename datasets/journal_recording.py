@@ -11,16 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from forcing.datasets.episodes import Episode, gathered
+from forcing.datasets.episodes import Episode
 from forcing.datasets.journal import SUFFIX, number_of, whole_entries
-from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
+from forcing.policy.types import Array, StreamSpec, TrajectorySpec
 
 FIRST_FEW = 5
-
-
-def read_journals(path: str | Path) -> Trajectories:
-    """The episodes in a journal or a folder of them, in memory; floats as float32. As `Journals`."""
-    return gathered(Journals(path))
 
 
 class Journals:

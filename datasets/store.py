@@ -115,13 +115,6 @@ def verify_frames(path: str | Path) -> None:
             )
 
 
-def statistics(path: str | Path) -> dict[str, Any]:
-    """Of each stream of numbers: count, mean, std, min and max of its entries over finite values; {} of version 1."""
-    header = read_header(whereabouts(Path(path).expanduser().resolve()))
-    found: dict[str, Any] = header.get("statistics", {})
-    return found
-
-
 def is_store(path: Path) -> bool:
     """Whether a store of ours stands at `path`, whole or broken."""
     document = whereabouts(path) / "zarr.json"

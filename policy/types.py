@@ -137,6 +137,12 @@ class Frames(Protocol):
         ...
 
 
+def blocks(frames: Frames, most_bytes: int) -> range:
+    """Where blocks of about so many bytes begin that may be in memory together, of `step` rows each, at least 1."""
+    row_bytes = int(np.prod(frames.shape[1:])) * frames.dtype.itemsize
+    return range(0, frames.shape[0], max(most_bytes // max(row_bytes, 1), 1))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeNote:
     """What is recorded of an episode besides its streams. task: what was to be done, in words. subsets: that it belongs

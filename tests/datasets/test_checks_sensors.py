@@ -194,7 +194,7 @@ class Watched:
 
 
 def test_frames_are_read_in_blocks(arm: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forcing.datasets.sampled.BLOCK_BYTES", 50 * 24 * 32 * 3)
+    monkeypatch.setattr("forcing.datasets.checks_frames.BLOCK_BYTES", 50 * 24 * 32 * 3)
     recording = arm(LENGTHS)
     rows = np.array(recording.frames["front"][:])
     rows[FROM[2] + 20 : FROM[2] + 101] = rows[FROM[2] + 20]  # over several blocks
