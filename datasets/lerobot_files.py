@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from forcing.datasets.columns import identifier
 from forcing.datasets.episodes import Episode
 from forcing.datasets.lerobot_meta import AGAIN, CAMERAS, INFO, OWN, Feature, Listed, Meta, read_meta
 from forcing.datasets.lerobot_table import frames, numbers, tables
@@ -181,8 +182,7 @@ def _role(feature: Feature, action: str) -> Role | None:
 
 def _name(key: str) -> str:
     prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), "")
-    name = re.sub(r"\W", "_", key.removeprefix(prefix))
-    return name if name.isidentifier() else f"_{name}"
+    return identifier(key.removeprefix(prefix))
 
 
 def _exported(meta: Meta, hz: float) -> LeRobotFiles:

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from forcing.datasets.pixels import channels_first
+
 INFO = "meta/info.json"
 EPISODES = "meta/episodes"
 TASKS = "meta/tasks.parquet"
@@ -142,7 +144,7 @@ def _features(document: Mapping[str, Any], where: Path) -> tuple[Feature, ...]:
 
 def _channels_last(shape: list[int], names: Any) -> list[int]:
     named = isinstance(names, list) and len(names) == 3
-    first = str(names[0]).startswith("channel") if named else shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)
+    first = str(names[0]).startswith("channel") if named else channels_first(shape)
     return [*shape[1:], shape[0]] if first else shape
 
 

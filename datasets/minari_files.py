@@ -23,6 +23,7 @@ from forcing.datasets.minari_places import locate_minari
 from forcing.datasets.minari_rows import Leaf, minari_rows
 from forcing.datasets.pointmaze import CONTROL_HZ, pointmaze_spec, pointmaze_streams
 from forcing.datasets.rows import check_rows
+from forcing.datasets.space_streams import leaves, limits
 from forcing.datasets.store_layout import episode_notes
 from forcing.policy.types import Array, EpisodeNote, StreamSpec, TrajectorySpec
 
@@ -56,7 +57,7 @@ class MinariRecording:
             )
         if not isinstance(action, spaces.Box):
             raise ValueError(f"{self._folder}: the action space must be a Box, got {action}")
-        every = dict(_leaves(observation, ("observations",)))
+        every = dict(leaves(observation, ("observations",)))
         boxes = {leaf: space for leaf, space in every.items() if isinstance(space, spaces.Box)}
         self._boxes = {ACTIONS: action, **boxes}
         self._leaf_of = {"/".join(leaf): leaf for leaf in self._boxes}  # a name may have a slash of its own
@@ -107,14 +108,11 @@ class MinariRecording:
     def _understood(self, first: Mapping[Leaf, Array]) -> tuple[list[Column], dict[str, str]]:
         """The streams of the observations, with units and their spaces' limits, and why each other Box is none."""
         observed = [leaf for leaf in self._boxes if leaf[0] == "observations" and leaf[:2] != DESIRED]
-        arrays = (
-            (_name(leaf).replace("/", "_"), "/".join(leaf), first[leaf], f"{self._folder}: {'/'.join(leaf)}")
-            for leaf in observed
-        )
+        arrays = ((_name(leaf), "/".join(leaf), first[leaf], f"{self._folder}: {'/'.join(leaf)}") for leaf in observed)
         columns, left_out = observation_columns(arrays, taken=("action", "reward"))
         units, result = self._units(), []
         for found in columns:
-            low, high = _limits(self._boxes[self._leaf_of[found.source]]) if found.pixels is None else (None, None)
+            low, high = limits(self._boxes[self._leaf_of[found.source]]) if found.pixels is None else (None, None)
             stream = replace(found.stream, low=low, high=high, units=units.get(found.stream.name, ""))
             result.append(replace(found, stream=stream))
         return result, {_name(self._leaf_of[source]): reason for source, reason in left_out.items()}
@@ -130,7 +128,7 @@ class MinariRecording:
         return units
 
     def _specified(self, action_space: spaces.Box, hz: float | None) -> TrajectorySpec:
-        low, high = _limits(action_space)
+        low, high = limits(action_space)
         if self._pointmaze:
             return pointmaze_spec(control_hz=CONTROL_HZ if hz is None else hz, low=low, high=high)
         if hz is None:
@@ -172,15 +170,6 @@ def _name(leaf: Leaf) -> str:
     return "/".join(leaf[1:]) or "observation"
 
 
-def _leaves(space: spaces.Space[Any], at: Leaf) -> Iterator[tuple[Leaf, spaces.Space[Any]]]:
-    """Every space that is no Dict, by the names that lead there."""
-    if not isinstance(space, spaces.Dict):
-        yield at, space
-        return
-    for key, inner in space.spaces.items():
-        yield from _leaves(inner, (*at, key))
-
-
 def _storage(folder: Path) -> MinariStorage:
     try:
         return MinariStorage.read(folder / "data")
@@ -211,13 +200,3 @@ def _is_pointmaze(space: spaces.Space[Any], action_space: spaces.Box, first: Map
         return False
     position = first["observations", "observation"][:, :2]
     return bool(np.array_equal(position, first["observations", "achieved_goal"], equal_nan=True))
-
-
-def _limits(box: spaces.Box) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Flat limits; None for integers, whose type is their limit, and if any entry is unlimited."""
-    if not np.issubdtype(box.dtype, np.floating):
-        return None, None
-    low, high = (
-        tuple(float(x) for x in side.reshape(-1)) if np.isfinite(side).all() else None for side in (box.low, box.high)
-    )
-    return low, high

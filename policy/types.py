@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Role = Literal["observation", "action", "reward"]
 Source = Literal["fresh", "plan", "hold"]
+CHANNELS = (1, 3, 4)  # that a frame may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class StreamSpec:
     @property
     def image(self) -> bool:
         """Whether it is a camera's: observations [height, width, channels] with 1, 3 or 4 channels."""
-        return self.role == "observation" and len(self.shape) == 3 and self.shape[2] in (1, 3, 4)
+        return self.role == "observation" and len(self.shape) == 3 and self.shape[2] in CHANNELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
