@@ -40,11 +40,12 @@ def read_d4rl_hdf5(path: str | Path, *, control_hz: float | None = None) -> Traj
     spec = pointmaze_spec(control_hz=control_hz or CONTROL_HZ) if maze else _generic_spec(columns, control_hz or 0.0)
     observed = pointmaze_streams(columns["observations"]) if maze else {"observation": columns["observations"]}
     unflagged = jumps(observed["position"], observed["velocity"]) if maze else np.zeros(0, np.int64)
-    gathered, single_rows = EpisodeRows(spec), 0
+    gathered, episodes, single_rows = EpisodeRows(spec), 0, 0
     for first, end in _segments(_flagged(columns), unflagged, rows):
         if end - first < 2:
             single_rows += 1
             continue
+        episodes += 1
         streams = {name: values[first:end] for name, values in observed.items()}
         streams["action"] = columns["actions"][first : end - 1]
         streams["reward"] = columns["rewards"][first : end - 1]
@@ -59,6 +60,7 @@ def read_d4rl_hdf5(path: str | Path, *, control_hz: float | None = None) -> Traj
             "rows": rows,
             "cut_at_flags": int(flagged.sum()),
             "cut_at_jumps": int((~flagged[unflagged]).sum()),
+            "last_actions_left_out": episodes,
             "single_rows_left_out": single_rows,
             "source_names": SOURCE_NAMES if not maze else {name: SOURCE_NAMES[name] for name in ("action", "reward")},
             "goals": None,

@@ -49,8 +49,7 @@ class Journals:
             raise ValueError(f"{self._path}: holds no episode of a step, or of two acts, yet")
 
     def provenance(self) -> Mapping[str, Any]:
-        result: dict[str, Any] = {"source": str(self._path), "format": "journal"}
-        return result | self._log.to_json()
+        return {"source": "journal", "file": self._path.resolve().name, **self._log.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class _Log:
     """What the provenance says, gathered as episodes are read. torn: bytes of files without a whole entry."""
 
     def __init__(self, torn: Mapping[str, int]) -> None:
-        self.episodes = self.wanted = self.missed = 0
+        self.episodes = self.wanted = self.missed = self.last_actions = 0
         self.policies, self.sources, self.left_out = set[str](), set[str](), set[str]()
         self.resets: list[tuple[Any, Any]] = []
         self.ends: Counter[str] = Counter()
@@ -76,13 +75,14 @@ class _Log:
         if self.policies:
             read = f"{self.missed} of {self.wanted} readings"
             result |= {"policies": sorted(self.policies), "not_read": read}
+            result["last_actions_left_out"] = self.last_actions
         if self.sources:
             result |= {"recorded": sorted(self.sources), "ends": dict(sorted(self.ends.items()))}
             result["seeds"] = [seed for seed, _ in self.resets]
         if any(options is not None for _, options in self.resets):
             result["options"] = [options for _, options in self.resets]
         if self.left_out:
-            result["left_out"] = sorted(self.left_out)
+            result["left_out"] = dict.fromkeys(sorted(self.left_out), "it is no Box")
         if self.torn:
             first = dict(list(self.torn.items())[:FIRST_FEW])
             result["torn"] = {"files": len(self.torn), "bytes": sum(self.torn.values()), "first": first}
@@ -173,6 +173,7 @@ def _served(path: Path, spec: TrajectorySpec, log: _Log) -> Iterator[Episode]:
     for part in _parts(_acts(entries)):
         streams, holes = _streams(part, spec)
         log.episodes, log.missed = log.episodes + 1, log.missed + holes
+        log.last_actions += 1
         log.wanted += len(part) * len(spec.of_role("observation"))
         log.policies.add(opened["policy"])
         yield Episode(streams, str(path))

@@ -96,6 +96,7 @@ def test_terminals_end_episodes_and_a_single_row_is_left_out(tmp_path: Path, col
     read = read_d4rl_hdf5(written(tmp_path / "maze2d.hdf5", {**columns, "terminals": terminals}))
     assert read.lengths.tolist() == [49, 148, 299, 119]
     assert read.provenance["single_rows_left_out"] == 1
+    assert read.provenance["last_actions_left_out"] == 4
 
 
 def test_files_without_timeouts_load(tmp_path: Path, columns: Columns) -> None:

@@ -73,7 +73,10 @@ def test_what_a_robot_did_of_its_own_divides_an_episode_and_a_single_act_is_none
     steps = (0, 1, 4, 7, 8, 9)  # 4 stands alone
     acts = [entry for step in steps for entry in _act(step, [float(step), 0.0])]
     _write(tmp_path / "a.0.journal", _opened(), *acts, {"kind": "observed", "step": 10, "request": {"observation": {}}})
-    assert read_recording(tmp_path).lengths.tolist() == [1, 2]
+    read = read_recording(tmp_path)
+    assert read.lengths.tolist() == [1, 2]
+    said = [read.provenance[key] for key in ("source", "file", "last_actions_left_out")]
+    assert said == ["journal", tmp_path.name, 2]
 
 
 def test_episodes_follow_sessions_and_numbers_whenever_their_files_were_copied(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_dataset_is_recognised_and_says_where_it_comes_from() -> None:
         "swap the fruit",
     }
     said = recording.provenance()
-    assert (said["source"], said["codebase_version"], said["last_rows_left_out"]) == ("lerobot", "v3.0", 5)
+    assert (said["source"], said["codebase_version"], said["last_actions_left_out"]) == ("lerobot", "v3.0", 5)
     assert said["features"]["action"] == {"feature": "action", "names": ["dx", "dy", "dz", "grip"]}
     assert said["source_names"] == {"state": "observation.state", "action": "action", "front": FRONT}
     assert open_recording(SMALL_V21).provenance()["robot_type"] == "so100"
@@ -257,7 +257,11 @@ def test_what_was_not_sensed_is_no_observation(tmp_path: Path) -> None:
     rewrite_json(folder / "meta/info.json", lambda info: info["features"].update(extra))
     read = open_lerobot(folder)
     assert [stream.name for stream in read.spec.streams] == ["state", "wrist_cam", "force", "action", "reward"]
-    assert read.provenance()["left_out"] == ["action.delta", "observation.words", "observation.images.depth"]
+    assert read.provenance()["left_out"] == {
+        "action.delta": "another action",
+        "observation.words": "string is no type of numbers",
+        "observation.images.depth": "its pixels are distances",
+    }
     assert gathered(read).lengths.tolist() == [11, 6, 8]
 
 

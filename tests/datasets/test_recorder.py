@@ -154,7 +154,7 @@ def test_seeds_options_and_ends_are_in_the_provenance(tmp_path: Path) -> None:
     assert provenance["seeds"] == [7, str(2**70), 9]
     assert provenance["options"] == [{"task": 3, "start": [1.5], "map": repr(Path("x"))}, None, None]
     assert provenance["ends"] == {"cut": 1, "terminated": 1, "truncated": 1}
-    assert provenance["left_out"] == ["gripper"]
+    assert provenance["left_out"] == {"gripper": "it is no Box"}
 
 
 def test_a_recording_can_be_read_while_it_is_written_and_every_step_is_there_at_once(tmp_path: Path) -> None:
