@@ -6,16 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from forcing.datasets.duplicates import Overlap, overlaps, same_episodes
-from forcing.datasets.findings import (
-    FIRST_FEW,
-    SHORTEST_S,
-    Finding,
-    Index,
-    found_in_episodes,
-    found_in_spans,
-    shortest_steps,
-)
-from forcing.policy.types import Trajectories
+from forcing.datasets.episodes import FIRST_FEW
+from forcing.datasets.findings import SHORTEST_S, Finding, found_in_episodes, found_in_spans, shortest_steps
+from forcing.policy.types import Index, Trajectories
 
 TRAINING = {"train", "training"}
 HELD_OUT = {"valid", "validation", "val", "test", "testing", "eval", "evaluation", "holdout"}

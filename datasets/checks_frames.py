@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.datasets.clocks import clocks
-from forcing.datasets.findings import Finding, Index, found_in_spans, row_spans
-from forcing.datasets.runs import Stretches, long_steps, motion_of, stretches
-from forcing.policy.types import Frames, StreamSpec, Trajectories, blocks
+from forcing.datasets.findings import Finding, found_in_spans, row_spans
+from forcing.datasets.motion import motion_of
+from forcing.datasets.runs import Stretches, long_steps, stretches
+from forcing.policy.types import Frames, Index, StreamSpec, Trajectories, blocks
 
 DARKEST, FLATTEST = 16, 4  # what every pixel of a black frame is below at most; the range of a frame of one colour
 NEVER_SHARE = 0.01  # of steps: a camera that repeats itself less often has noise, which a stuck one has not

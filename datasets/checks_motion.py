@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from forcing.datasets.clocks import clocks, is_clock, ticks
-from forcing.datasets.findings import Finding, Index, Severity, found_in_rows
+from forcing.datasets.findings import Finding, Severity, found_in_rows
 from forcing.datasets.motion import changes, disagreements, fitted_dt, unusual_changes
-from forcing.policy.types import Array, StreamSpec, Trajectories
+from forcing.policy.types import Array, Index, StreamSpec, Trajectories
 
 HZ_TOLERANCE = 0.2
 # A step took longer: all entries moved by at least this many times what their steady rate says, give or take a share.

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.datasets.clocks import is_clock
-from forcing.datasets.findings import Index
-from forcing.policy.types import Trajectories, blocks
+from forcing.policy.types import Index, Trajectories, blocks
 
 BLOCK_BYTES = 32 << 20
 FEWEST_SHARED_STEPS = 10

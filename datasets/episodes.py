@@ -22,6 +22,9 @@ from typing import Any, Protocol
 from forcing.datasets.rows import EpisodeRows
 from forcing.policy.types import Array, EpisodeNote, Trajectories, TrajectorySpec
 
+FIRST_FEW = 5  # of what is listed in a provenance or a finding
+CUT_SHORT = "it was cut short or altered: download or record it again"
+
 
 @dataclass(frozen=True, slots=True)
 class Episode:

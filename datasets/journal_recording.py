@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from forcing.datasets.episodes import Episode
+from forcing.datasets.episodes import FIRST_FEW, Episode
 from forcing.datasets.journal import SUFFIX, number_of, whole_entries
 from forcing.policy.types import Array, StreamSpec, TrajectorySpec
-
-FIRST_FEW = 5
 
 
 class Journals:

@@ -15,9 +15,10 @@ from forcing.datasets.checks_episodes import leaked_subsets
 from forcing.datasets.checks_numbers import outside_limits
 from forcing.datasets.cutting import Part, parts_of, taken
 from forcing.datasets.duplicates import overlaps, same_episodes
-from forcing.datasets.findings import FIRST_FEW, Finding, Index, Kind, row_spans, shortest_steps
+from forcing.datasets.episodes import FIRST_FEW
+from forcing.datasets.findings import Finding, Kind, row_spans, shortest_steps
 from forcing.datasets.units import undone, unit_faults
-from forcing.policy.types import EpisodeNote, Trajectories
+from forcing.policy.types import EpisodeNote, Index, Trajectories
 
 STEP_KINDS: tuple[Kind, ...] = ("jump", "clock jump")
 OBSERVATION_KINDS: tuple[Kind, ...] = ("frozen", "frozen camera", "blank frames")

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from forcing.datasets.clocks import is_clock
-from forcing.datasets.findings import Index
-from forcing.policy.types import Array, StreamSpec, Trajectories
+from forcing.policy.types import Array, Index, StreamSpec, Trajectories
 
 DEGREES = 180 / np.pi
 MEANING = {DEGREES: "degrees and radians", 1000.0: "millimetres and metres", 100.0: "centimetres and metres"}

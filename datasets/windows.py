@@ -8,9 +8,9 @@ import numpy as np
 
 from forcing.datasets.batch_memory import BatchMemory
 from forcing.datasets.chunk_cache import ChunkCache
-from forcing.datasets.draw_order import DrawOrder, Index
+from forcing.datasets.draw_order import DrawOrder
 from forcing.datasets.stored_frames import StoredFrames
-from forcing.policy.types import Array, Frames, Role, Trajectories, TrajectorySpec, WindowBatch
+from forcing.policy.types import Array, Frames, Index, Role, Trajectories, TrajectorySpec, WindowBatch
 
 CACHE_BYTES = 256 << 20
 SEGMENT_ROWS = 256  # long against a window, whose last frames are decoded with the segment

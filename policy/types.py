@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Index = NDArray[np.int64]  # of rows, steps or episodes
 Role = Literal["observation", "action", "reward"]
 Source = Literal["fresh", "plan", "hold"]
 CHANNELS = (1, 3, 4)  # that a frame may have
