@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from forcing.datasets.clocks import clocks, is_clock, ticks
-from forcing.datasets.findings import Finding, Severity, found_in_rows
+from forcing.datasets.findings import Finding, Kind, found_in_rows
 from forcing.datasets.motion import changes, disagreements, fitted_dt, unusual_changes
 from forcing.policy.types import Array, Index, StreamSpec, Trajectories
 
@@ -131,24 +131,18 @@ def _clock(trajectories: Trajectories, clock: StreamSpec) -> Iterator[Finding]:
         rule = f"should tick by 1/control_hz, which is {hz:g}; it ticks as if that were {unit / usual:.4g}"
         remedy = f"pass the right control_hz when reading, if the clock counts {CLOCK_UNITS[unit]}"
         yield _of_all(trajectories, "wrong rate", clock, rule, remedy)
-    for steps, rule, severity in (
-        (np.flatnonzero(ticked <= 0), "must rise", "error"),
-        (
-            np.flatnonzero(ticked > CLOCK_LATE * usual),
-            f"should not tick by more than {CLOCK_LATE:g} times its usual",
-            "",
-        ),
-    ):
-        if steps.size:
-            level: Severity = "error" if severity else "warning"
-            most = f", ticks by up to {ticked[steps].max() / usual:.3g} times" if not severity else ""
-            remedy = "the recorder stood still or its clock was set: --fix cuts there"
-            yield found_in_rows(trajectories, "clock jump", level, clock.name, steps, rule + most, remedy)
+    remedy = "the recorder stood still or its clock was set: --fix cuts there"
+    if (falls := np.flatnonzero(ticked <= 0)).size:
+        yield found_in_rows(trajectories, "clock jump", "error", clock.name, falls, "must rise", remedy)
+    if (late := np.flatnonzero(ticked > CLOCK_LATE * usual)).size:
+        most = f"{ticked[late].max() / usual:.3g}"
+        rule = f"should not tick by more than {CLOCK_LATE:g} times its usual, ticks by up to {most} times"
+        yield found_in_rows(trajectories, "clock jump", "warning", clock.name, late, rule, remedy)
 
 
-def _of_all(trajectories: Trajectories, kind: str, clock: StreamSpec, rule: str, remedy: str) -> Finding:
+def _of_all(trajectories: Trajectories, kind: Kind, clock: StreamSpec, rule: str, remedy: str) -> Finding:
     return Finding(
-        kind="clock" if kind == "clock" else "wrong rate",
+        kind=kind,
         severity="warning",
         stream=clock.name,
         rule=rule,

@@ -30,7 +30,24 @@ class Overlap:
     whole: bool
 
 
-def same_episodes(trajectories: Trajectories) -> list[Index]:
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Episodes that are there more than once. groups: those equal to the last byte. copies: all of these but the first
+    of each group, rising. pairs: others that share observations."""
+
+    groups: list[Index]
+    copies: Index
+    pairs: list[Overlap]
+
+
+def repeated(trajectories: Trajectories) -> Repeated:
+    """Everything that is in the recording twice."""
+    groups = _same_episodes(trajectories)
+    copies = np.array(sorted(int(episode) for group in groups for episode in group[1:]), np.int64)
+    return Repeated(groups, copies, _overlaps(trajectories, copies))
+
+
+def _same_episodes(trajectories: Trajectories) -> list[Index]:
     """Groups of two or more episodes that are equal to the last byte, numbers and frames."""
     groups: dict[tuple[int, bytes], list[int]] = {}
     starts = {stream.role: trajectories.starts(stream.role) for stream in trajectories.spec.streams}
@@ -46,7 +63,7 @@ def same_episodes(trajectories: Trajectories) -> list[Index]:
     return [part for group in alike for part in _same_frames(trajectories, group)]
 
 
-def overlaps(trajectories: Trajectories, left_out: Index) -> list[Overlap]:
+def _overlaps(trajectories: Trajectories, left_out: Index) -> list[Overlap]:
     """Pairs of episodes that share observations in the same order, at least `SHARED_SHARE` of the shorter one's.
 
     Told by the float observations, clocks apart. left_out: episodes that were found otherwise.
