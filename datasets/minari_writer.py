@@ -16,13 +16,13 @@ from minari.data_collector import EpisodeBuffer
 from forcing.datasets.atomic import place, staged
 from forcing.datasets.minari_places import is_minari_id
 
-Episode = Mapping[str, Any]
+MinariEpisode = Mapping[str, Any]
 
 
 def write_minari(
     out_dir: str | Path,
     dataset_id: str,
-    episodes: Iterable[Episode],
+    episodes: Iterable[MinariEpisode],
     *,
     description: str,
     env: gymnasium.Env[Any, Any] | EnvSpec | None = None,
@@ -69,7 +69,7 @@ def write_minari(
     return root / dataset_id
 
 
-def _buffers(episodes: Iterable[Episode]) -> Iterator[EpisodeBuffer]:
+def _buffers(episodes: Iterable[MinariEpisode]) -> Iterator[EpisodeBuffer]:
     for index, episode in enumerate(episodes):
         _check(index, episode)
         yield EpisodeBuffer(
@@ -82,7 +82,7 @@ def _buffers(episodes: Iterable[Episode]) -> Iterator[EpisodeBuffer]:
         )
 
 
-def _check(index: int, episode: Episode) -> None:
+def _check(index: int, episode: MinariEpisode) -> None:
     steps = len(episode["rewards"])
     if steps < 1:
         raise ValueError(f"episode {index}: must have at least 1 step, got 0; leave it out")

@@ -90,13 +90,13 @@ class ArrayWriter:
 
 
 @dataclass(slots=True)
-class Progress:
+class WrittenSoFar:
     """What a writer needs. read_bytes: of the recording, so far."""
 
     read_bytes: int = 0
 
 
-def write_arrays(recording: Recording, group: zarr.Group, progress: Progress) -> None:
+def write_arrays(recording: Recording, group: zarr.Group, progress: WrittenSoFar) -> None:
     """All of the recording in the group, episode by episode; its attributes last.
 
     Raises ValueError naming the episode and the stream if its rows or their type do not fit, StoreError if there is no
