@@ -45,16 +45,31 @@ def staged(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target)
-    folder = target.parent / f".{target.name}.tmp-{uuid.uuid4().hex}"
-    folder.mkdir()
-    lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    folder, lock = _locked_folder(target)
     try:
         yield folder
     finally:
-        os.close(lock)
         if folder.exists():
             shutil.rmtree(folder)
+        os.close(lock)
+
+
+def _locked_folder(target: Path) -> tuple[Path, int]:
+    """A new folder, and the descriptor that holds its lock.
+
+    Another writer of the same target may take one that has no lock yet for a leftover, and remove it.
+    """
+    while True:
+        folder = target.parent / f".{target.name}.tmp-{uuid.uuid4().hex}"
+        folder.mkdir()
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, lock
+        os.close(lock)
 
 
 def place(folder: Path, target: Path) -> None:

@@ -5,16 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from forcing.datasets.duplicates import Overlap, overlaps, same_episodes
-from forcing.datasets.findings import (
-    FIRST_FEW,
-    SHORTEST_S,
-    Finding,
-    Index,
-    found_in_episodes,
-    found_in_spans,
-    shortest_steps,
-)
+from forcing.datasets.duplicates import Overlap, Repeated, repeated
+from forcing.datasets.episodes import FIRST_FEW
+from forcing.datasets.findings import SHORTEST_S, Finding, found_in_episodes, found_in_spans, shortest_steps
 from forcing.policy.types import Trajectories
 
 TRAINING = {"train", "training"}
@@ -25,12 +18,10 @@ def check_episodes(trajectories: Trajectories) -> Iterator[Finding]:
     """What is wrong with whole episodes, and between them."""
     yield from _short(trajectories)
     yield from _stale_goals(trajectories)
-    groups = same_episodes(trajectories)
-    copies = np.array(sorted(int(episode) for group in groups for episode in group[1:]), np.int64)
-    pairs = overlaps(trajectories, copies)
-    yield from _duplicates(trajectories, groups, copies)
-    yield from _overlaps(trajectories, pairs)
-    yield from _leaks(trajectories, groups, pairs)
+    found = repeated(trajectories)
+    yield from _duplicates(trajectories, found)
+    yield from _overlaps(trajectories, found.pairs)
+    yield from _leaks(trajectories, found)
 
 
 def held_out_twins(subsets: tuple[str, ...]) -> dict[str, str]:
@@ -51,23 +42,23 @@ def held_out_twins(subsets: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def leaked_subsets(trajectories: Trajectories, groups: list[Index], pairs: list[Overlap]) -> dict[int, tuple[str, ...]]:
+def leaked_subsets(trajectories: Trajectories, found: Repeated) -> dict[int, tuple[str, ...]]:
     """Episode -> training subsets that it must leave: it, or a copy of it, is in the subset held out from them."""
     if not trajectories.notes:
         return {}
-    alike = [tuple(int(episode) for episode in group) for group in groups]
-    alike += [(pair.earlier, pair.later) for pair in pairs]
+    alike = [tuple(int(episode) for episode in group) for group in found.groups]
+    alike += [(pair.earlier, pair.later) for pair in found.pairs]
     seen = {episode: set(note.subsets) for episode, note in enumerate(trajectories.notes)}
     for group in alike:
         together = set().union(*(trajectories.notes[episode].subsets for episode in group))
         for episode in group:
             seen[episode] |= together
-    found = {}
+    leaving = {}
     for episode, note in enumerate(trajectories.notes):
         twins = held_out_twins(tuple(sorted(seen[episode])))
-        if leaving := tuple(subset for subset in note.subsets if subset in twins):
-            found[episode] = leaving
-    return found
+        if subsets := tuple(subset for subset in note.subsets if subset in twins):
+            leaving[episode] = subsets
+    return leaving
 
 
 def _short(trajectories: Trajectories) -> Iterator[Finding]:
@@ -93,12 +84,12 @@ def _stale_goals(trajectories: Trajectories) -> Iterator[Finding]:
         )
 
 
-def _duplicates(trajectories: Trajectories, groups: list[Index], copies: Index) -> Iterator[Finding]:
-    if copies.size:
-        shown = ", ".join("=".join(str(episode) for episode in group[:FIRST_FEW]) for group in groups[:FIRST_FEW])
+def _duplicates(trajectories: Trajectories, found: Repeated) -> Iterator[Finding]:
+    if found.copies.size:
+        shown = ", ".join("=".join(str(episode) for episode in group[:FIRST_FEW]) for group in found.groups[:FIRST_FEW])
         rule = f"every episode should be there once; to the last byte equal are {shown}"
         remedy = "copied twice, or merged with itself: remove the copies, as --fix does"
-        yield found_in_episodes("duplicate", "warning", copies, trajectories.lengths, rule, remedy)
+        yield found_in_episodes("duplicate", "warning", found.copies, trajectories.lengths, rule, remedy)
 
 
 def _overlaps(trajectories: Trajectories, pairs: list[Overlap]) -> Iterator[Finding]:
@@ -120,8 +111,8 @@ def _overlaps(trajectories: Trajectories, pairs: list[Overlap]) -> Iterator[Find
             yield found_in_spans("overlap", "warning", "", spans, rule, remedy)
 
 
-def _leaks(trajectories: Trajectories, groups: list[Index], pairs: list[Overlap]) -> Iterator[Finding]:
-    leaked = leaked_subsets(trajectories, groups, pairs)
+def _leaks(trajectories: Trajectories, found: Repeated) -> Iterator[Finding]:
+    leaked = leaked_subsets(trajectories, found)
     if leaked:
         subsets = sorted({subset for leaving in leaked.values() for subset in leaving})
         rule = f"no episode of subset {', '.join(map(repr, subsets))} may be in the one held out from it, nor a copy"

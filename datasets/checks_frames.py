@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.datasets.clocks import clocks
-from forcing.datasets.findings import Finding, Index, found_in_spans, row_spans
-from forcing.datasets.runs import Stretches, long_steps, motion_of, stretches
-from forcing.datasets.sampled import blocks
-from forcing.policy.types import Frames, StreamSpec, Trajectories
+from forcing.datasets.findings import Finding, found_in_spans, row_spans
+from forcing.datasets.motion import motion_of
+from forcing.datasets.runs import Stretches, long_steps, stretches
+from forcing.policy.types import Frames, Index, StreamSpec, Trajectories, blocks
 
 DARKEST, FLATTEST = 16, 4  # what every pixel of a black frame is below at most; the range of a frame of one colour
 NEVER_SHARE = 0.01  # of steps: a camera that repeats itself less often has noise, which a stuck one has not
 OFTEN_SHARE, OFTEN_TIMES, REGULAR_TIMES = 0.3, 4, 1.5  # a slow camera repeats each frame; stuck is four times as long
 THAW_TIMES = 1.5  # of the median change between frames
+BLOCK_BYTES = 32 << 20
 COARSE_PIXELS = 32  # a side of the thinned frames that changes are measured on
 
 
@@ -80,7 +81,9 @@ def _looked_at(frames: Frames) -> _Seen:
     rows, thin = int(frames.shape[0]), max(1, min(frames.shape[1:3]) // COARSE_PIXELS)
     blank, repeats, change = np.zeros(rows, bool), np.zeros(rows, bool), np.zeros(rows)
     last = None
-    for first, block in blocks(frames):
+    starts = blocks(frames, BLOCK_BYTES)
+    for first in starts:
+        block = frames[first : first + starts.step]
         flat = block.reshape(len(block), -1)
         darkest, brightest = flat.min(axis=1), flat.max(axis=1)
         blank[first : first + len(block)] = (brightest <= DARKEST) | (brightest - darkest <= FLATTEST)

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.datasets.clocks import clocks
-from forcing.datasets.findings import Finding, Index, Severity, found_in_spans
-from forcing.datasets.motion import changes
-from forcing.datasets.runs import Motion, Stretches, long_steps, motion_of, stretches
-from forcing.policy.types import Array, StreamSpec, Trajectories
+from forcing.datasets.findings import Finding, Severity, found_in_spans
+from forcing.datasets.motion import Motion, changes, motion_of
+from forcing.datasets.runs import Stretches, long_steps, stretches
+from forcing.policy.types import Array, Index, StreamSpec, Trajectories
 
 REPEATING_SHARE = 0.1  # of the other steps: more often than that, repeating is how the sensor is
 FROZEN_SHARE = 0.5  # of all steps

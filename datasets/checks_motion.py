@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from forcing.datasets.clocks import clocks, is_clock, ticks
-from forcing.datasets.findings import Finding, Index, Severity, found_in_rows
+from forcing.datasets.findings import Finding, Kind, found_in_rows
 from forcing.datasets.motion import changes, disagreements, fitted_dt, unusual_changes
-from forcing.policy.types import Array, StreamSpec, Trajectories
+from forcing.policy.types import Array, Index, StreamSpec, Trajectories
 
 HZ_TOLERANCE = 0.2
 # A step took longer: all entries moved by at least this many times what their steady rate says, give or take a share.
@@ -15,6 +15,9 @@ LATE_TIMES, STEADY_SHARE, USUAL_SPREAD = 1.7, 0.25, 0.1
 CLOCK_LATE = 1.8  # usual ticks: a camera that jitters stays below
 CLOCK_UNITS = {1.0: "s", 1e3: "ms", 1e6: "µs", 1e9: "ns"}
 COARSE_SHARE = 0.1  # of a tick: what a clock's numbers must resolve
+COARSE_REMEDY = (
+    "record it finer and from the start of each episode, or leave the stream out; its jumps were not looked for"
+)
 
 
 def check_motion(trajectories: Trajectories) -> Iterator[Finding]:
@@ -88,9 +91,9 @@ def late_steps(position: Array, rate: Array, starts: Index, dt: float) -> Index:
     flat = rate.reshape(len(rate), -1).astype(np.float64)
     turned = changes(rate, starts)
     before = np.delete(flat, _last_rows(starts, len(flat)), axis=0)
-    steady = dt * (before + turned / 2)
-    speed = np.sqrt((steady**2).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
+        steady = dt * (before + turned / 2)
+        speed = np.sqrt((steady**2).sum(axis=1))
         times = (moved * steady).sum(axis=1) / speed**2
         aside = np.sqrt(((moved - times[:, None] * steady) ** 2).sum(axis=1))
         fast = speed >= np.nanmedian(speed) / 2 if np.isfinite(speed).any() else np.zeros(len(speed), bool)
@@ -110,38 +113,36 @@ def _last_rows(starts: Index, rows: int) -> Index:
 def _clock(trajectories: Trajectories, clock: StreamSpec) -> Iterator[Finding]:
     """A clock that goes backwards, leaves ticks out, contradicts control_hz, or is stored too coarsely to tell."""
     ticked, values = ticks(trajectories, clock), trajectories.streams[clock.name]
-    usual = float(np.median(ticked[np.isfinite(ticked)]))
+    finite = ticked[np.isfinite(ticked)]
+    usual = float(np.median(finite)) if finite.size else 0.0
     if np.issubdtype(values.dtype, np.floating):
         resolved = float(np.spacing(np.abs(values[np.isfinite(values)]).max(initial=0)))
         if resolved > COARSE_SHARE * usual:
-            remedy = "record it from the start of each episode, or leave the stream out; its jumps were not looked for"
             rule = f"must resolve a step, its numbers as {values.dtype.name} only {resolved:.3g}"
-            yield _of_all(trajectories, "clock", clock, rule, remedy)
+            yield _of_all(trajectories, "clock", clock, rule, COARSE_REMEDY)
             return
+    if usual <= 0:
+        rule = "must resolve a step, and does not rise in most of them"
+        yield _of_all(trajectories, "clock", clock, rule, COARSE_REMEDY)
+        return
     hz = trajectories.spec.control_hz
     unit = min(CLOCK_UNITS, key=lambda scale: abs(np.log(usual * hz / scale)))
     if abs(usual * hz / unit - 1) > HZ_TOLERANCE:
         rule = f"should tick by 1/control_hz, which is {hz:g}; it ticks as if that were {unit / usual:.4g}"
         remedy = f"pass the right control_hz when reading, if the clock counts {CLOCK_UNITS[unit]}"
         yield _of_all(trajectories, "wrong rate", clock, rule, remedy)
-    for steps, rule, severity in (
-        (np.flatnonzero(ticked <= 0), "must rise", "error"),
-        (
-            np.flatnonzero(ticked > CLOCK_LATE * usual),
-            f"should not tick by more than {CLOCK_LATE:g} times its usual",
-            "",
-        ),
-    ):
-        if steps.size:
-            level: Severity = "error" if severity else "warning"
-            most = f", ticks by up to {ticked[steps].max() / usual:.3g} times" if not severity else ""
-            remedy = "the recorder stood still or its clock was set: --fix cuts there"
-            yield found_in_rows(trajectories, "clock jump", level, clock.name, steps, rule + most, remedy)
+    remedy = "the recorder stood still or its clock was set: --fix cuts there"
+    if (falls := np.flatnonzero(ticked <= 0)).size:
+        yield found_in_rows(trajectories, "clock jump", "error", clock.name, falls, "must rise", remedy)
+    if (late := np.flatnonzero(ticked > CLOCK_LATE * usual)).size:
+        most = f"{ticked[late].max() / usual:.3g}"
+        rule = f"should not tick by more than {CLOCK_LATE:g} times its usual, ticks by up to {most} times"
+        yield found_in_rows(trajectories, "clock jump", "warning", clock.name, late, rule, remedy)
 
 
-def _of_all(trajectories: Trajectories, kind: str, clock: StreamSpec, rule: str, remedy: str) -> Finding:
+def _of_all(trajectories: Trajectories, kind: Kind, clock: StreamSpec, rule: str, remedy: str) -> Finding:
     return Finding(
-        kind="clock" if kind == "clock" else "wrong rate",
+        kind=kind,
         severity="warning",
         stream=clock.name,
         rule=rule,

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.datasets.findings import Finding, Index, Severity, found_in_rows
-from forcing.policy.types import Array, StreamSpec, Trajectories
+from forcing.datasets.findings import Finding, Severity, found_in_rows
+from forcing.policy.types import Array, Index, StreamSpec, Trajectories
 
 ROUNDING = 1e-6
 # A lone outlier: at most this share of the steps, farther out than this many times the width of the middle 99 %.

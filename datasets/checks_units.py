@@ -26,9 +26,6 @@ def check_units(trajectories: Trajectories, faults: Sequence[UnitFault]) -> Iter
 
 def _finding(trajectories: Trajectories, fault: UnitFault) -> Finding:
     stream = trajectories.spec[fault.stream]
-    extra = 1 if stream.role == "observation" else 0
-    ends = trajectories.lengths[fault.episodes] + extra
-    spans = np.stack([fault.episodes, np.zeros_like(fault.episodes), ends], axis=1)
     entries = "" if len(fault.entries) == stream.size else f" in entries {list(fault.entries)}"
     larger = f"{fault.factor:.4g} times" if fault.factor > 1 else f"1/{1 / fault.factor:.4g} of"
     verb = "have" if fault.against == OTHERS else "says"
@@ -42,7 +39,7 @@ def _finding(trajectories: Trajectories, fault: UnitFault) -> Finding:
         "wrong unit",
         "error" if fault.proven else "warning",
         fault.stream,
-        spans,
+        fault.spans(trajectories),
         f"must be in one unit, is {larger} what {says} {verb}{entries}",
         f"{fault.meaning} were mixed: {mended}",
     )

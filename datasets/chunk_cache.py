@@ -2,9 +2,8 @@
 
 from collections import OrderedDict
 
-from forcing.datasets.draw_order import Index
 from forcing.datasets.stored_frames import StoredFrames
-from forcing.policy.types import Array
+from forcing.policy.types import Array, Index
 
 
 class ChunkCache:

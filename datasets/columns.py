@@ -1,7 +1,7 @@
 """Arrays of one row a step, as files hold them by name, understood as streams. Knows no file."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from forcing.datasets.pixels import Pixels, pixels_of
@@ -57,7 +57,7 @@ def observation_columns(
     """
     found, left_out, refused = list[Column](), dict[str, str](), set(taken)
     for wanted, source, values, where in arrays:
-        ((name, _),) = identifiers([wanted], refused).items()
+        name = identifier(wanted, refused)
         numbers(values, where)
         try:
             found.append(column(name, source, "observation", values, source))
@@ -76,17 +76,12 @@ def numbers(values: Array, where: str) -> None:
         raise ValueError(f"{where}: must have one row a step, got a single number; record it as an array")
 
 
-def identifiers(sources: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Name as a stream may have it -> name in the source; all differ, and from those `taken`."""
-    named: dict[str, str] = {}
-    refused = set(taken)
-    for source in sources:
-        plain = re.sub(r"\W+", "_", source).strip("_") or "stream"
-        plain = plain if plain.isidentifier() else f"_{plain}"
-        name, count = plain, 1
-        while name in refused:
-            count += 1
-            name = f"{plain}_{count}"
-        refused.add(name)
-        named[name] = source
-    return named
+def identifier(source: str, taken: Collection[str] = ()) -> str:
+    """The name that a stream may have for `source`, and none of `taken` has."""
+    plain = re.sub(r"\W+", "_", source).strip("_") or "stream"
+    plain = plain if plain.isidentifier() else f"_{plain}"
+    name, count = plain, 1
+    while name in taken:
+        count += 1
+        name = f"{plain}_{count}"
+    return name

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.datasets.findings import Index
-from forcing.policy.types import Array, Frames, Trajectories
+from forcing.policy.types import Array, Frames, Index, Trajectories
 
 
 @dataclass(frozen=True, slots=True)

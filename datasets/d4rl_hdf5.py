@@ -13,12 +13,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.datasets.columns import numbers
+from forcing.datasets.hdf5_files import opened_hdf5
 from forcing.datasets.motion import jumps
 from forcing.datasets.pointmaze import CONTROL_HZ, pointmaze_spec, pointmaze_streams
 from forcing.datasets.rows import EpisodeRows
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
+SOURCE_NAMES = {"observation": "observations", "action": "actions", "reward": "rewards"}
 
 
 def read_d4rl_hdf5(path: str | Path, *, control_hz: float | None = None) -> Trajectories:
@@ -37,11 +40,12 @@ def read_d4rl_hdf5(path: str | Path, *, control_hz: float | None = None) -> Traj
     spec = pointmaze_spec(control_hz=control_hz or CONTROL_HZ) if maze else _generic_spec(columns, control_hz or 0.0)
     observed = pointmaze_streams(columns["observations"]) if maze else {"observation": columns["observations"]}
     unflagged = jumps(observed["position"], observed["velocity"]) if maze else np.zeros(0, np.int64)
-    gathered, single_rows = EpisodeRows(spec), 0
+    gathered, episodes, single_rows = EpisodeRows(spec), 0, 0
     for first, end in _segments(_flagged(columns), unflagged, rows):
         if end - first < 2:
             single_rows += 1
             continue
+        episodes += 1
         streams = {name: values[first:end] for name, values in observed.items()}
         streams["action"] = columns["actions"][first : end - 1]
         streams["reward"] = columns["rewards"][first : end - 1]
@@ -56,7 +60,9 @@ def read_d4rl_hdf5(path: str | Path, *, control_hz: float | None = None) -> Traj
             "rows": rows,
             "cut_at_flags": int(flagged.sum()),
             "cut_at_jumps": int((~flagged[unflagged]).sum()),
+            "last_actions_left_out": episodes,
             "single_rows_left_out": single_rows,
+            "source_names": SOURCE_NAMES if not maze else {name: SOURCE_NAMES[name] for name in ("action", "reward")},
             "goals": None,
         }
     )
@@ -74,21 +80,14 @@ def is_d4rl_hdf5(path: Path) -> bool:
 
 
 def _columns(source: Path) -> dict[str, Array]:
-    try:
-        with h5py.File(source, "r") as file:
-            missing = [name for name in REQUIRED if not isinstance(file.get(name), h5py.Dataset)]
-            if missing:
-                raise ValueError(f"{source}: D4RL's arrays {missing} are missing, found {sorted(file)}")
-            names = [*REQUIRED, "timeouts", "infos/qpos", "infos/qvel"]
-            columns = {name: np.asarray(file[name][()]) for name in names if isinstance(file.get(name), h5py.Dataset)}
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{source}: not a readable HDF5 file ({error}); download it again") from error
+    with opened_hdf5(source) as file:
+        missing = [name for name in REQUIRED if not isinstance(file.get(name), h5py.Dataset)]
+        if missing:
+            raise ValueError(f"{source}: D4RL's arrays {missing} are missing, found {sorted(file)}")
+        names = [*REQUIRED, "timeouts", "infos/qpos", "infos/qvel"]
+        columns = {name: np.asarray(file[name][()]) for name in names if isinstance(file.get(name), h5py.Dataset)}
     for name, values in columns.items():
-        if values.ndim == 0 or values.dtype.kind not in "biuf":
-            raise ValueError(
-                f"{source}: {name!r} must be an array of numbers with one row a step, got {values.dtype} of shape "
-                f"{values.shape}; download it again"
-            )
+        numbers(values, f"{source}: {name!r}")
     for name, values in columns.items():
         if len(values) != len(columns["rewards"]):
             raise ValueError(

@@ -1,7 +1,7 @@
 """What a recording holds, found by reading it episode by episode: streams, ranges, tasks, subsets. Judges nothing."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,9 +9,11 @@ import numpy as np
 
 from forcing.datasets.episodes import Recording
 from forcing.datasets.rows import check_rows
+from forcing.datasets.statistics import RunningStatistics
 from forcing.policy.types import Array, StreamSpec
 
 BLOCK = 1 << 16
+FIGURES = ("min", "max", "mean", "std")
 TASKS_SHOWN = 10
 
 
@@ -62,7 +64,7 @@ class Description:
             f"goal stream: {self.goal or 'none'}",
         ]
         wide = max(16, *(len(stream.name) + 2 for stream in self.streams))
-        figures = "".join(f"{title:>12}" for title in ("min", "max", "mean", "std"))
+        figures = "".join(f"{title:>12}" for title in FIGURES)
         lines.append(f"{'stream':<{wide}}{'role':<13}{'shape':<16}{'type':<9}{'units':<8}{figures}")
         lines += [_line(stream, wide) for stream in self.streams]
         lines += _listed("task", self.tasks) + _listed("subset", self.subsets)
@@ -77,7 +79,7 @@ def describe(recording: Recording, found: str) -> Description:
     read, or has other rows than its spec says, or if there is none.
     """
     spec = recording.spec
-    sums = {stream.name: _Sums() for stream in spec.streams}
+    sums = {stream.name: _Entries() for stream in spec.streams}
     lengths, tasks, subsets = list[int](), Counter[str](), Counter[str]()
     for episode in recording.episodes():
         steps = len(episode.streams[spec.action.name])
@@ -104,28 +106,23 @@ def describe(recording: Recording, found: str) -> Description:
     )
 
 
-class _Sums:
-    """Of the finite values that were added. Mean and spread are merged block by block, so that nothing is lost to a
-    large offset. Chan, Golub and LeVeque (1983), Eq. 2.1."""
+class _Entries:
+    """All entries of a stream together, and the type that they first came in."""
 
     def __init__(self) -> None:
-        self._count, self._mean, self._squares = 0, 0.0, 0.0
-        self._low, self._high = np.inf, -np.inf
+        self._found = RunningStatistics(1)
         self._dtype = ""
 
     def add(self, values: Array) -> None:
+        """Some at a time: as float64, frames take eight times their memory."""
         self._dtype = self._dtype or values.dtype.name
-        for block in _blocks(values):
-            count, mean = len(block), float(block.mean())
-            squares = float(np.square(block - mean).sum())
-            total, apart = self._count + count, mean - self._mean
-            self._squares += squares + apart**2 * self._count * count / total
-            self._mean += apart * count / total
-            self._count = total
-            self._low, self._high = min(self._low, float(block.min())), max(self._high, float(block.max()))
+        flat = values.reshape(-1, 1)
+        for start in range(0, len(flat), BLOCK):
+            self._found.add(flat[start : start + BLOCK])
 
     def summary(self, stream: StreamSpec) -> StreamSummary:
-        none = self._count == 0
+        found = self._found.to_json()
+        low, high, mean, std = (np.nan if found[key] == [None] else found[key][0] for key in FIGURES)
         return StreamSummary(
             name=stream.name,
             role=stream.role,
@@ -134,21 +131,11 @@ class _Sums:
             dtype=self._dtype,
             image=stream.image,
             rate_of=stream.rate_of,
-            low=np.nan if none else self._low,
-            high=np.nan if none else self._high,
-            mean=np.nan if none else self._mean,
-            std=np.nan if none else float(np.sqrt(self._squares / self._count)),
+            low=low,
+            high=high,
+            mean=mean,
+            std=std,
         )
-
-
-def _blocks(values: Array) -> Iterator[Array]:
-    """The finite values, float64, some at a time: frames would take eight times their memory."""
-    flat = values.reshape(-1)
-    for start in range(0, len(flat), BLOCK):
-        block = flat[start : start + BLOCK].astype(np.float64)
-        finite = block[np.isfinite(block)]
-        if finite.size:
-            yield finite
 
 
 def _line(stream: StreamSummary, wide: int) -> str:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Index = NDArray[np.int64]
+from forcing.policy.types import Index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

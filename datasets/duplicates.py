@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.datasets.clocks import is_clock
-from forcing.datasets.findings import Index
-from forcing.datasets.sampled import BLOCK_BYTES
-from forcing.policy.types import Trajectories
+from forcing.policy.types import Index, Trajectories, blocks
 
+BLOCK_BYTES = 32 << 20
 FEWEST_SHARED_STEPS = 10
 SHARED_SHARE = 0.5  # of the shorter episode's observations
 NEAREST_PLACES = 8  # of equal rows that are compared: fewer than FEWEST_SHARED_STEPS, so that resting is no overlap
@@ -31,7 +30,24 @@ class Overlap:
     whole: bool
 
 
-def same_episodes(trajectories: Trajectories) -> list[Index]:
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Episodes that are there more than once. groups: those equal to the last byte. copies: all of these but the first
+    of each group, rising. pairs: others that share observations."""
+
+    groups: list[Index]
+    copies: Index
+    pairs: list[Overlap]
+
+
+def repeated(trajectories: Trajectories) -> Repeated:
+    """Everything that is in the recording twice."""
+    groups = _same_episodes(trajectories)
+    copies = np.array(sorted(int(episode) for group in groups for episode in group[1:]), np.int64)
+    return Repeated(groups, copies, _overlaps(trajectories, copies))
+
+
+def _same_episodes(trajectories: Trajectories) -> list[Index]:
     """Groups of two or more episodes that are equal to the last byte, numbers and frames."""
     groups: dict[tuple[int, bytes], list[int]] = {}
     starts = {stream.role: trajectories.starts(stream.role) for stream in trajectories.spec.streams}
@@ -47,7 +63,7 @@ def same_episodes(trajectories: Trajectories) -> list[Index]:
     return [part for group in alike for part in _same_frames(trajectories, group)]
 
 
-def overlaps(trajectories: Trajectories, left_out: Index) -> list[Overlap]:
+def _overlaps(trajectories: Trajectories, left_out: Index) -> list[Overlap]:
     """Pairs of episodes that share observations in the same order, at least `SHARED_SHARE` of the shorter one's.
 
     Told by the float observations, clocks apart. left_out: episodes that were found otherwise.
@@ -157,7 +173,7 @@ def _same_frames(trajectories: Trajectories, group: Index) -> Iterator[Index]:
 def _frames_equal(trajectories: Trajectories, name: str, first: int, other: int, rows: int) -> bool:
     """Whether `rows` frames from two rows on are equal; read in blocks."""
     frames = trajectories.frames[name]
-    block = max(BLOCK_BYTES // max(int(np.prod(frames.shape[1:])) * frames.dtype.itemsize, 1), 1)
+    block = blocks(frames, BLOCK_BYTES).step
     return first == other or all(
         np.array_equal(
             frames[first + at : first + min(at + block, rows)], frames[other + at : other + min(at + block, rows)]

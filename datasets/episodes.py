@@ -1,6 +1,18 @@
 """Recordings as episodes that are read one at a time, so that one larger than memory can be looked at and copied.
 
-Every reader of a format gives a `Recording`. Knows no format and no store.
+Every reader of a format gives a `Recording`. Knows no format and no store. What the provenance of one says, besides
+what only its own format has:
+
+    source                  the format, as `recording.recognise` names it
+    file                    the file's or the folder's name
+    source_names            stream -> what the source calls it, under which it can be named anew
+    left_out                what else is in the source -> why it is no stream
+    last_actions_left_out   how many actions, the last of their episodes, led nowhere anybody saw
+    single_rows_left_out    how many episodes had one row, and so no step
+    goals                   what the goals it names are worth (`goals`), None if it names none
+    subsets, subset         subset -> how many episodes; the one that alone was read
+    unwanted                streams that its user left out
+    mended, converted_from  changes made to it; the provenance that it had before an export
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,6 +21,9 @@ from typing import Any, Protocol
 
 from forcing.datasets.rows import EpisodeRows
 from forcing.policy.types import Array, EpisodeNote, Trajectories, TrajectorySpec
+
+FIRST_FEW = 5  # of what is listed in a provenance or a finding
+CUT_SHORT = "it was cut short or altered: download or record it again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forcing.datasets.motion import locate
-from forcing.policy.types import Role, Trajectories
+from forcing.datasets.episodes import FIRST_FEW
+from forcing.policy.types import Index, Role, Trajectories
 
 Severity = Literal["error", "warning"]
 Kind = Literal[
@@ -32,10 +31,8 @@ Kind = Literal[
     "frozen camera",
     "frame type",
 ]
-Index = NDArray[np.int64]
 Places = tuple[tuple[int, int], ...]
 
-FIRST_FEW = 5
 SHORTEST_S = 0.1
 SHORTEST_STEPS = 2
 
@@ -94,7 +91,8 @@ def found_in_rows(
     role: Role = "action",
 ) -> Finding:
     """A finding in these rows of a stream of that role; each row counts, and `where` lists the first few of them."""
-    where = locate(rows[:FIRST_FEW], trajectories, role)
+    episodes, within = _located(rows[:FIRST_FEW], trajectories, role)
+    where = tuple(zip(episodes.tolist(), within.tolist(), strict=True))
     spans = row_spans(rows, trajectories, role)
     return Finding(
         kind=kind, severity=severity, stream=stream, rule=rule, count=len(rows), where=where, remedy=remedy, spans=spans
@@ -111,9 +109,7 @@ def found_in_episodes(
 
 def row_spans(rows: Index, trajectories: Trajectories, role: Role) -> Index:
     """[n, 3] episode, first and end within it, of rising rows of a stream of this role; neighbours joined."""
-    starts = trajectories.starts(role)
-    episodes = np.searchsorted(starts, rows, side="right") - 1
-    within = rows - starts[episodes]
+    episodes, within = _located(rows, trajectories, role)
     new = np.ones(len(rows), bool)
     new[1:] = (np.diff(rows) > 1) | (np.diff(episodes) > 0)
     first = np.flatnonzero(new)
@@ -124,3 +120,10 @@ def row_spans(rows: Index, trajectories: Trajectories, role: Role) -> Index:
 def shortest_steps(control_hz: float) -> int:
     """Steps below which an episode, or what is left of one, teaches nothing."""
     return max(SHORTEST_STEPS, round(SHORTEST_S * control_hz))
+
+
+def _located(rows: Index, trajectories: Trajectories, role: Role) -> tuple[Index, Index]:
+    """Episode and row within it of rows of a stream of this role."""
+    starts = trajectories.starts(role)
+    episodes = np.searchsorted(starts, rows, side="right") - 1
+    return episodes, rows - starts[episodes]

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from forcing.datasets.episodes import FIRST_FEW
 from forcing.policy.types import Array
-
-FIRST_FEW = 5
 
 
 @dataclass(slots=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import h5py
 
+from forcing.datasets.episodes import CUT_SHORT
+
 REMEDY = "download or record it again"
 
 
@@ -23,6 +25,4 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path}: cannot be read to its end ({said}); it was cut short or altered: {REMEDY}"
-        ) from error
+        raise ValueError(f"{path}: cannot be read to its end ({said}); {CUT_SHORT}") from error

@@ -11,20 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from forcing.datasets.episodes import Episode, gathered
+from forcing.datasets.episodes import FIRST_FEW, Episode
 from forcing.datasets.journal import SUFFIX, number_of, whole_entries
-from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
-
-FIRST_FEW = 5
-
-
-def read_journals(path: str | Path) -> Trajectories:
-    """The episodes in a journal or a folder of them, in memory; floats as float32. As `Journals`."""
-    return gathered(Journals(path))
+from forcing.policy.types import Array, StreamSpec, TrajectorySpec
 
 
 class Journals:
-    """The `Recording` in a journal or a folder of them: episodes of servers oldest first, then those of Recorders.
+    """The `Recording` in a journal or a folder of them: episodes of servers, session by session, then those of
+    Recorders; of each in the order of their numbers.
 
     A server's episode is one for as long as every step is known: what a robot did of its own between two acts divides
     it, and one of a single act is left out. A stream that was not read at a step, or left aside, keeps what it was
@@ -53,8 +47,7 @@ class Journals:
             raise ValueError(f"{self._path}: holds no episode of a step, or of two acts, yet")
 
     def provenance(self) -> Mapping[str, Any]:
-        result: dict[str, Any] = {"source": str(self._path), "format": "journal"}
-        return result | self._log.to_json()
+        return {"source": "journal", "file": self._path.resolve().name, **self._log.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +62,7 @@ class _Log:
     """What the provenance says, gathered as episodes are read. torn: bytes of files without a whole entry."""
 
     def __init__(self, torn: Mapping[str, int]) -> None:
-        self.episodes = self.wanted = self.missed = 0
+        self.episodes = self.wanted = self.missed = self.last_actions = 0
         self.policies, self.sources, self.left_out = set[str](), set[str](), set[str]()
         self.resets: list[tuple[Any, Any]] = []
         self.ends: Counter[str] = Counter()
@@ -80,13 +73,14 @@ class _Log:
         if self.policies:
             read = f"{self.missed} of {self.wanted} readings"
             result |= {"policies": sorted(self.policies), "not_read": read}
+            result["last_actions_left_out"] = self.last_actions
         if self.sources:
             result |= {"recorded": sorted(self.sources), "ends": dict(sorted(self.ends.items()))}
             result["seeds"] = [seed for seed, _ in self.resets]
         if any(options is not None for _, options in self.resets):
             result["options"] = [options for _, options in self.resets]
         if self.left_out:
-            result["left_out"] = sorted(self.left_out)
+            result["left_out"] = dict.fromkeys(sorted(self.left_out), "it is no Box")
         if self.torn:
             first = dict(list(self.torn.items())[:FIRST_FEW])
             result["torn"] = {"files": len(self.torn), "bytes": sum(self.torn.values()), "first": first}
@@ -111,14 +105,13 @@ def _opened_files(path: Path) -> tuple[TrajectorySpec, list[_File], dict[str, in
         found.append(_File(file, opened["kind"] == "recorded"))
     if spec is None:
         raise ValueError(f"{path}: holds no episode yet")
-    return spec, sorted(found, key=_age), torn
+    return spec, sorted(found, key=_place), torn
 
 
-def _age(file: _File) -> tuple[int, int]:
-    """Recorders number their episodes; servers do so for each session alone."""
-    if file.recorded:
-        return 1, number_of(file.path)
-    return 0, file.path.stat().st_mtime_ns
+def _place(file: _File) -> tuple[bool, str, int]:
+    """Recorders number their episodes; servers do so for each session alone, and no entry says when it was."""
+    session = "" if file.recorded else file.path.stem.rpartition(".")[0]
+    return file.recorded, session, number_of(file.path)
 
 
 def _recorded(path: Path, spec: TrajectorySpec, log: _Log) -> Iterator[Episode]:
@@ -178,6 +171,7 @@ def _served(path: Path, spec: TrajectorySpec, log: _Log) -> Iterator[Episode]:
     for part in _parts(_acts(entries)):
         streams, holes = _streams(part, spec)
         log.episodes, log.missed = log.episodes + 1, log.missed + holes
+        log.last_actions += 1
         log.wanted += len(part) * len(spec.of_role("observation"))
         log.policies.add(opened["policy"])
         yield Episode(streams, str(path))

@@ -33,6 +33,7 @@ from forcing.datasets.lerobot_parquet import (
     write_tasks,
 )
 from forcing.datasets.lerobot_stats import MOMENTS, QUANTILES, Stats, image_stats, joined, number_stats
+from forcing.datasets.rows import check_rows
 from forcing.policy.types import Array, StreamSpec, TrajectorySpec
 
 VERSION = 1
@@ -121,7 +122,9 @@ class _Writer:
         if not self._features:
             self._begin(episode)
         data, index = self._tables[0], self.episodes
-        length = len(episode.streams[self._spec.action.name]) + 1
+        steps = len(episode.streams[self._spec.action.name])
+        check_rows(self._spec, episode.streams, steps, episode.where)
+        length = steps + 1
         columns = self._columns(episode, length)
         stats = {feature.key: feature.stats(columns[feature.key]) for feature in self._features}
         where = data.next_place()
@@ -190,7 +193,7 @@ class _Writer:
         }
         for feature in self._features:
             if feature.stream is not None:
-                columns[feature.key] = _rows(feature, feature.stream, episode, length)
+                columns[feature.key] = _rows(feature, feature.stream, episode)
         return columns
 
     def _write_entries(self) -> None:
@@ -251,15 +254,9 @@ def _stream_features(spec: TrajectorySpec, first: Episode) -> list[_Feature]:
     return features
 
 
-def _rows(feature: _Feature, stream: StreamSpec, episode: Episode, length: int) -> Array:
-    """[length, *shape]: after the last action it is repeated, after the last reward there is none (0)."""
+def _rows(feature: _Feature, stream: StreamSpec, episode: Episode) -> Array:
+    """One for each observation: after the last action it is repeated, after the last reward there is none (0)."""
     rows = episode.streams[stream.name]
-    expected = (length if stream.role == "observation" else length - 1, *stream.shape)
-    if rows.shape != expected or length < 2:
-        raise ValueError(
-            f"{episode.where}: stream {stream.name!r} must have shape {expected} and at least 1 step, got "
-            f"{rows.shape}; remove the episode"
-        )
     dtype = "uint8" if feature.dtype == "image" else feature.dtype
     if rows.dtype.name != dtype:
         raise ValueError(

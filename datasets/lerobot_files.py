@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from forcing.datasets.columns import identifier
 from forcing.datasets.episodes import Episode
 from forcing.datasets.lerobot_meta import AGAIN, CAMERAS, INFO, OWN, Feature, Listed, Meta, read_meta
 from forcing.datasets.lerobot_table import frames, numbers, tables
@@ -29,13 +30,13 @@ PREFIXES = ("observation.images.", "observation.")
 
 @dataclass(frozen=True, slots=True)
 class LeRobotFiles:
-    """A `Recording` of a LeRobot dataset. features: stream -> the feature it is read from. own: what our export kept
-    besides, nothing of other datasets."""
+    """A `Recording` of a LeRobot dataset. features: stream -> the feature it is read from. left_out: feature -> why it
+    is no stream. own: what our export kept besides, nothing of other datasets."""
 
     meta: Meta
     spec: TrajectorySpec
     features: Mapping[str, Feature]
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str]
     own: Mapping[str, Any]
 
     def episodes(self) -> Iterator[Episode]:
@@ -49,14 +50,15 @@ class LeRobotFiles:
         converted = {"converted_from": self.own["provenance"]} if "provenance" in self.own else {}
         return {
             "source": "lerobot",
-            "folder": self.meta.folder.name,
+            "file": self.meta.folder.name,
             "codebase_version": self.meta.version,
             "robot_type": self.meta.robot,
             "features": {
                 stream: {"feature": feature.key, "names": feature.names} for stream, feature in self.features.items()
             },
-            "left_out": list(self.left_out),
-            "last_rows_left_out": len(self.meta.episodes),
+            "source_names": {stream: feature.key for stream, feature in self.features.items()},
+            "last_actions_left_out": len(self.meta.episodes),
+            **({"left_out": dict(self.left_out)} if self.left_out else {}),
             **converted,
         }
 
@@ -127,17 +129,17 @@ def holds_lerobot(path: Path) -> bool:
     return (path / INFO).is_file()
 
 
-def _streams(meta: Meta) -> tuple[list[StreamSpec], dict[str, Feature], tuple[str, ...]]:
-    """Streams in the order of features, the feature of each, and the keys that became none."""
+def _streams(meta: Meta) -> tuple[list[StreamSpec], dict[str, Feature], dict[str, str]]:
+    """Streams in the order of features, the feature of each, and why the other features became none."""
     action = _action(meta)
     streams: list[StreamSpec] = []
     features: dict[str, Feature] = {}
-    left_out = []
+    left_out: dict[str, str] = {}
     for feature in meta.features:
         role = _role(feature, action)
         if role is None:
             if not BOOKKEEPING.fullmatch(feature.key):
-                left_out.append(feature.key)
+                left_out[feature.key] = _why_none(feature)
             continue
         name = role if role != "observation" else _name(feature.key)
         if name in features:
@@ -148,7 +150,7 @@ def _streams(meta: Meta) -> tuple[list[StreamSpec], dict[str, Feature], tuple[st
         shape = () if role == "reward" and feature.shape == (1,) else feature.shape
         streams.append(StreamSpec(name=name, role=role, shape=shape))
         features[name] = feature
-    return streams, features, tuple(left_out)
+    return streams, features, left_out
 
 
 def _action(meta: Meta) -> str:
@@ -178,10 +180,15 @@ def _role(feature: Feature, action: str) -> Role | None:
     return "observation"
 
 
+def _why_none(feature: Feature) -> str:
+    if feature.depth:
+        return "its pixels are distances"
+    return "another action" if feature.key.startswith("action") else f"{feature.dtype} is no type of numbers"
+
+
 def _name(key: str) -> str:
     prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), "")
-    name = re.sub(r"\W", "_", key.removeprefix(prefix))
-    return name if name.isidentifier() else f"_{name}"
+    return identifier(key.removeprefix(prefix))
 
 
 def _exported(meta: Meta, hz: float) -> LeRobotFiles:
@@ -192,7 +199,8 @@ def _exported(meta: Meta, hz: float) -> LeRobotFiles:
         own = json.loads(path.read_text(encoding="utf-8"))
         spec = replace(TrajectorySpec.from_json(own["spec"]), control_hz=hz)
         named = {stream.name: str(own["features"][stream.name]) for stream in spec.streams}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        subsets = {episode: tuple(names) for episode, names in own.get("subsets", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: must be the JSON that the export wrote ({error!r}); {remedy}") from error
     known = {feature.key: feature for feature in meta.features}
     for stream in spec.streams:
@@ -204,4 +212,4 @@ def _exported(meta: Meta, hz: float) -> LeRobotFiles:
                 f"{None if shape is None else list(shape)}; {remedy}"
             )
     features = {name: known[key] for name, key in named.items()}
-    return LeRobotFiles(meta=meta, spec=spec, features=features, left_out=(), own=own)
+    return LeRobotFiles(meta=meta, spec=spec, features=features, left_out={}, own={**own, "subsets": subsets})

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from forcing.datasets.pixels import channels_first
+
 INFO = "meta/info.json"
 EPISODES = "meta/episodes"
 TASKS = "meta/tasks.parquet"
@@ -52,11 +54,10 @@ class VideoPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One episode as the dataset lists it. rows: recorded. tasks: all that were done in it. videos: feature -> part."""
+    """One episode as the dataset lists it. rows: recorded. videos: feature -> part."""
 
     index: int
     rows: int
-    tasks: tuple[str, ...]
     data: Path
     videos: Mapping[str, VideoPart]
 
@@ -100,7 +101,7 @@ def read_meta(folder: Path) -> Meta:
         features=features,
         episodes=episodes,
         tasks=_tasks_v3(folder) if version == "v3.0" else _tasks_v21(folder),
-        splits=_splits(info),
+        splits=_splits(_object(info, "splits", folder / INFO)),
         robot=None if robot is None else str(robot),
     )
 
@@ -135,7 +136,7 @@ def _features(document: Mapping[str, Any], where: Path) -> tuple[Feature, ...]:
             if len(shape) != 3:
                 raise ValueError(f"{label}: an {dtype} must have a shape of 3 sizes, got {shape}; {AGAIN}")
             shape = _channels_last(shape, entry.get("names"))
-        details = entry.get("info") or {}
+        details = _object(entry, "info", label)
         depth = bool(details.get("is_depth_map") or details.get("video.is_depth_map"))
         features.append(Feature(key=key, dtype=dtype, shape=tuple(shape), names=entry.get("names"), depth=depth))
     return tuple(features)
@@ -143,7 +144,7 @@ def _features(document: Mapping[str, Any], where: Path) -> tuple[Feature, ...]:
 
 def _channels_last(shape: list[int], names: Any) -> list[int]:
     named = isinstance(names, list) and len(names) == 3
-    first = str(names[0]).startswith("channel") if named else shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)
+    first = str(names[0]).startswith("channel") if named else channels_first(shape)
     return [*shape[1:], shape[0]] if first else shape
 
 
@@ -166,7 +167,7 @@ def _episodes_v3(folder: Path, info: Mapping[str, Any], videos: list[str]) -> It
                 file = _path(folder, info, "video_path", video_key=key, **_numbers(row, f"videos/{key}", where))
                 parts[key] = VideoPart(path=file, start_s=start, end_s=end_s)
             data = _path(folder, info, "data_path", **_numbers(row, "data", where))
-            yield Listed(index=index, rows=rows, tasks=tuple(row.get("tasks") or ()), data=data, videos=parts)
+            yield Listed(index=index, rows=rows, data=data, videos=parts)
 
 
 def _episodes_v21(folder: Path, info: Mapping[str, Any], videos: list[str]) -> Iterable[Listed]:
@@ -177,7 +178,6 @@ def _episodes_v21(folder: Path, info: Mapping[str, Any], videos: list[str]) -> I
         yield Listed(
             index=index,
             rows=rows,
-            tasks=tuple(row.get("tasks") or ()),
             data=_path(folder, info, "data_path", **numbers),
             videos={key: VideoPart(path=_path(folder, info, "video_path", video_key=key, **numbers)) for key in videos},
         )
@@ -220,11 +220,11 @@ def _tasks_v21(folder: Path) -> dict[int, str]:
     }
 
 
-def _splits(info: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+def _splits(written: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Those written as "first:end", which is how LeRobot writes them; it reads none of them itself."""
     splits = {}
-    for name, written in (info.get("splits") or {}).items():
-        first, _, end = str(written).partition(":")
+    for name, rows in written.items():
+        first, _, end = str(rows).partition(":")
         if first.isdecimal() and end.isdecimal():
             splits[str(name)] = (int(first), int(end))
     return splits
@@ -281,6 +281,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return list(pq.ParquetFile(path).read(columns=names, use_threads=False).to_pylist())
     except UNREADABLE as error:
         unreadable(path, error)
+
+
+def _object(document: Mapping[str, Any], key: str, where: str | Path) -> dict[str, Any]:
+    """A field that is an object; an empty one where there is none."""
+    return dict(_field(document, key, dict, where)) if document.get(key) else {}
 
 
 def _field(document: Mapping[str, Any], key: str, kind: type | tuple[type, ...], where: str | Path) -> Any:

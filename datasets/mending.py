@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from forcing.datasets.checks_episodes import leaked_subsets
 from forcing.datasets.checks_numbers import outside_limits
 from forcing.datasets.cutting import Part, parts_of, taken
-from forcing.datasets.duplicates import overlaps, same_episodes
-from forcing.datasets.findings import FIRST_FEW, Finding, Index, Kind, row_spans, shortest_steps
+from forcing.datasets.duplicates import repeated
+from forcing.datasets.episodes import FIRST_FEW
+from forcing.datasets.findings import Finding, Kind, row_spans, shortest_steps
 from forcing.datasets.units import undone, unit_faults
-from forcing.policy.types import EpisodeNote, Trajectories
+from forcing.policy.types import EpisodeNote, Index, Trajectories
 
 STEP_KINDS: tuple[Kind, ...] = ("jump", "clock jump")
 OBSERVATION_KINDS: tuple[Kind, ...] = ("frozen", "frozen camera", "blank frames")
@@ -84,11 +85,8 @@ def _with_values_mended(trajectories: Trajectories, findings: Sequence[Finding])
     if any(finding.kind == "wrong unit" for finding in findings):
         faults = [fault for fault in unit_faults(trajectories) if fault.proven]
         for fault in faults:
-            extra = 1 if trajectories.spec[fault.stream].role == "observation" else 0
-            ends = trajectories.lengths[fault.episodes] + extra
-            spans = np.stack([fault.episodes, np.zeros_like(fault.episodes), ends], axis=1)
             what = f"stream {fault.stream!r}, entries {list(fault.entries)}, divided by {fault.factor:.6g} in episodes"
-            changes.append(Change(what, spans))
+            changes.append(Change(what, fault.spans(trajectories)))
         trajectories = undone(trajectories, faults)
     action = trajectories.spec.action
     if any(finding.kind == "outside limits" and finding.stream == action.name for finding in findings):
@@ -110,20 +108,18 @@ def _about_episodes(
     kinds = {finding.kind for finding in findings}
     if not kinds & {"duplicate", "leak"}:
         return set(), trajectories, []
-    groups = same_episodes(trajectories)
-    copies = np.array(sorted(int(episode) for group in groups for episode in group[1:]), np.int64)
-    pairs = overlaps(trajectories, copies)
-    leaked = leaked_subsets(trajectories, groups, pairs)
+    found = repeated(trajectories)
+    leaked = leaked_subsets(trajectories, found)
     notes = list(trajectories.notes)
     for episode, subsets in leaked.items():
         rest = tuple(subset for subset in notes[episode].subsets if subset not in subsets)
         notes[episode] = EpisodeNote(task=notes[episode].task, subsets=rest)
     removed = set()
-    for group in groups:  # the one that stays is the one held out, if any is
+    for group in found.groups:  # the one that stays is the one held out, if any is
         stays = next((int(episode) for episode in group if notes and notes[episode].subsets), int(group[0]))
         removed |= {int(episode) for episode in group} - {stays}
     orphans = {episode for episode in leaked if not notes[episode].subsets} - removed
-    removed |= {pair.later for pair in pairs if pair.whole and pair.earlier not in removed | orphans} - orphans
+    removed |= {pair.later for pair in found.pairs if pair.whole and pair.earlier not in removed | orphans} - orphans
     moved = set(leaked) - removed - orphans
     changes = [
         _episode_change("episodes left out that are there twice", removed, trajectories),

@@ -15,8 +15,7 @@ from gymnasium import spaces
 
 from forcing.datasets.episodes import Episode, Recording
 from forcing.datasets.minari_files import OWN
-from forcing.datasets.minari_writer import Episode as MinariEpisode
-from forcing.datasets.minari_writer import write_minari
+from forcing.datasets.minari_writer import MinariEpisode, write_minari
 from forcing.datasets.rows import as_kept, check_rows
 from forcing.datasets.store_layout import episode_table
 from forcing.policy.types import Array, EpisodeNote, StreamSpec, TrajectorySpec

@@ -23,6 +23,7 @@ from forcing.datasets.minari_places import locate_minari
 from forcing.datasets.minari_rows import Leaf, minari_rows
 from forcing.datasets.pointmaze import CONTROL_HZ, pointmaze_spec, pointmaze_streams
 from forcing.datasets.rows import check_rows
+from forcing.datasets.space_streams import leaves, limits
 from forcing.datasets.store_layout import episode_notes
 from forcing.policy.types import Array, EpisodeNote, StreamSpec, TrajectorySpec
 
@@ -56,9 +57,10 @@ class MinariRecording:
             )
         if not isinstance(action, spaces.Box):
             raise ValueError(f"{self._folder}: the action space must be a Box, got {action}")
-        every = dict(_leaves(observation, ("observations",)))
+        every = dict(leaves(observation, ("observations",)))
         boxes = {leaf: space for leaf, space in every.items() if isinstance(space, spaces.Box)}
         self._boxes = {ACTIONS: action, **boxes}
+        self._leaf_of = {"/".join(leaf): leaf for leaf in self._boxes}  # a name may have a slash of its own
         first = next(self._rows(1))
         self._goals, self._columns, self._left_out = GoalLog(), list[Column](), dict[str, str]()
         self._pointmaze = _is_pointmaze(observation, action, first)
@@ -84,7 +86,7 @@ class MinariRecording:
                 self._goals.add(index, rows[DESIRED])
             observed = pointmaze_streams(rows["observations", "observation"]) if self._pointmaze else {}
             for found in self._columns:
-                values = rows[tuple(found.source.split("/"))]
+                values = rows[self._leaf_of[found.source]]
                 observed[found.stream.name] = found.rows(values, f"{where}: {found.source}")
             done = {"action": rows[ACTIONS], "reward": rows[REWARDS]}
             streams = {
@@ -97,7 +99,7 @@ class MinariRecording:
         kept = {key: self._metadata[key] for key in KEPT_METADATA if key in self._metadata}
         result = {"source": "minari", **kept, "env_id": self._environment.get("id"), "goals": self._goals.to_json()}
         if self._columns:
-            result["source_names"] = {each.stream.name: _name(tuple(each.source.split("/"))) for each in self._columns}
+            result["source_names"] = {each.stream.name: _name(self._leaf_of[each.source]) for each in self._columns}
         return {**result, "left_out": self._left_out} if self._left_out else result
 
     def _rows(self, count: int) -> Iterator[dict[Leaf, Array]]:
@@ -106,20 +108,27 @@ class MinariRecording:
     def _understood(self, first: Mapping[Leaf, Array]) -> tuple[list[Column], dict[str, str]]:
         """The streams of the observations, with units and their spaces' limits, and why each other Box is none."""
         observed = [leaf for leaf in self._boxes if leaf[0] == "observations" and leaf[:2] != DESIRED]
-        arrays = (
-            (_name(leaf).replace("/", "_"), "/".join(leaf), first[leaf], f"{self._folder}: {'/'.join(leaf)}")
-            for leaf in observed
-        )
+        arrays = ((_name(leaf), "/".join(leaf), first[leaf], f"{self._folder}: {'/'.join(leaf)}") for leaf in observed)
         columns, left_out = observation_columns(arrays, taken=("action", "reward"))
-        units, result = self._metadata.get("units") or {}, []
+        units, result = self._units(), []
         for found in columns:
-            low, high = _limits(self._boxes[tuple(found.source.split("/"))]) if found.pixels is None else (None, None)
+            low, high = limits(self._boxes[self._leaf_of[found.source]]) if found.pixels is None else (None, None)
             stream = replace(found.stream, low=low, high=high, units=units.get(found.stream.name, ""))
             result.append(replace(found, stream=stream))
-        return result, {_name(tuple(source.split("/"))): reason for source, reason in left_out.items()}
+        return result, {_name(self._leaf_of[source]): reason for source, reason in left_out.items()}
+
+    def _units(self) -> Mapping[str, str]:
+        """Of the observations by their streams' names, as `write_minari` recorded them."""
+        units = self._metadata.get("units") or {}
+        if not isinstance(units, dict) or not all(isinstance(unit, str) for unit in units.values()):
+            raise ValueError(
+                f"{self._folder}: units in metadata.json must be an object of streams and their units, got {units!r}; "
+                "correct it"
+            )
+        return units
 
     def _specified(self, action_space: spaces.Box, hz: float | None) -> TrajectorySpec:
-        low, high = _limits(action_space)
+        low, high = limits(action_space)
         if self._pointmaze:
             return pointmaze_spec(control_hz=CONTROL_HZ if hz is None else hz, low=low, high=high)
         if hz is None:
@@ -131,7 +140,7 @@ class MinariRecording:
         if not observed:
             raise ValueError(f"{self._folder}: no observation can be a stream ({self._left_out}); record numbers")
         action = StreamSpec(name="action", role="action", shape=tuple(action_space.shape), low=low, high=high)
-        wanted = self._metadata.get("goal") or "achieved_goal"
+        wanted = str(self._metadata.get("goal") or "achieved_goal")
         return TrajectorySpec(
             streams=(*observed, action, StreamSpec(name="reward", role="reward", shape=())),
             control_hz=hz,
@@ -161,15 +170,6 @@ def _name(leaf: Leaf) -> str:
     return "/".join(leaf[1:]) or "observation"
 
 
-def _leaves(space: spaces.Space[Any], at: Leaf) -> Iterator[tuple[Leaf, spaces.Space[Any]]]:
-    """Every space that is no Dict, by the names that lead there."""
-    if not isinstance(space, spaces.Dict):
-        yield at, space
-        return
-    for key, inner in space.spaces.items():
-        yield from _leaves(inner, (*at, key))
-
-
 def _storage(folder: Path) -> MinariStorage:
     try:
         return MinariStorage.read(folder / "data")
@@ -192,7 +192,8 @@ def _environment(metadata: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _recorded_hz(metadata: Mapping[str, Any], environment: Mapping[str, Any]) -> float | None:
     """What `write_minari` recorded, else a render_fps that the environment was made with."""
-    rates = (metadata.get("control_hz"), (environment.get("kwargs") or {}).get("render_fps"))
+    options = environment.get("kwargs")
+    rates = (metadata.get("control_hz"), options.get("render_fps") if isinstance(options, dict) else None)
     return next((float(rate) for rate in rates if isinstance(rate, int | float)), None)
 
 
@@ -204,13 +205,3 @@ def _is_pointmaze(space: spaces.Space[Any], action_space: spaces.Box, first: Map
         return False
     position = first["observations", "observation"][:, :2]
     return bool(np.array_equal(position, first["observations", "achieved_goal"], equal_nan=True))
-
-
-def _limits(box: spaces.Box) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Flat limits; None for integers, whose type is their limit, and if any entry is unlimited."""
-    if not np.issubdtype(box.dtype, np.floating):
-        return None, None
-    low, high = (
-        tuple(float(x) for x in side.reshape(-1)) if np.isfinite(side).all() else None for side in (box.low, box.high)
-    )
-    return low, high

@@ -17,11 +17,11 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
+from forcing.datasets.episodes import CUT_SHORT
 from forcing.datasets.hdf5_files import opened_hdf5
 from forcing.policy.types import Array
 
 Leaf = tuple[str, ...]
-REMEDY = "it was cut short or altered: download or record it again"
 
 
 def minari_rows(
@@ -49,7 +49,7 @@ def _hdf5_leaf(episode: h5py.Group, leaf: Leaf, box: spaces.Box, path: Path) -> 
     where = f"{path}: {episode.name[1:]}/{'/'.join(leaf)}"
     stored = episode.get("/".join(leaf))
     if not isinstance(stored, h5py.Dataset):
-        raise ValueError(f"{where} is missing; {REMEDY}")
+        raise ValueError(f"{where} is missing; {CUT_SHORT}")
     encoded = h5py.check_vlen_dtype(stored.dtype) == np.uint8 or (
         stored.dtype == np.uint8 and stored.shape[1:] != box.shape and stored.ndim == 2
     )
@@ -67,7 +67,7 @@ def _arrow_episode(folder: Path, data_format: str, index: int, leaves: Mapping[L
         table.validate(full=True)  # of an altered file the offsets may point anywhere
         return {leaf: _arrow_leaf(table, leaf, box, path) for leaf, box in leaves.items()}
     except (OSError, KeyError, pyarrow.ArrowException) as error:
-        raise ValueError(f"{path}: cannot be read to its end ({str(error).splitlines()[0]}); {REMEDY}") from error
+        raise ValueError(f"{path}: cannot be read to its end ({str(error).splitlines()[0]}); {CUT_SHORT}") from error
 
 
 def _arrow_leaf(table: Any, leaf: Leaf, box: spaces.Box, path: Path) -> Array:
@@ -77,7 +77,7 @@ def _arrow_leaf(table: Any, leaf: Leaf, box: spaces.Box, path: Path) -> Array:
     column = table.column(leaf[0]).combine_chunks()
     for name in leaf[1:]:
         if not pyarrow.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
-            raise ValueError(f"{where} is missing; {REMEDY}")
+            raise ValueError(f"{where} is missing; {CUT_SHORT}")
         column = column.field(name)
     if leaf[0] != "observations":
         column = column[:-1]
@@ -87,7 +87,7 @@ def _arrow_leaf(table: Any, leaf: Leaf, box: spaces.Box, path: Path) -> Array:
         if column.type.list_size != int(np.prod(box.shape)):
             raise ValueError(
                 f"{where} must have rows of {int(np.prod(box.shape))} numbers as its space has, got "
-                f"{column.type.list_size}; {REMEDY}"
+                f"{column.type.list_size}; {CUT_SHORT}"
             )
         return _numbers(column.flatten().to_numpy(zero_copy_only=False), where).reshape(len(column), *box.shape)
     return _numbers(column.to_numpy(zero_copy_only=False), where)
@@ -104,4 +104,4 @@ def _decoded(files: Any, where: str) -> Array:
     try:
         return np.stack([np.asarray(Image.open(io.BytesIO(bytes(file))), dtype=np.uint8) for file in files])
     except (OSError, ValueError) as error:
-        raise ValueError(f"{where} holds a frame that is no readable JPEG ({error}); {REMEDY}") from error
+        raise ValueError(f"{where} holds a frame that is no readable JPEG ({error}); {CUT_SHORT}") from error

@@ -17,7 +17,7 @@ from minari.data_collector import EpisodeBuffer
 from forcing.datasets.atomic import place, require_room, staged, told_if_full
 from forcing.datasets.minari_places import is_minari_id
 
-Episode = Mapping[str, Any]
+MinariEpisode = Mapping[str, Any]
 # What HDF5 says of an array besides its numbers, in bytes, and how much of that it keeps for the end.
 SAID, SAID_LAST = 1 << 12, 1 << 25
 
@@ -25,7 +25,7 @@ SAID, SAID_LAST = 1 << 12, 1 << 25
 def write_minari(
     out_dir: str | Path,
     dataset_id: str,
-    episodes: Iterable[Episode],
+    episodes: Iterable[MinariEpisode],
     *,
     description: str,
     env: gymnasium.Env[Any, Any] | EnvSpec | None = None,
@@ -72,7 +72,7 @@ def write_minari(
     return root / dataset_id
 
 
-def _buffers(episodes: Iterable[Episode], folder: Path) -> Iterator[EpisodeBuffer]:
+def _buffers(episodes: Iterable[MinariEpisode], folder: Path) -> Iterator[EpisodeBuffer]:
     for index, episode in enumerate(episodes):
         _check(index, episode)
         sizes = [np.asarray(rows).nbytes for key, value in episode.items() for _, rows in _leaves(key, value)]
@@ -87,7 +87,7 @@ def _buffers(episodes: Iterable[Episode], folder: Path) -> Iterator[EpisodeBuffe
         )
 
 
-def _check(index: int, episode: Episode) -> None:
+def _check(index: int, episode: MinariEpisode) -> None:
     steps = len(episode["rewards"])
     if steps < 1:
         raise ValueError(f"episode {index}: must have at least 1 step, got 0; leave it out")

@@ -1,12 +1,16 @@
-"""What a position may do in one step, judged from the recording itself. Knows no file and no simulator."""
+"""What a position may do in one step, and whether anything moves, judged from the recording itself. Knows no file."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.datasets.runs import Stretches
 from forcing.policy.types import Array, Role, Trajectories
 
 STEP_SLACK = 2.0  # how many of the fastest recorded steps a legitimate step may measure
 RATE_SLACK = 0.5  # of the fastest usual step: how far position and rate may disagree
+MOTION_SHARE = 0.25  # of an entry's standard deviation: what it must move by to have moved
 JUMP_FACTOR = 10.0  # over the largest usual change: an order of magnitude
 
 
@@ -18,7 +22,7 @@ def fitted_dt(position: Array, velocity: Array) -> float | None:
     """
     if len(position) < 2:
         return None
-    moved, rate = np.diff(position, axis=0), velocity[1:]
+    moved, rate = np.diff(position.astype(np.float64), axis=0), velocity[1:].astype(np.float64)
     squared = (rate**2).sum(axis=1)
     fast = (squared > 0) & (squared >= np.median(squared))
     if not fast.any():
@@ -39,7 +43,8 @@ def jumps(position: Array, velocity: Array) -> NDArray[np.int64]:
     if dt is None:
         return np.zeros(0, np.int64)
     reach = STEP_SLACK * abs(dt) * fastest
-    distance = np.sqrt((np.diff(position, axis=0) ** 2).sum(axis=1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.sqrt((np.diff(position, axis=0) ** 2).sum(axis=1))
     return np.flatnonzero(distance > reach)
 
 
@@ -79,14 +84,58 @@ def unusual_changes(values: Array, starts: NDArray[np.int64]) -> NDArray[np.int6
 def changes(values: Array, starts: NDArray[np.int64]) -> Array:
     """[steps, entries] change from each observation to the next of its episode, as float64."""
     flat = values.reshape(len(values), -1).astype(np.float64)
-    return _steps(np.diff(flat, axis=0), starts)
+    with np.errstate(invalid="ignore"):  # between two that are infinite
+        return _steps(np.diff(flat, axis=0), starts)
 
 
-def locate(steps: NDArray[np.int64], trajectories: Trajectories, role: Role = "action") -> tuple[tuple[int, int], ...]:
-    """(episode, step in it) of rows of streams of this role."""
-    starts = trajectories.starts(role)
-    episodes = np.searchsorted(starts, steps, side="right") - 1
-    return tuple((int(e), int(row - starts[e])) for e, row in zip(episodes, steps, strict=True))
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Numbers that show whether anything moves: entries that vary, of float streams, one row an observation.
+
+    values: [R, D]. names: [D] of their streams. deviations: [D].
+    """
+
+    values: Array
+    names: tuple[str, ...]
+    deviations: Array
+
+    def moves(self, found: Stretches) -> NDArray[np.bool_]:
+        """[n] whether an entry moves while each stretch lasts; one that repeats itself does not."""
+        if not self.names:
+            return np.zeros(len(found), bool)
+        least = MOTION_SHARE * self.deviations
+        rows = found.first + found.episode  # of the observation that the first step began with
+        result = np.zeros(len(found), bool)
+        for index, (row, steps) in enumerate(zip(rows, found.steps, strict=True)):
+            result[index] = bool((np.ptp(self.values[row : row + steps + 1], axis=0) > least).any())
+        return result
+
+
+def motion_of(
+    trajectories: Trajectories, leave_out: tuple[str, ...] = (), roles: tuple[Role, ...] = ("observation",)
+) -> Motion:
+    """Of the float streams of these roles; an action stands in the row that it was taken at. NaN never moves."""
+    columns, names, deviations = [], [], []
+    step_of_row = np.arange(int((trajectories.lengths + 1).sum())) - np.repeat(
+        np.arange(len(trajectories.lengths)), trajectories.lengths + 1
+    )
+    step_of_row[trajectories.starts("observation") + trajectories.lengths] -= 1  # the last has none: the one before
+    for stream in trajectories.spec.streams:
+        values = trajectories.streams.get(stream.name)
+        if values is None or stream.role not in roles or stream.name in leave_out:
+            continue
+        if not np.issubdtype(values.dtype, np.floating):
+            continue
+        rows = values if stream.role == "observation" else values[step_of_row]
+        for entry in rows.reshape(len(rows), -1).T:
+            finite = entry[np.isfinite(entry)]
+            deviation = float(finite.std(dtype=np.float64)) if finite.size else 0.0
+            if deviation > 0:
+                columns.append(entry)
+                names.append(stream.name)
+                deviations.append(deviation)
+    values = np.stack(columns, axis=1) if columns else np.zeros((0, 0))
+    return Motion(values, tuple(names), np.array(deviations))
 
 
 def _steps(between_rows: Array, starts: NDArray[np.int64]) -> Array:

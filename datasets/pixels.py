@@ -1,16 +1,17 @@
 """Frames as recordings hold them, turned into ours: uint8, [height, width, channels]. Knows no file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.policy.types import Array
+from forcing.policy.types import CHANNELS, Array
 
-CHANNELS = (1, 3, 4)
-SMALLEST = 8  # pixels a side of frames whose channels come first, and 32 of such without channels
-SMALLEST_GREY = 32
+Layout = Literal["hwc", "chw", "hw"]
+SMALLEST = 8  # pixels a side of frames that are no bytes and whose channels come first
+SMALLEST_GREY = 32  # of frames without channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Pixels:
     layout: order of a frame's axes. scale: 1 where they are numbers of 0 to 255, 255 where they are of 0 to 1.
     """
 
-    layout: Literal["hwc", "chw", "hw"]
+    layout: Layout
     scale: int
 
     def frames(self, values: Array, where: str) -> NDArray[np.uint8]:
@@ -49,7 +50,7 @@ def pixels_of(values: Array, where: str) -> Pixels | None:
 
     Raises ValueError naming `where` if they have a frame's shape but are no bytes, such as depth in metres.
     """
-    layout = _layout(values)
+    layout = layout_of(values.shape[1:], values.dtype)
     if layout is None:
         return None
     fractions = np.issubdtype(values.dtype, np.floating) and values.size > 0 and bool(values.max() <= 1)
@@ -58,12 +59,17 @@ def pixels_of(values: Array, where: str) -> Pixels | None:
     return found
 
 
-def _layout(values: Array) -> Literal["hwc", "chw", "hw"] | None:
-    step = values.shape[1:]
-    if len(step) == 3 and step[2] in CHANNELS:
+def layout_of(shape: Sequence[int], kind: np.dtype[Any]) -> Layout | None:
+    """The order of a frame's axes, by the shape and the type of one step; None if such is no frame."""
+    if len(shape) == 3 and shape[2] in CHANNELS:
         return "hwc"
-    if len(step) == 3 and step[0] in CHANNELS and min(step[1:]) >= SMALLEST:
+    if channels_first(shape) and (kind == np.uint8 or min(shape[1:]) >= SMALLEST):
         return "chw"
-    if len(step) == 2 and values.dtype == np.uint8 and min(step) >= SMALLEST_GREY:
+    if len(shape) == 2 and kind == np.uint8 and min(shape) >= SMALLEST_GREY:
         return "hw"
     return None
+
+
+def channels_first(shape: Sequence[int]) -> bool:
+    """Whether a frame of this shape is [channels, height, width]."""
+    return len(shape) == 3 and shape[0] in CHANNELS and shape[2] not in CHANNELS

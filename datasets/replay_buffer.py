@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.datasets.columns import Column, column, numbers, observation_columns
-from forcing.datasets.episodes import Episode
-from forcing.datasets.zarr_files import REMEDY, UNREADABLE, ZarrFiles, is_zarr_folder, root_in_zip
+from forcing.datasets.episodes import CUT_SHORT, Episode
+from forcing.datasets.zarr_files import UNREADABLE, ZarrFiles, is_zarr_folder, root_in_zip
 from forcing.policy.types import Array, Role, StreamSpec, TrajectorySpec
 
 ENDS = "meta/episode_ends"
@@ -64,7 +64,7 @@ class ReplayBufferRecording:
             if end - first > 1:
                 yield Episode(self._streams(first, end), f"{self._path}: episode {index}, rows {first} to {end - 1}")
         if self._single_rows() == len(self._ends):
-            raise ValueError(f"{self._path}: every episode has a single row; no step is left; {REMEDY}")
+            raise ValueError(f"{self._path}: every episode has a single row; no step is left; {CUT_SHORT}")
 
     def provenance(self) -> Mapping[str, Any]:
         single = self._single_rows()
@@ -85,13 +85,13 @@ class ReplayBufferRecording:
         """The arrays below data. Raises ValueError if there are none, or not all have as many rows."""
         names = self._files.children("data")
         if not names:
-            raise ValueError(f"{self._path}: data must hold arrays, such as data/action, found none; {REMEDY}")
+            raise ValueError(f"{self._path}: data must hold arrays, such as data/action, found none; {CUT_SHORT}")
         arrays = {name: self._files.array(f"data/{name}") for name in names}
         for name, array in arrays.items():
             numbers(np.empty((0,) * array.ndim, array.dtype), f"{self._path}: data/{name}")
         rows = {name: array.shape[0] for name, array in arrays.items()}
         if len(set(rows.values())) > 1:
-            raise ValueError(f"{self._path}: all arrays below data must have as many rows, got {rows}; {REMEDY}")
+            raise ValueError(f"{self._path}: all arrays below data must have as many rows, got {rows}; {CUT_SHORT}")
         return arrays
 
     def _recorded_hz(self) -> float | None:
@@ -116,19 +116,20 @@ class ReplayBufferRecording:
         array = self._files.array(ENDS)
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise ValueError(
-                f"{where} must be [episodes] whole numbers, got {array.dtype} of shape {array.shape}; {REMEDY}"
+                f"{where} must be [episodes] whole numbers, got {array.dtype} of shape {array.shape}; {CUT_SHORT}"
             )
         ends = self._files.rows(ENDS, array, 0, array.shape[0]).astype(np.int64)
         if not len(ends):
-            raise ValueError(f"{where} must name at least 1 episode, got 0; {REMEDY}")
+            raise ValueError(f"{where} must name at least 1 episode, got 0; {CUT_SHORT}")
         falls = np.flatnonzero(np.diff(ends, prepend=0) <= 0)
         if falls.size:
             at = int(falls[0])
             before = int(ends[at - 1]) if at else 0
-            raise ValueError(f"{where} must rise, got {int(ends[at])} after {before} at entry {at}; {REMEDY}")
+            raise ValueError(f"{where} must rise, got {int(ends[at])} after {before} at entry {at}; {CUT_SHORT}")
         if ends[-1] > self._rows:
             raise ValueError(
-                f"{where} must not exceed the {self._rows} rows of the arrays below data, got {int(ends[-1])}; {REMEDY}"
+                f"{where} must not exceed the {self._rows} rows of the arrays below data, got {int(ends[-1])}; "
+                f"{CUT_SHORT}"
             )
         return ends
 
@@ -138,13 +139,13 @@ class ReplayBufferRecording:
         rewards = [name for name in REWARDS if name in self._arrays]
         brought = [] if actions else self._umi_poses()
         if not actions and not brought:
-            raise ValueError(f"{self._path}: data/action is missing, found {sorted(self._arrays)}; {REMEDY}")
+            raise ValueError(f"{self._path}: data/action is missing, found {sorted(self._arrays)}; {CUT_SHORT}")
         first, end = next((pair for pair in self._bounds() if pair[1] - pair[0] > 1), (0, int(self._ends[0])))
         others = [name for name in self._arrays if name not in ACTIONS + REWARDS]
         read = ((name, f"data/{name}", self._read(name, first, end), self._where(name)) for name in others)
         found, left_out = observation_columns(read, taken=("action", "reward"))
         if not found:
-            raise ValueError(f"{self._path}: data has no observation beside {sorted(self._arrays)}; {REMEDY}")
+            raise ValueError(f"{self._path}: data has no observation beside {sorted(self._arrays)}; {CUT_SHORT}")
         roles: tuple[tuple[Role, list[str]], ...] = (("action", actions), ("reward", rewards))
         for role, names in roles:
             for source in names[:1]:

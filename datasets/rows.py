@@ -23,13 +23,14 @@ class EpisodeRows:
     def add(self, streams: Mapping[str, Array], steps: int, where: str, note: EpisodeNote | None = None) -> None:
         """One episode: observations [steps + 1, *shape], the others [steps, *shape].
 
-        Raises ValueError naming `where` and the stream if there are no steps or a stream has other rows.
+        Raises ValueError naming `where` and the stream if there are no steps, a stream has other rows, or a camera's
+        frames are of another type than before.
         """
         check_rows(self._spec, streams, steps, where)
         for stream in self._spec.streams:
             rows = streams[stream.name]
             if stream.image:
-                self._frames[stream.name].append(rows)
+                self._frames[stream.name].append(rows, f"{where}: stream {stream.name!r}")
                 continue
             self._rows[stream.name].append(as_kept(rows))
         self._lengths.append(steps)
@@ -55,10 +56,16 @@ class _FrameFile:
         finalize(self, self._file.close)
         self._count, self._dtype, self._shape = 0, np.dtype(np.uint8), tuple[int, ...]()
 
-    def append(self, frames: Array) -> None:
+    def append(self, frames: Array, where: str) -> None:
+        """Raises ValueError naming `where` if their type is not that of the frames before."""
         if self._count == 0:
             self._dtype, self._shape = frames.dtype, frames.shape[1:]
-        self._file.write(np.ascontiguousarray(frames, dtype=self._dtype).reshape(-1).view(np.uint8).data)
+        if frames.dtype != self._dtype:
+            raise ValueError(
+                f"{where} must have type {self._dtype} as in the episodes before, got {frames.dtype}; record it in one "
+                "type"
+            )
+        self._file.write(np.ascontiguousarray(frames).reshape(-1).view(np.uint8).data)
         self._count += len(frames)
 
     def rows(self) -> Array:

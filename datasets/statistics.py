@@ -24,17 +24,17 @@ class RunningStatistics:
         """rows: [n, size]."""
         values = rows.astype(np.float64)
         finite = np.isfinite(values)
+        counted = True if finite.all() else finite
         count = finite.sum(axis=0)
-        known = np.maximum(count, 1)
-        mean = np.where(finite, values, 0).sum(axis=0) / known
-        squares = np.where(finite, np.square(values - mean, where=finite, out=np.zeros_like(values)), 0).sum(axis=0)
+        mean = values.sum(axis=0, where=counted) / np.maximum(count, 1)
+        squares = np.square(values - mean).sum(axis=0, where=counted)
         total, apart = self.count + count, mean - self.mean
         share = count / np.maximum(total, 1)
         self._squares += squares + np.square(apart) * self.count * share
         self.mean += apart * share
         self.count = total
-        self.low = np.minimum(self.low, np.where(finite, values, np.inf).min(axis=0, initial=np.inf))
-        self.high = np.maximum(self.high, np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf))
+        self.low = np.minimum(self.low, values.min(axis=0, initial=np.inf, where=counted))
+        self.high = np.maximum(self.high, values.max(axis=0, initial=-np.inf, where=counted))
 
     @property
     def std(self) -> Array:

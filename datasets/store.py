@@ -16,7 +16,7 @@ import zarr
 from forcing.datasets.atomic import place, staged, whereabouts
 from forcing.datasets.episodes import InMemory, Recording
 from forcing.datasets.store_layout import FORMAT, LENGTHS, REMEDY, StoreError, episode_notes, read_header
-from forcing.datasets.store_writer import Progress, write_arrays
+from forcing.datasets.store_writer import WrittenSoFar, write_arrays
 from forcing.datasets.stored_frames import StoredFrames
 from forcing.policy.types import Array, Frames, Trajectories, TrajectorySpec
 
@@ -50,7 +50,7 @@ def write_store(
     check_target(path)
     target = Path(path).expanduser().resolve()
     source = InMemory(recording) if isinstance(recording, Trajectories) else recording
-    progress = Progress()
+    progress = WrittenSoFar()
     try:
         with staged(target) as folder:
             write_arrays(source, zarr.create_group(zarr.storage.LocalStore(folder)), progress)
@@ -116,20 +116,13 @@ def verify_frames(path: str | Path) -> None:
             )
 
 
-def statistics(path: str | Path) -> dict[str, Any]:
-    """Of each stream of numbers: count, mean, std, min and max of its entries over finite values; {} of version 1."""
-    header = read_header(whereabouts(Path(path).expanduser().resolve()))
-    found: dict[str, Any] = header.get("statistics", {})
-    return found
-
-
 def is_store(path: Path) -> bool:
     """Whether a store of ours stands at `path`, whole or broken."""
     document = whereabouts(path) / "zarr.json"
     return document.is_file() and FORMAT.encode() in document.read_bytes()
 
 
-def _full(target: Path, recording: Recording | Trajectories, progress: Progress, error: OSError) -> str:
+def _full(target: Path, recording: Recording | Trajectories, progress: WrittenSoFar, error: OSError) -> str:
     free = shutil.disk_usage(target.parent).free / 1e6
     needed = f"{progress.read_bytes / 1e6:.1f} MB of the recording were read, uncompressed, when it was full"
     if isinstance(recording, Trajectories):

@@ -9,6 +9,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from forcing.datasets.episodes import Episode, Recording
+from forcing.datasets.rows import as_kept, check_rows
 from forcing.datasets.statistics import RunningStatistics
 from forcing.datasets.store_layout import (
     FORMAT,
@@ -89,13 +90,13 @@ class ArrayWriter:
 
 
 @dataclass(slots=True)
-class Progress:
+class WrittenSoFar:
     """What a writer needs. read_bytes: of the recording, so far."""
 
     read_bytes: int = 0
 
 
-def write_arrays(recording: Recording, group: zarr.Group, progress: Progress) -> None:
+def write_arrays(recording: Recording, group: zarr.Group, progress: WrittenSoFar) -> None:
     """All of the recording in the group, episode by episode; its attributes last.
 
     Raises ValueError naming the episode and the stream if its rows or their type do not fit, StoreError if there is no
@@ -107,9 +108,10 @@ def write_arrays(recording: Recording, group: zarr.Group, progress: Progress) ->
     lengths: list[int] = []
     notes: list[EpisodeNote] = []
     for episode in recording.episodes():
-        steps = _steps(episode, spec.action)
+        steps = len(episode.streams[spec.action.name])
+        check_rows(spec, episode.streams, steps, episode.where)
         for stream in spec.streams:
-            rows = _checked(episode, stream, steps)
+            rows = _stored(episode, stream)
             if stream.name not in writers:
                 name = f"streams/{stream.name}"
                 writers[stream.name] = ArrayWriter(group, name, rows, frames=stream.image)
@@ -142,24 +144,12 @@ def write_arrays(recording: Recording, group: zarr.Group, progress: Progress) ->
     group.attrs.put(sealed(header))
 
 
-def _steps(episode: Episode, action: StreamSpec) -> int:
-    steps = len(episode.streams[action.name])
-    if steps < 1:
-        raise ValueError(f"{episode.where}: must have at least 1 step, got {steps}; remove it from the recording")
-    return steps
-
-
-def _checked(episode: Episode, stream: StreamSpec, steps: int) -> Array:
+def _stored(episode: Episode, stream: StreamSpec) -> Array:
     """The episode's rows of a stream as they are stored: little endian, floats as float32."""
-    rows = np.asarray(episode.streams[stream.name])
-    expected = (steps + 1 if stream.role == "observation" else steps, *stream.shape)
-    if rows.shape != expected:
-        raise ValueError(
-            f"{episode.where}: stream {stream.name!r} must have shape {expected} for {steps} steps, got {rows.shape}; "
-            "the episode was cut short or merged: record it again or remove it"
-        )
+    rows = episode.streams[stream.name]
     if rows.dtype.kind not in STORED_KINDS:
         raise ValueError(
             f"{episode.where}: stream {stream.name!r} must be of numbers, got {rows.dtype}; leave the stream out"
         )
-    return rows.astype(np.float32 if rows.dtype.kind == "f" else rows.dtype.newbyteorder("<"), copy=False)
+    kept = as_kept(rows)
+    return kept.astype(kept.dtype.newbyteorder("<"), copy=False)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from forcing.datasets.clocks import is_clock
-from forcing.datasets.findings import Index
-from forcing.policy.types import Array, StreamSpec, Trajectories
+from forcing.policy.types import Array, Index, StreamSpec, Trajectories
 
 DEGREES = 180 / np.pi
 MEANING = {DEGREES: "degrees and radians", 1000.0: "millimetres and metres", 100.0: "centimetres and metres"}
-RATE_FACTORS = (DEGREES, 1000.0)  # a factor of 100 between a rate and its position is rather a wrong control_hz
+FACTORS = (*MEANING, *(1 / factor for factor in MEANING))  # either way
+# A factor of 100 between a rate and its position is rather a wrong control_hz.
+RATE_FACTORS = tuple(factor for factor in FACTORS if factor not in (100.0, 1 / 100.0))
 RATE_TOLERANCE, AGREEING_SHARE, LEAST_ROWS = 0.3, 2 / 3, 10
 # Episodes against each other, as logarithms: how far a size may lie from the factor, and how sure it must be.
 NEAR, SURE, CLEAR_SHARE = np.log(2.5), 0.09, 0.9
@@ -42,6 +43,12 @@ class UnitFault:
     def meaning(self) -> str:
         """The two units that differ by this factor."""
         return MEANING[max(self.factor, 1 / self.factor)]
+
+    def spans(self, trajectories: Trajectories) -> Index:
+        """[n, 3] its episodes from their first row to the one after the last."""
+        extra = 1 if trajectories.spec[self.stream].role == "observation" else 0
+        ends = trajectories.lengths[self.episodes] + extra
+        return np.stack([self.episodes, np.zeros_like(self.episodes), ends], axis=1)
 
 
 def unit_faults(trajectories: Trajectories) -> list[UnitFault]:
@@ -84,7 +91,7 @@ def _against_position(trajectories: Trajectories, stream: StreamSpec) -> Iterato
     if rate.shape != position.shape:
         return
     factors = _rate_factors(trajectories, position, rate)
-    for factor in (*RATE_FACTORS, *(1 / each for each in RATE_FACTORS)):
+    for factor in RATE_FACTORS:
         off = factors == factor
         for entries, episodes in _grouped(off):
             among_known = np.isfinite(factors[:, list(entries)]).any(axis=1)
@@ -126,15 +133,16 @@ def _in_some_episodes(
 
 
 def _rate_factors(trajectories: Trajectories, position: Array, rate: Array) -> Array:
-    """[E, D] the factor of `RATE_FACTORS`, or one over it, that a rate is too large by; 1 if none, NaN if unknown."""
+    """[E, D] the factor of `RATE_FACTORS` that a rate is too large by; 1 if none, NaN if unknown."""
     dt = 1 / trajectories.spec.control_hz
-    known = np.array([*RATE_FACTORS, *(1 / each for each in RATE_FACTORS)])
+    known = np.array(RATE_FACTORS)
     starts = trajectories.starts("observation")
     entries = int(np.prod(position.shape[1:], dtype=int))
     found = np.full((len(starts), entries), np.nan)
     for episode, (start, length) in enumerate(zip(starts, trajectories.lengths, strict=True)):
         rows = slice(int(start), int(start + length) + 1)
-        moved = np.diff(position[rows].reshape(length + 1, -1).astype(np.float64), axis=0)
+        with np.errstate(invalid="ignore"):  # between two that are infinite
+            moved = np.diff(position[rows].reshape(length + 1, -1).astype(np.float64), axis=0)
         driven = dt * rate[rows].reshape(length + 1, -1)[1:].astype(np.float64)
         for entry in range(entries):
             usable = np.isfinite(moved[:, entry]) & np.isfinite(driven[:, entry]) & (moved[:, entry] != 0)
@@ -176,7 +184,7 @@ def _against_other_episodes(trajectories: Trajectories, stream: StreamSpec) -> U
     if not of_changes.any() or of_changes.all() or known.sum() < LEAST_EPISODES:
         return None
     numbers, changes = np.median(both[:, ~of_changes], axis=1), np.median(both[:, of_changes], axis=1)
-    for factor in (*MEANING, *(1 / each for each in MEANING)):
+    for factor in FACTORS:
         wanted = np.log(factor)
         off = known & (np.abs(numbers - wanted) < NEAR) & (np.abs(changes - wanted) < NEAR)
         off &= (both / wanted > 0.5).mean(axis=1) >= CLEAR_SHARE
@@ -195,8 +203,7 @@ def _against_other_episodes(trajectories: Trajectories, stream: StreamSpec) -> U
 def _nearest(logarithms: Array) -> tuple[float, bool]:
     """The factor nearest to these logarithms of sizes, and whether they leave no other."""
     mean, error = float(logarithms.mean()), float(logarithms.std() / np.sqrt(logarithms.size))
-    factors = [*MEANING, *(1 / each for each in MEANING)]
-    best = min(factors, key=lambda factor: abs(mean - np.log(factor)))
+    best = min(FACTORS, key=lambda factor: abs(mean - np.log(factor)))
     return best, error < SURE and abs(mean - np.log(best)) < 3 * SURE
 
 
@@ -208,7 +215,8 @@ def _sizes(trajectories: Trajectories, name: str) -> tuple[Array, Array]:
     for start, length in zip(starts, trajectories.lengths, strict=True):
         flat = values[int(start) : int(start + length) + extra].reshape(int(length) + extra, -1)
         numbers.append(_median_size(flat))
-        changes.append(_median_size(np.diff(flat, axis=0)))
+        with np.errstate(invalid="ignore"):
+            changes.append(_median_size(np.diff(flat.astype(np.float64), axis=0)))
     return np.array(numbers), np.array(changes)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from forcing.datasets.batch_memory import BatchMemory
 from forcing.datasets.chunk_cache import ChunkCache
-from forcing.datasets.draw_order import DrawOrder, Index
+from forcing.datasets.draw_order import DrawOrder
 from forcing.datasets.stored_frames import StoredFrames
-from forcing.policy.types import Array, Role, Trajectories, TrajectorySpec, WindowBatch
+from forcing.policy.types import Array, Frames, Index, Role, Trajectories, TrajectorySpec, WindowBatch
 
 CACHE_BYTES = 256 << 20
 SEGMENT_ROWS = 256  # long against a window, whose last frames are decoded with the segment
@@ -21,6 +21,9 @@ SEGMENTS_CACHED = 24  # of those, where the cache is small
 
 class TrajectoryWindows:
     """A `WindowSource` over recordings whose numbers are in memory, and whose frames are there or in a store.
+
+    Frames that are chained or cut out of others' are read anew for each window: several stores are drawn from faster as
+    a mixture.
 
     An anchor is an observation index t of an episode of L steps with t + future <= L. An episode's anchors are
     counted, never listed: one number drawn below the count of all of them is found in the running sum.
@@ -105,7 +108,7 @@ class TrajectoryWindows:
                 continue
             inside = offsets if stream.role == "observation" else offsets[:, :-1]
             values = (self._trajectories.frames if stream.image else self._trajectories.streams)[stream.name]
-            streams[stream.name] = np.take(np.asarray(values), starts[:, None] + inside, axis=0)
+            streams[stream.name] = _taken(values, starts[:, None] + inside)
         return WindowBatch(streams=streams, past_valid=np.minimum(now, past))
 
     def _gather(self, name: str, first: Index, repeated: Index, length: int) -> Array:
@@ -134,6 +137,13 @@ class TrajectoryWindows:
         anchor = first[segment] + chosen - (within - sizes)[segment]
         episode = np.searchsorted(ends, anchor, side="right")
         return episode, anchor - (ends - counts)[episode]
+
+
+def _taken(values: Frames, rows: Index) -> Array:
+    """[*rows.shape, *one row] of an array, or of frames that are made when they are read. rows: [B, T], each rising."""
+    if isinstance(values, np.ndarray):
+        return np.take(values, rows, axis=0)
+    return np.stack([values[int(each[0]) : int(each[-1]) + 1][each - each[0]] for each in rows])
 
 
 def _at_least(name: str, value: int, least: int) -> None:

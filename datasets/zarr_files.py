@@ -9,11 +9,11 @@ import numcodecs
 import numpy as np
 import zarr
 
+from forcing.datasets.episodes import CUT_SHORT
 from forcing.policy.types import Array
 
 # What Python's zipfile and zarr raise at one that is broken, encrypted or of a method that it does not know.
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError, zipfile.BadZipFile)
-REMEDY = "it was cut short or altered: download or record it again"
 MARKS = (".zgroup", ".zarray", "zarr.json")
 
 
@@ -35,7 +35,7 @@ class ZarrFiles:
                 zarr.storage.ZipStore(path, mode="r") if self._zipped else zarr.storage.LocalStore(path, read_only=True)
             )
         except UNREADABLE as error:
-            raise ValueError(f"{path}: not a readable zip ({error}); {REMEDY}") from error
+            raise ValueError(f"{path}: not a readable zip ({error}); {CUT_SHORT}") from error
 
     def children(self, group: str) -> list[str]:
         """Names of what lies in a group; none if it is not there."""
@@ -60,14 +60,14 @@ class ZarrFiles:
         try:
             return self._opened(name)
         except FileNotFoundError as error:
-            raise ValueError(f"{where} is missing; {REMEDY}") from error
+            raise ValueError(f"{where} is missing; {CUT_SHORT}") from error
         except UNREADABLE as error:
             if "codec" in str(error).lower() and "Unknown" in type(error).__name__:
                 raise ValueError(
                     f"{where} is compressed with a codec that is not installed ({error}); install the package that has "
                     "it (imagecodecs for those of its name), or compress the array anew"
                 ) from error
-            raise ValueError(f"{where} cannot be opened as a zarr array ({error}); {REMEDY}") from error
+            raise ValueError(f"{where} cannot be opened as a zarr array ({error}); {CUT_SHORT}") from error
 
     def rows(self, name: str, array: Any, first: int, end: int) -> Array:
         """Rows of an array, in memory. Raises ValueError naming it if they cannot be decoded."""
@@ -76,7 +76,7 @@ class ZarrFiles:
         except Exception as error:  # whatever the decoders raise on altered bytes
             raise ValueError(
                 f"{self.path}: {name} cannot be decoded at rows {first} to {end - 1} ({type(error).__name__}: {error})"
-                f"; {REMEDY}"
+                f"; {CUT_SHORT}"
             ) from error
 
     def _opened(self, name: str) -> Any:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from gymnasium import spaces
 
 from forcing.datasets.episodes import Episode, InMemory
-from forcing.datasets.minari_writer import write_minari
+from forcing.datasets.minari_export import export_minari
 from forcing.datasets.store import write_store
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
 
@@ -134,32 +133,7 @@ def _write(made: Trajectories, folder: Path, chunk: int) -> None:
     for stream in made.spec.streams:
         values = np.asarray((made.frames if stream.image else made.streams)[stream.name])
         plain.create_array(stream.name, data=values, chunks=(min(chunk, len(values)), *stream.shape))
-    write_minari(
-        folder / "minari",
-        MINARI_ID,
-        _minari_episodes(made),
-        description="made by forcing bench data",
-        observation_space=spaces.Dict({stream.name: _box(stream) for stream in made.spec.of_role("observation")}),
-        action_space=_box(made.spec.action),
-        control_hz=made.spec.control_hz,
-    )
-
-
-def _minari_episodes(made: Trajectories) -> Iterator[dict[str, Any]]:
-    observed, action = made.spec.of_role("observation"), made.spec.action.name
-    for episode in InMemory(made).episodes():
-        steps = len(episode.streams[action])
-        yield {
-            "observations": {stream.name: episode.streams[stream.name] for stream in observed},
-            "actions": episode.streams[action],
-            "rewards": np.zeros(steps),
-            "terminations": np.zeros(steps, np.bool_),
-            "truncations": np.arange(steps) == steps - 1,
-        }
-
-
-def _box(stream: StreamSpec) -> spaces.Box:
-    return spaces.Box(0, 255, stream.shape, np.uint8) if stream.image else spaces.Box(-np.inf, np.inf, stream.shape)
+    export_minari(InMemory(made), folder / "minari", MINARI_ID)
 
 
 def _scene(frames: int, side: int, rng: np.random.Generator) -> Array:

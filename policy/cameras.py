@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from forcing.policy.tokens import Normaliser
-from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
-from forcing.policy.vision import FrameCodec, blocks, fit_codec
+from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec, blocks
+from forcing.policy.vision import BLOCK_BYTES, FrameCodec, fit_codec
 
 Codecs = Mapping[str, FrameCodec]
 """Camera's stream -> its codec."""
@@ -43,7 +43,7 @@ def encoded(
     streams, done = dict(trajectories.streams), 0
     for name, frames in trajectories.frames.items():
         latents = np.empty((frames.shape[0], codecs[name].latents), dtype=np.float32)
-        starts = blocks(frames)
+        starts = blocks(frames, BLOCK_BYTES)
         for start in starts:
             block = frames[start : start + starts.step]
             latents[start : start + len(block)] = codecs[name].encode(block)

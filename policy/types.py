@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Index = NDArray[np.int64]  # of rows, steps or episodes
 Role = Literal["observation", "action", "reward"]
 Source = Literal["fresh", "plan", "hold"]
+CHANNELS = (1, 3, 4)  # that a frame may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ class StreamSpec:
     @property
     def image(self) -> bool:
         """Whether it is a camera's: observations [height, width, channels] with 1, 3 or 4 channels."""
-        return self.role == "observation" and len(self.shape) == 3 and self.shape[2] in (1, 3, 4)
+        return self.role == "observation" and len(self.shape) == 3 and self.shape[2] in CHANNELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,12 @@ class Frames(Protocol):
     def __getitem__(self, rows: slice, /) -> Array:
         """Of a step of 1, in memory."""
         ...
+
+
+def blocks(frames: Frames, most_bytes: int) -> range:
+    """Where blocks of about so many bytes begin that may be in memory together, of `step` rows each, at least 1."""
+    row_bytes = int(np.prod(frames.shape[1:])) * frames.dtype.itemsize
+    return range(0, frames.shape[0], max(most_bytes // max(row_bytes, 1), 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forcing.policy.types import Array, Frames
+from forcing.policy.types import Array, Frames, blocks
 
 GRID = 32  # cells a side at the most
 LATENTS = 32
@@ -21,7 +21,7 @@ SAMPLE = 4096  # frames that components are fitted on
 SPARE, ROUNDS = 16, 4  # directions beside those wanted, and rounds, of the randomised decomposition
 ROUNDING = 12**-0.5  # standard deviation of rounding to whole grey levels: what varies less shows nothing
 LIMIT = 10.0  # standard deviations: a frame unlike any recorded must not drown what else is known
-BLOCK_BYTES = 1 << 24  # of frames that are looked at together, as float32
+BLOCK_BYTES = 1 << 22  # of frames that are looked at together; as float32 they take four times as much
 
 Floats = NDArray[np.float32]
 
@@ -119,11 +119,6 @@ def fit_codec(frames: Frames, *, latents: int = LATENTS, seed: int = 0) -> Frame
     )
 
 
-def blocks(frames: Frames) -> range:
-    """Where blocks of frames begin that may be in memory together."""
-    return range(0, frames.shape[0], max(1, BLOCK_BYTES // (4 * int(np.prod(frames.shape[1:])))))
-
-
 def as_bytes(values: Array) -> NDArray[np.uint8] | None:
     """The values as uint8, None if they are not all whole numbers from 0 to 255."""
     if values.dtype == np.uint8:
@@ -136,7 +131,7 @@ def as_bytes(values: Array) -> NDArray[np.uint8] | None:
 
 def _sample(frames: Frames, rng: np.random.Generator) -> Floats:
     """[S, P] cells of up to `SAMPLE` frames."""
-    total, starts = frames.shape[0], blocks(frames)
+    total, starts = frames.shape[0], blocks(frames, BLOCK_BYTES)
     chosen = np.sort(rng.choice(total, min(SAMPLE, total), replace=False))
     found = []
     for start in starts:

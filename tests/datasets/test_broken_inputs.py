@@ -284,6 +284,9 @@ CASES = {
     "Minari: metadata without spaces": Case(
         "minari-hdf5", documented("data/metadata.json", action_space=None, env_spec=None), ("hand-v0", "space")
     ),
+    "Minari: units that are a list": Case(
+        "minari-hdf5", documented("data/metadata.json", units=["m"]), ("hand-v0", "units in metadata.json must be")
+    ),
     "Minari: an Arrow file cut to a half": Case("minari-arrow", cut("data/1/*.arrow", 0.5), ("data/1", "cut short")),
     "Minari: an Arrow file that is missing": Case("minari-arrow", removed("data/2"), ("data/2", "cannot be read")),
     # D4RL
@@ -295,6 +298,9 @@ CASES = {
         "d4rl", hdf5("", "actions", lambda rows: rows.astype(complex)), ("maze2d-umaze.hdf5", "actions")
     ),
     "D4RL: flags of a wrong type": Case("d4rl", hdf5("", "terminals", words), ("maze2d-umaze.hdf5", "terminals")),
+    "D4RL: flags that are objects": Case(
+        "d4rl", hdf5("", "timeouts", words), ("maze2d-umaze.hdf5", "'timeouts'.*array of numbers")
+    ),
     "D4RL: rewards of two numbers": Case(
         "d4rl", hdf5("", "rewards", lambda rows: np.stack([rows, rows], 1)), ("maze2d-umaze.hdf5", "reward")
     ),
@@ -313,6 +319,9 @@ CASES = {
     "LeRobot: info that is no JSON": Case("lerobot-v3-image", written(INFO, "{"), (INFO, "must be a JSON object")),
     "LeRobot: no features": Case("lerobot-v3-image", documented(INFO, features=None), (INFO, "'features' is missing")),
     "LeRobot: no rate": Case("lerobot-v3-image", documented(INFO, fps=0), (INFO, "fps must be positive")),
+    "LeRobot: splits that are a list": Case(
+        "lerobot-v3-image", documented(INFO, splits=["train"]), (INFO, "'splits' must be of type dict")
+    ),
     "LeRobot: of old": Case("lerobot-v21-image", documented(INFO, codebase_version="v1.6"), (INFO, "codebase_version")),
     "LeRobot: of tomorrow": Case(
         "lerobot-v3-image", documented(INFO, codebase_version="v4.0"), (INFO, "codebase_version.*update")

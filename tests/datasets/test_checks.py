@@ -46,6 +46,20 @@ def test_a_number_that_is_none_is_found(recording: Trajectories, value: float) -
     assert (finding.severity, finding.stream, finding.count, finding.where) == ("error", "action", 1, ((1, 7),))
 
 
+@pytest.mark.parametrize("name", ["position", "velocity", "action"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 3e38])
+def test_infinity_at_steps_one_after_another_is_found_without_a_word_besides(
+    recording: Trajectories, name: str, value: float
+) -> None:
+    def plant(values: Array) -> None:
+        values[20:24] = value
+        values[24] = -value
+
+    found = check(altered(recording, name, plant))
+    assert found
+    assert any(each.kind == "not finite" and each.stream == name for each in found) == np.isinf(value)
+
+
 def test_not_a_number_in_an_observation_is_placed_by_its_observation(recording: Trajectories) -> None:
     def plant(values: Array) -> None:
         values[301 + 200] = np.nan  # the last observation of episode 1

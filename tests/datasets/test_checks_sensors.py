@@ -194,7 +194,7 @@ class Watched:
 
 
 def test_frames_are_read_in_blocks(arm: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forcing.datasets.sampled.BLOCK_BYTES", 50 * 24 * 32 * 3)
+    monkeypatch.setattr("forcing.datasets.checks_frames.BLOCK_BYTES", 50 * 24 * 32 * 3)
     recording = arm(LENGTHS)
     rows = np.array(recording.frames["front"][:])
     rows[FROM[2] + 20 : FROM[2] + 101] = rows[FROM[2] + 20]  # over several blocks
@@ -323,3 +323,14 @@ def test_stretches_end_with_their_episode(point_mass: Recorder) -> None:
     found = stretches(np.array([1, 1, 1, 1, 0, 1, 1], bool), recording)
     assert (found.first.tolist(), found.end.tolist(), found.episode.tolist()) == ([0, 3, 5], [3, 4, 7], [0, 1, 1])
     assert stretches(np.ones(7, bool), recording, shortest=4).spans(recording, shift=1).tolist() == [[1, 1, 5]]
+
+
+@pytest.mark.parametrize("ticks_hz", [1, 0])
+def test_a_clock_that_does_not_rise_at_most_steps_is_called_no_use(arm: Recorder, ticks_hz: int) -> None:
+    recording = arm(LENGTHS)
+    seconds = np.floor(recording.streams["timestamp"] * ticks_hz + 1e-3).astype(np.int64)
+    found = check(replace(recording, streams={**recording.streams, "timestamp": seconds}))
+    about = {finding.kind: finding for finding in found if finding.stream == "timestamp"}
+    assert about["clock"].severity == "warning"
+    assert about["clock"].rule == "must resolve a step, and does not rise in most of them"
+    assert set(about) == ({"clock"} if ticks_hz else {"clock", "constant"})

@@ -9,6 +9,7 @@ import pytest
 
 from forcing.datasets.checks import check
 from forcing.datasets.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
+from forcing.datasets.recording import open_recording
 from forcing.policy.types import Array, Trajectories
 
 Recorder = Callable[..., Trajectories]
@@ -53,7 +54,9 @@ def test_episodes_end_at_flags_and_at_resets_that_nobody_flagged(tmp_path: Path,
 
 
 def test_the_last_row_of_an_episode_gives_an_observation_and_no_action(tmp_path: Path, columns: Columns) -> None:
-    read = read_d4rl_hdf5(written(tmp_path / "maze2d.hdf5", columns))
+    path = written(tmp_path / "maze2d.hdf5", columns)
+    assert "command" in open_recording(path, streams={"command": "actions"}).provenance()["source_names"]
+    read = read_d4rl_hdf5(path)
     second = read.episode(1)
     assert second["reward"].tolist() == list(range(200, 499))
     assert np.array_equal(second["action"], columns["actions"][200:499])
@@ -80,12 +83,20 @@ def test_a_jump_is_one_only_beyond_what_the_fastest_could_cover(
     assert len(read_d4rl_hdf5(written(tmp_path / "moved.hdf5", columns)).lengths) == episodes
 
 
+def test_infinity_at_rows_one_after_another_is_left_to_the_checks(tmp_path: Path, columns: Columns) -> None:
+    columns["observations"] = columns["observations"].copy()
+    columns["observations"][20:22] = np.inf
+    read = read_d4rl_hdf5(written(tmp_path / "infinite.hdf5", columns))
+    assert np.isinf(read.streams["position"]).sum() == 4
+
+
 def test_terminals_end_episodes_and_a_single_row_is_left_out(tmp_path: Path, columns: Columns) -> None:
     terminals = columns["terminals"].copy()
     terminals[[49, 50]] = True
     read = read_d4rl_hdf5(written(tmp_path / "maze2d.hdf5", {**columns, "terminals": terminals}))
     assert read.lengths.tolist() == [49, 148, 299, 119]
     assert read.provenance["single_rows_left_out"] == 1
+    assert read.provenance["last_actions_left_out"] == 4
 
 
 def test_files_without_timeouts_load(tmp_path: Path, columns: Columns) -> None:
@@ -102,6 +113,8 @@ def test_another_robot_keeps_its_observation_and_needs_its_rate(tmp_path: Path, 
     read = read_d4rl_hdf5(path, control_hz=20)
     assert read.spec["observation"].shape == (12,)
     assert read.lengths.tolist() == [199, 419]
+    named = open_recording(path, control_hz=20, streams={"state": "observations", "command": "actions"})
+    assert [stream.name for stream in named.spec.streams] == ["state", "command", "reward"]
 
 
 def test_a_file_that_is_broken_says_how(tmp_path: Path, columns: Columns) -> None:
@@ -109,7 +122,7 @@ def test_a_file_that_is_broken_says_how(tmp_path: Path, columns: Columns) -> Non
     with pytest.raises(ValueError, match="'actions' must have 620 rows as 'rewards' has, got 619"):
         read_d4rl_hdf5(path)
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match="not a readable HDF5 file"):
+    with pytest.raises(ValueError, match=r"maze2d\.hdf5: cannot be read to its end \(.*\); it was cut short"):
         read_d4rl_hdf5(path)
     del columns["terminals"]
     path = written(tmp_path / "other.hdf5", columns)

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from forcing.datasets.cutting import Part, taken
 from forcing.datasets.joining import ChainedFrames, divided, joined
 from forcing.datasets.mixture import windows_of
+from forcing.datasets.windows import TrajectoryWindows
 from forcing.policy.types import EpisodeNote, Trajectories
 
 Recorder = Callable[..., Trajectories]
@@ -38,6 +40,20 @@ def test_frames_are_chained_whatever_the_slice() -> None:
     assert chained.shape == whole.shape
     for start, stop in ((0, 24), (0, 12), (11, 13), (12, 24), (5, 5), (20, 99), (23, 24)):
         np.testing.assert_array_equal(chained[start:stop], whole[start:stop])
+
+
+def test_windows_are_drawn_from_frames_that_are_chained_or_cut(arm: Recorder) -> None:
+    first, second = arm([30, 25]), arm([40], seed=1)
+    chained = joined([first, second])
+    whole = {"front": np.concatenate([each.frames["front"][:] for each in (first, second)])}
+    cut = taken(chained, [Part(0, 3, 30), Part(2, 0, 12)])
+    for lazy, frames in ((chained, whole), (cut, {"front": np.array(cut.frames["front"][:])})):
+        drawn = [
+            TrajectoryWindows(recording).sample(np.random.default_rng(0), 20, past=5, future=4)
+            for recording in (lazy, replace(lazy, frames=frames))
+        ]
+        for stream in lazy.spec.streams:
+            assert np.array_equal(drawn[0].streams[stream.name], drawn[1].streams[stream.name])
 
 
 def test_recordings_of_other_robots_are_refused(arm: Recorder) -> None:

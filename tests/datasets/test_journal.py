@@ -1,6 +1,7 @@
 """Journals as files: whole, cut off, damaged, and what recording comes of them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 
 from forcing.datasets.journal import packed, read_entries
-from forcing.datasets.journal_recording import read_journals
 from forcing.datasets.recording import read_recording, recognise
 from forcing.policy.types import StreamSpec, TrajectorySpec
 
@@ -73,7 +73,18 @@ def test_what_a_robot_did_of_its_own_divides_an_episode_and_a_single_act_is_none
     steps = (0, 1, 4, 7, 8, 9)  # 4 stands alone
     acts = [entry for step in steps for entry in _act(step, [float(step), 0.0])]
     _write(tmp_path / "a.0.journal", _opened(), *acts, {"kind": "observed", "step": 10, "request": {"observation": {}}})
-    assert read_journals(tmp_path).lengths.tolist() == [1, 2]
+    read = read_recording(tmp_path)
+    assert read.lengths.tolist() == [1, 2]
+    said = [read.provenance[key] for key in ("source", "file", "last_actions_left_out")]
+    assert said == ["journal", tmp_path.name, 2]
+
+
+def test_episodes_follow_sessions_and_numbers_whenever_their_files_were_copied(tmp_path: Path) -> None:
+    for age, (name, at) in enumerate((("b.0", 5), ("a.10", 3), ("a.2", 1))):  # the last is the oldest file
+        path = tmp_path / f"{name}.journal"
+        _write(path, _opened(), *_act(0, [float(at), 0.0]), *_act(1, [float(at), 0.0]))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert read_recording(tmp_path).streams["position"][::2, 0].tolist() == [1, 3, 5]
 
 
 def test_readings_that_were_not_there_or_left_aside_keep_what_was_before_and_are_counted(tmp_path: Path) -> None:
@@ -85,7 +96,7 @@ def test_readings_that_were_not_there_or_left_aside_keep_what_was_before_and_are
         *_act(4, [4, 4]),
     ]
     _write(tmp_path / "a.0.journal", _opened(), *acts)
-    found = read_journals(tmp_path)
+    found = read_recording(tmp_path)
     np.testing.assert_array_equal(found.streams["position"], [[1, 1], [1, 1], [1, 1], [1, 1], [4, 4]])
     assert found.provenance["not_read"] == "3 of 5 readings"
 
@@ -98,7 +109,7 @@ def test_frames_that_a_server_saw_come_back_and_one_that_it_did_not_see_is_the_o
     acts[0]["request"]["observation"] = {"camera": frames[0]}
     acts[4]["request"]["observation"] = {"camera": frames[1]}
     _write(tmp_path / "a.0.journal", _opened(spec=json.loads(json.dumps(spec.to_json()))), *acts)
-    found = read_journals(tmp_path)
+    found = read_recording(tmp_path)
     assert found.frames["camera"].dtype == np.uint8
     np.testing.assert_array_equal(found.frames["camera"][0:3], frames[[0, 0, 1]])
     assert found.provenance["not_read"] == "1 of 3 readings"
@@ -119,7 +130,7 @@ def test_what_is_no_recording_is_said_to_be_none(
     for number, entries in enumerate(files):
         _write(tmp_path / f"a.{number}.journal", *entries)
     with pytest.raises(ValueError, match=message):
-        read_journals(tmp_path)
+        read_recording(tmp_path)
 
 
 def test_a_state_dir_says_which_of_its_folders_to_name(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Writers that are killed, for real, at moments of our choosing."""
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -135,3 +136,22 @@ def test_the_folder_of_a_living_writer_is_not_touched(tmp_path: Path, point_mass
         write_store(point_mass([5]), path)
         assert (folder / "half").read_text() == "still writing"
     assert leftovers(path) == []
+
+
+def test_a_folder_that_another_writer_took_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, lock, taken = tmp_path / "maze.zarr", fcntl.flock, list[Path]()
+
+    def late(descriptor: int, how: int) -> None:
+        if not taken:  # the other came between the folder and its lock
+            taken.extend(tmp_path.iterdir())
+            taken[0].rmdir()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with staged(target) as folder:
+        assert len(taken) == 1
+        assert folder.is_dir()
+        assert folder != taken[0]
+    assert leftovers(target) == []

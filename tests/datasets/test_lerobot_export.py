@@ -324,6 +324,10 @@ def test_a_dataset_that_was_changed_since_is_not_read_as_ours(tmp_path: Path) ->
     own.write_text(json.dumps({**whole, "features": {**whole["features"], "pose": "observation.gone"}}))
     with pytest.raises(ValueError, match=r"forcing.json: stream 'pose' has shape \[7\], feature 'observation.gone' of"):
         open_lerobot(out)
+    for text in ("{", json.dumps({**whole, "subsets": ["train"]})):
+        own.write_text(text)
+        with pytest.raises(ValueError, match=r"forcing.json: must be the JSON that the export wrote .*; remove this"):
+            open_lerobot(out)
     own.write_text("{")
     with pytest.raises(ValueError, match=r"forcing.json: must be the JSON that the export wrote .*; remove this file"):
         open_lerobot(out)

@@ -114,6 +114,13 @@ def test_both_versions_give_what_the_package_was_given(name: str, apart: int) ->
         assert np.abs(streams["wrist_cam"].astype(int) - colour[:, None, None]).max() <= apart
 
 
+def test_streams_are_named_by_the_features_they_are_read_from() -> None:
+    read = open_recording(IMAGE, streams={"observation": "observation.state", "wrist": FRONT})
+    assert [stream.name for stream in read.spec.streams] == ["observation", "action", "wrist"]
+    state = next(read.episodes()).streams["observation"]
+    assert np.array_equal(state, next(open_recording(IMAGE).episodes()).streams["state"])
+
+
 def test_a_dataset_is_recognised_and_says_where_it_comes_from() -> None:
     assert recognise(IMAGE) == "lerobot"
     recording = open_recording(IMAGE)
@@ -122,8 +129,9 @@ def test_a_dataset_is_recognised_and_says_where_it_comes_from() -> None:
         "swap the fruit",
     }
     said = recording.provenance()
-    assert (said["source"], said["codebase_version"], said["last_rows_left_out"]) == ("lerobot", "v3.0", 5)
+    assert (said["source"], said["codebase_version"], said["last_actions_left_out"]) == ("lerobot", "v3.0", 5)
     assert said["features"]["action"] == {"feature": "action", "names": ["dx", "dy", "dz", "grip"]}
+    assert said["source_names"] == {"state": "observation.state", "action": "action", "front": FRONT}
     assert open_recording(SMALL_V21).provenance()["robot_type"] == "so100"
     assert open_recording(IMAGE, control_hz=25).spec.control_hz == 25
 
@@ -249,7 +257,11 @@ def test_what_was_not_sensed_is_no_observation(tmp_path: Path) -> None:
     rewrite_json(folder / "meta/info.json", lambda info: info["features"].update(extra))
     read = open_lerobot(folder)
     assert [stream.name for stream in read.spec.streams] == ["state", "wrist_cam", "force", "action", "reward"]
-    assert read.provenance()["left_out"] == ["action.delta", "observation.words", "observation.images.depth"]
+    assert read.provenance()["left_out"] == {
+        "action.delta": "another action",
+        "observation.words": "string is no type of numbers",
+        "observation.images.depth": "its pixels are distances",
+    }
     assert gathered(read).lengths.tolist() == [11, 6, 8]
 
 
@@ -358,6 +370,16 @@ BROKEN: dict[str, tuple[Path, Callable[[Path], object], str]] = {
         IMAGE,
         of_info(lambda i: i["features"].update({STATE: 6})),
         "feature 'observation.state' must be an object",
+    ),
+    "a feature with info that is a list": (
+        IMAGE,
+        of_info(lambda i: i["features"][STATE].update(info=["rad"])),
+        "feature 'observation.state': 'info' must be of type dict",
+    ),
+    "splits that are a list": (
+        IMAGE,
+        of_info(lambda i: i.update(splits=["train"])),
+        "info.json: 'splits' must be of type dict",
     ),
     "no action": (IMAGE, without("features", "action"), "features must have an 'action'"),
     "a data path of other numbers": (

@@ -132,6 +132,18 @@ def test_episodes_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert (next(episodes).streams["action"] == 0.5).all()
 
 
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_names_with_a_slash_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_format: str) -> None:
+    space = spaces.Dict({"arm/pos": spaces.Box(-2, 2, (3,)), "arm/kind": spaces.Discrete(2)})
+    place = np.arange(18, dtype=np.float32).reshape(6, 3) / 9
+    made = replace(buffer(5, 0), observations={"arm/pos": place, "arm/kind": np.zeros(6, np.int64)})
+    path = write(tmp_path, monkeypatch, buffers=[made], observation_space=space, data_format=data_format)
+    read = read_recording(path, control_hz=25)
+    assert np.array_equal(read.streams["arm_pos"], place)
+    assert read.provenance["source_names"]["arm_pos"] == "arm/pos"
+    assert list(read.provenance["left_out"]) == ["arm/kind"]
+
+
 def test_an_arrow_file_cut_short_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, monkeypatch, data_format="arrow")
     (file,) = (path / "data" / "1").glob("*.arrow")

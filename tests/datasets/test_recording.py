@@ -96,5 +96,5 @@ def test_a_folder_of_several_datasets_lists_them(tmp_path: Path, recording: Traj
 def test_a_file_cut_short_is_named_for_what_it_is(tmp_path: Path, recording: Trajectories) -> None:
     path = d4rl_file(tmp_path / "maze.hdf5", recording)
     path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(ValueError, match=r"maze.hdf5: not a readable HDF5 file .*download it again"):
+    with pytest.raises(ValueError, match=r"maze.hdf5: cannot be read to its end .*download or record it again"):
         read_recording(path)

@@ -16,8 +16,8 @@ import pytest
 import zarr
 
 from forcing.datasets import store_layout
-from forcing.datasets.episodes import Episode
-from forcing.datasets.store import check_target, is_store, open_store, statistics, verify_frames, write_store
+from forcing.datasets.episodes import Episode, gathered
+from forcing.datasets.store import check_target, is_store, open_store, verify_frames, write_store
 from forcing.datasets.store_layout import StoreError
 from forcing.policy.types import Array, EpisodeNote, StreamSpec, Trajectories, TrajectorySpec
 
@@ -113,7 +113,8 @@ def test_statistics_are_those_of_all_rows(tmp_path: Path, point_mass: Recorder) 
     shifted = {**recording.streams, "position": recording.streams["position"] + np.float32(1e4)}
     shifted["velocity"] = recording.streams["velocity"].copy()
     shifted["velocity"][3, 0], shifted["velocity"][:, 1] = np.inf, np.nan
-    found = statistics(write_store(replace(recording, streams=shifted), tmp_path / "maze.zarr"))
+    path = write_store(replace(recording, streams=shifted), tmp_path / "maze.zarr")
+    found = json.loads((path / "zarr.json").read_text())["attributes"]["statistics"]
     position = shifted["position"].astype(np.float64)
     assert found["position"]["count"] == [131, 131]
     for name, expected in (("mean", position.mean(0)), ("std", position.std(0))):
@@ -181,6 +182,22 @@ def test_an_episode_that_does_not_fit_is_named_and_no_store_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_frames_of_another_type_than_before_are_refused_in_memory_too(tmp_path: Path) -> None:
+    bytes_, floats = an_episode("episode 0", 2), an_episode("a.h5: episode 1", 2)
+    floats = replace(floats, streams={**floats.streams, "camera": np.full((3, 96, 96, 3), 300, np.float32)})
+    said = "a.h5: episode 1: stream 'camera' must have type uint8 as in the episodes before, got float32"
+    with pytest.raises(ValueError, match=said):
+        gathered(Streamed((bytes_, floats)))
+    with pytest.raises(ValueError, match=said):
+        write_store(Streamed((bytes_, floats)), tmp_path / "frames.zarr")
+
+
+def test_a_number_too_large_for_float32_is_kept_as_infinite(tmp_path: Path) -> None:
+    large = an_episode("episode 0", 2, joint=np.array([0, 1e300, -1e300]))
+    found = open_store(write_store(Streamed((large,)), tmp_path / "frames.zarr"))
+    assert found.streams["joint"].tolist() == [0, np.inf, -np.inf]
+
+
 def test_a_recording_without_episodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="must have at least 1 episode, got 0"):
         write_store(Streamed(()), tmp_path / "new.zarr")
@@ -219,7 +236,6 @@ def test_a_store_of_version_1_still_opens_with_all_its_checks(tmp_path: Path) ->
     assert found.streams["joint"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert found.streams["joint"].dtype == np.float64
     assert np.array_equal(found.frames["camera"][1:3], camera[1:3])
-    assert statistics(path) == {}
     verify_frames(path)
     flip(next(file for file in (path / "streams" / "camera" / "c").rglob("*") if file.is_file()))
     with pytest.raises(StoreError, match="stream 'camera'"):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from forcing.datasets.windows import TrajectoryWindows
-from forcing.policy import vision
+from forcing.policy import cameras, vision
 from forcing.policy.cameras import encoded, encoded_spec, fit_codecs, fit_normaliser, raw_spec
 from forcing.policy.checkpoint import load_policy_file, save_policy
 from forcing.policy.controller import Controller
@@ -128,7 +128,8 @@ class _Watched:
 
 
 def test_frames_are_read_in_blocks_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vision, "BLOCK_BYTES", 7 * 4 * 576)
+    monkeypatch.setattr(vision, "BLOCK_BYTES", 7 * 576)
+    monkeypatch.setattr(cameras, "BLOCK_BYTES", 7 * 576)
     monkeypatch.setattr(vision, "SAMPLE", 20)
     recorded = _recording()
     frames = recorded.frames["front"][:]

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from websockets.sync.client import connect
 
-from forcing.datasets.journal_recording import read_journals
+from forcing.datasets.recording import read_recording
 from forcing.policy.cameras import encoded_spec
 from forcing.policy.checkpoint import save_policy
 from forcing.policy.denoiser import DenoiserConfig
@@ -214,7 +214,7 @@ def test_a_session_with_frames_goes_on_after_a_restart_and_its_episode_is_a_reco
     assert driven(tmp_path / "whole", (6,)) == driven(tmp_path / "twice", (3, 3))
     (journal,) = (tmp_path / "twice" / "sessions").glob("*.journal")
     assert _frame(20).tobytes() in journal.read_bytes()
-    recorded = read_journals(tmp_path / "twice" / "sessions")
+    recorded = read_recording(tmp_path / "twice" / "sessions")
     frames = recorded.frames["front"][:]
     assert frames.dtype == np.uint8
     assert frames.shape == (6, *SHAPE)

@@ -20,7 +20,6 @@ import pytest
 
 from forcing.datasets.episodes import InMemory
 from forcing.datasets.journal import packed, read_entries
-from forcing.datasets.journal_recording import read_journals
 from forcing.datasets.minari_export import export_minari
 from forcing.datasets.recording import read_recording
 from forcing.policy.planner import PlanRequest
@@ -145,7 +144,7 @@ def test_episodes_that_are_recorded_are_a_recording_also_after_kill_9(policy_dir
         for session in (robot, other):
             httpx.delete(f"{url}/v1/sessions/{session.id}").raise_for_status()
         time.sleep(0.3)
-    recorded = read_journals(tmp_path / "state" / "episodes")
+    recorded = read_recording(tmp_path / "state" / "episodes")
     # What an action came to is known once the next observation came; who was not recorded left nothing.
     assert recorded.lengths.tolist() == [11, 6]
     np.testing.assert_allclose(recorded.streams["action"], first[:11] + robot.actions[:6])
