@@ -179,7 +179,9 @@ def _storage(folder: Path) -> MinariStorage:
             "download or record it again"
         ) from error
     except Exception as error:  # of spaces, and of the environment that has them if the dataset has none
-        raise ValueError(f"{folder}: not a readable Minari dataset ({error!r}); download or record it again") from error
+        raise ValueError(
+            f"{folder}: not a readable Minari dataset with its spaces ({error!r}); download or record it again"
+        ) from error
 
 
 def _environment(metadata: Mapping[str, Any], folder: Path) -> dict[str, Any]:

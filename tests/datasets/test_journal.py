@@ -80,10 +80,10 @@ def test_what_a_robot_did_of_its_own_divides_an_episode_and_a_single_act_is_none
 
 
 def test_episodes_follow_sessions_and_numbers_whenever_their_files_were_copied(tmp_path: Path) -> None:
-    for age, (name, at) in enumerate((("b.0", 5), ("a.10", 3), ("a.2", 1))):  # the last is the oldest file
+    for age, (name, at) in enumerate((("b.0", 5), ("a.10", 3), ("a.2", 1))):  # the last is the newest file
         path = tmp_path / f"{name}.journal"
         _write(path, _opened(), *_act(0, [float(at), 0.0]), *_act(1, [float(at), 0.0]))
-        os.utime(path, (1e9 - age, 1e9 - age))
+        os.utime(path, (1e9 + age, 1e9 + age))
     assert read_recording(tmp_path).streams["position"][::2, 0].tolist() == [1, 3, 5]
 
 
