@@ -82,7 +82,7 @@ class Belief:
     number of its stream, value, its standard error) of readings that the clock of the particles has not reached. ages:
     stream -> the greatest age that its readings were told to have lately, None while none ever was. trail: [n] where
     the robot was believed to be, at as many steps as the greatest lag has, oldest first. lags_apart: how late
-    readings are has had its chance to show. settled: nobody has doubts.
+    readings are has had its chance to show. settled: nobody has doubts. silent: steps that were passed over last.
     """
 
     particles: Particles | None = None
@@ -99,6 +99,7 @@ class Belief:
     trail: tuple[NDArray[np.float64], ...] = ()
     lags_apart: bool = False
     settled: bool = False
+    silent: int = 0
 
     @property
     def slow(self) -> bool:
@@ -149,6 +150,7 @@ class Believer:
         noted = replace(
             belief,
             step=step,
+            silent=0,
             stuck=belief.stuck - fresh.keys(),
             told={**belief.told, **{name: reading.noise for name, reading in readings.items()}},
             read_at={**belief.read_at, **{name: step - (reading.age_steps or 0) for name, reading in readings.items()}},
@@ -180,6 +182,25 @@ class Believer:
         settled = believed.noise == dict.fromkeys(self._names, 0.0) and self._settled(noted, now)
         return replace(noted, now=now, stuck=stuck, trail=trail, settled=settled), believed
 
+    def silent(self, belief: Belief, actions: Array) -> Belief:
+        """The belief after control steps of which nothing was read. actions: [K, m] sent at them.
+
+        In a few microseconds a step: the robot is where the dynamics have it, and the next `take` goes over all of them
+        at once, as if what may happen besides had had one step to happen in.
+        """
+        unheard = {name: belief.unheard.get(name, 0) + len(actions) for name in self._names}
+        trail = list(belief.trail)
+        for action in actions if trail else ():
+            pushed = np.asarray(action, dtype=np.float64).reshape(1, -1)
+            trail.append(self._motion.dynamics.step(trail[-1][None], pushed)[0])
+        return replace(
+            belief,
+            step=belief.step + len(actions),
+            silent=belief.silent + len(actions),
+            unheard=unheard,
+            trail=tuple(trail[-int(self._lags[-1]) - 1 :]),
+        )
+
     def _settled(self, belief: Belief, now: Particles) -> bool:
         """Whether nobody has doubts: sensors are exact and on time, and no lag or offset is left to be told apart."""
         if belief.ages is not None or len(now.lag) > self._count:
@@ -198,7 +219,7 @@ class Believer:
         state = np.concatenate([np.asarray(readings[n].value, dtype=np.float64).reshape(-1) for n in self._names])
         action = np.asarray(sent[-1], dtype=np.float64).reshape(1, -1)
         expected = self._motion.dynamics.step(belief.trail[-1][None], action)[0]
-        return state if (np.abs(state - expected) <= self._usual).all() else None
+        return state if (np.abs(state - expected) <= (1 + belief.silent) * self._usual).all() else None
 
     def doubt(self, belief: Belief, believed: Believed) -> dict[str, float]:
         """Stream -> what its believed value may be off by, every supposition counted: four in five are within `NORMAL`

@@ -137,6 +137,16 @@ class Controller:
             self._sent.extend(actions)
             self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
             return
+        if self._believer is not None and len(actions) and self._readings is not None:
+            self._move_on(self._now(), actions[0])
+            actions = actions[1:]
+        if self._believer is not None:
+            self._belief = self._believer.silent(self._belief, actions)
+            self._history.extend([Believed({}, {}, {}, 0.0)] * len(actions))
+            self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
+            self._sent.extend(actions)
+            self.step += len(actions)
+            return
         for action in actions:
             if self._readings is None:
                 self.observe({}, missing=names)
