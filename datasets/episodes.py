@@ -13,13 +13,16 @@ what only its own format has:
     subsets, subset         subset -> how many episodes; the one that alone was read
     unwanted                streams that its user left out
     mended, converted_from  changes made to it; the provenance that it had before an export
+    named                   how a run that converted it for itself was told to read it
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from forcing.datasets.rows import EpisodeRows
+import numpy as np
+
+from forcing.datasets.rows import EpisodeRows, as_kept
 from forcing.policy.types import Array, EpisodeNote, Trajectories, TrajectorySpec
 
 FIRST_FEW = 5  # of what is listed in a provenance or a finding
@@ -67,6 +70,31 @@ class InMemory:
 
     def provenance(self) -> Mapping[str, Any]:
         return self.trajectories.provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Finite:
+    """A `Recording` whose numbers must be finite: for exports, which look at each episode once and check nothing."""
+
+    recording: Recording
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        return self.recording.spec
+
+    def episodes(self) -> Iterator[Episode]:
+        """Raises ValueError at the first episode with a number that is not, or too large for float32."""
+        for episode in self.recording.episodes():
+            for stream in self.spec.streams:
+                if not stream.image and not np.isfinite(as_kept(episode.streams[stream.name])).all():
+                    raise ValueError(
+                        f"{episode.where}: stream {stream.name!r} must be finite; `forcing data check SOURCE` says "
+                        "where, and --fix OUT.zarr mends it"
+                    )
+            yield episode
+
+    def provenance(self) -> Mapping[str, Any]:
+        return self.recording.provenance()
 
 
 def gathered(recording: Recording) -> Trajectories:

@@ -92,7 +92,7 @@ def spec_difference(first: TrajectorySpec, other: TrajectorySpec) -> str | None:
     """What keeps windows of the two from being one batch, None if nothing does."""
     names, others = [stream.name for stream in first.streams], [stream.name for stream in other.streams]
     if names != others:
-        return f"its streams are {others}, not {names}; map them with --stream"
+        return f"its streams are {others}, not {names}; name them alike first: forcing data convert --stream"
     for stream in first.streams:
         for key in (field.name for field in fields(StreamSpec) if field.name not in ("low", "high")):
             expected, found = getattr(stream, key), getattr(other[stream.name], key)

@@ -44,7 +44,7 @@ def read_recording(
 
     As `open_recording`.
     """
-    if recognise(source) == "store" and not streams and subset is None:
+    if recognise(source) == "store" and not streams and subset is None and control_hz is None:
         return open_store(source)
     return gathered(open_recording(source, control_hz=control_hz, streams=streams, subset=subset, download=download))
 
@@ -68,7 +68,10 @@ def open_recording(
 
 
 def _opened(source: str | Path, control_hz: float | None, download: bool) -> Recording:
-    match recognise(source):
+    found = recognise(source)
+    if found in ("store", "journal") and control_hz is not None:
+        raise ValueError(f"{source}: a {found} knows its rate; leave out --control-hz, which is {control_hz:g}")
+    match found:
         case "store":
             return InMemory(open_store(source))
         case "d4rl":
@@ -88,6 +91,8 @@ def _opened(source: str | Path, control_hz: float | None, download: bool) -> Rec
 def recognise(source: str | Path) -> Format:
     """The format of what is at `source`. Raises ValueError listing what is supported and what was found."""
     path = Path(source).expanduser()
+    if (path.exists() and not (path.is_file() or path.is_dir())) or path == Path("/"):
+        raise ValueError(f"{source}: must be the file or folder of a recording, is neither; supported are {SUPPORTED}")
     if is_store(path):
         return "store"
     # Before Minari, which is sought in folders below: of a replay buffer there can be a hundred thousand chunks.

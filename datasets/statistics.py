@@ -26,12 +26,13 @@ class RunningStatistics:
         finite = np.isfinite(values)
         counted = True if finite.all() else finite
         count = finite.sum(axis=0)
-        mean = values.sum(axis=0, where=counted) / np.maximum(count, 1)
-        squares = np.square(values - mean).sum(axis=0, where=counted)
-        total, apart = self.count + count, mean - self.mean
-        share = count / np.maximum(total, 1)
-        self._squares += squares + np.square(apart) * self.count * share
-        self.mean += apart * share
+        with np.errstate(over="ignore", invalid="ignore"):  # the spread of absurd numbers is infinite
+            mean = values.sum(axis=0, where=counted) / np.maximum(count, 1)
+            squares = np.square(values - mean).sum(axis=0, where=counted)
+            total, apart = self.count + count, mean - self.mean
+            share = count / np.maximum(total, 1)
+            self._squares += squares + np.square(apart) * self.count * share
+            self.mean += apart * share
         self.count = total
         self.low = np.minimum(self.low, values.min(axis=0, initial=np.inf, where=counted))
         self.high = np.maximum(self.high, values.max(axis=0, initial=-np.inf, where=counted))

@@ -115,7 +115,7 @@ def _range_rows(trajectories: Trajectories) -> list[_Row]:
                 broken = int((~np.isfinite(trajectories.streams[stream.name])).sum())
                 bad = f", {broken:,} not finite" if broken else ""
                 unit = f", {stream.units}" if stream.units else ""
-                explained = ": range of each entry" if first and number == 0 else ""
+                explained = ": range of each entry" if first and number == 0 and not bad else ""
                 add_caption(axes, f"{stream.name}{unit}{explained}{bad}")
                 left += width + APART_IN + LEFT_IN
 

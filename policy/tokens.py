@@ -62,6 +62,9 @@ class Normaliser:
             raise ValueError(f"normaliser: {error}") from error
 
 
+MOST_TOKENS = 1024  # attention takes memory by the square of them
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLayout:
     """How many steps a token covers, and every how many of them a frame is kept.
@@ -79,6 +82,10 @@ class TokenLayout:
         for name in ("token_steps", "stride", "history", "horizon"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_length > MOST_TOKENS:
+            raise ValueError(
+                f"history, horizon and the goal must be at most {MOST_TOKENS} tokens, got {self.max_length}"
+            )
         if self.token_steps % self.stride:
             raise ValueError(f"stride must divide token_steps {self.token_steps}, got {self.stride}")
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import os
 import re
 import shlex
 import sys
@@ -43,6 +44,9 @@ def run(app: SubcommandApp, description: str, arguments: Sequence[str] | None) -
         _leave(2, str(error))
     except KeyboardInterrupt:
         _leave(1, "stopped")
+    except BrokenPipeError:  # whoever read what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
         _leave(1, str(error))
     raise SystemExit(0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from forcing.datasets.episodes import Finite, InMemory
 from forcing.datasets.minari_writer import write_minari
 from forcing.datasets.recording import read_recording, recognise
 from forcing.datasets.store import write_store
@@ -98,3 +99,22 @@ def test_a_file_cut_short_is_named_for_what_it_is(tmp_path: Path, recording: Tra
     path.write_bytes(path.read_bytes()[:4000])
     with pytest.raises(ValueError, match=r"maze.hdf5: cannot be read to its end .*download or record it again"):
         read_recording(path)
+
+
+def test_a_rate_is_told_only_where_none_is_kept(tmp_path: Path, recording: Trajectories) -> None:
+    store = write_store(recording, tmp_path / "a.zarr")
+    with pytest.raises(ValueError, match=r"a\.zarr: a store knows its rate; leave out --control-hz, which is 7"):
+        read_recording(store, control_hz=7)
+
+
+def test_what_is_neither_file_nor_folder_is_no_recording() -> None:
+    for place in ("/dev/null", "/"):
+        with pytest.raises(ValueError, match="must be the file or folder of a recording"):
+            recognise(place)
+
+
+def test_what_is_exported_must_be_finite(recording: Trajectories) -> None:
+    assert [episode.where for episode in Finite(InMemory(recording)).episodes()] == ["episode 0"]
+    recording.streams["velocity"][3] = np.inf
+    with pytest.raises(ValueError, match="episode 0: stream 'velocity' must be finite"):
+        list(Finite(InMemory(recording)).episodes())

@@ -478,3 +478,50 @@ def test_a_sensors_own_error_is_no_reason_for_another_plan(policy: Policy) -> No
         controller.observe(_seen(x=0.15), noise={"position": noise})
         asked.append(controller.request() is not None)
     assert asked == [True, False]
+
+
+def test_steps_that_a_robot_played_of_its_own_are_gone_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = load_policy("maze2d-medium")
+    assert policy.believer is not None
+    controller = Controller(policy, goal=np.array([2.7, -2.7]), seed=0)
+    state, taken = np.array([-2.5, 2.5, 0.0, 0.0]), []
+    step = policy.believer._motion.dynamics.step
+    take = type(policy.believer).take
+
+    def counted(*args: Any) -> Any:
+        taken.append(1)
+        return take(*args)
+
+    monkeypatch.setattr(type(policy.believer), "take", counted)
+
+    def sensed() -> dict[str, Array]:
+        return {"position": state[:2], "velocity": state[2:]}
+
+    for _ in range(10):
+        controller.observe(sensed())
+        state = step(state[None], np.asarray(controller.decide().action, dtype=np.float64)[None])[0]
+    played = np.random.default_rng(0).uniform(-1, 1, (40, 2))
+    for action in played:
+        state = step(state[None], action[None])[0]
+    taken.clear()
+    controller.played(played)
+    assert (taken, controller.step) == ([], 50)
+    controller.observe(sensed())
+    decision = controller.decide()
+    assert len(taken) == 1
+    assert decision.step == 50
+    assert not controller.slow, "what was read is where it was expected"
+    for report in decision.sensors.values():
+        assert (report.rejected, report.stuck, report.unheard_steps, report.noise) == (False, False, 0, 0.0)
+
+
+def test_a_robot_that_is_not_where_its_own_steps_lead_is_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = load_policy("maze2d-medium")
+    controller = Controller(policy, goal=np.array([2.7, -2.7]), seed=0)
+    for _ in range(10):
+        controller.observe({"position": np.array([-2.5, 2.5]), "velocity": np.zeros(2)})
+        controller.decide()
+    assert controller._belief.settled
+    controller.played(np.ones((20, 2)))
+    controller.observe({"position": np.array([-2.5, 2.5]), "velocity": np.zeros(2)})  # it should have moved by 0.5 m
+    assert not controller._believing.settled

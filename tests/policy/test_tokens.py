@@ -173,3 +173,9 @@ def test_a_layout_that_makes_no_sense_is_refused(field: str, value: int, message
     fields = {"token_steps": 4, "stride": 2, "history": 1, "horizon": 1, field: value}
     with pytest.raises(ValueError, match=message):
         TokenLayout(**fields)
+
+
+def test_more_tokens_than_attention_can_hold_are_refused() -> None:
+    assert TokenLayout(horizon=1022).max_length == 1024
+    with pytest.raises(ValueError, match="at most 1024 tokens, got 100002"):
+        TokenLayout(horizon=100_000)

@@ -97,11 +97,12 @@ def minari(source: Source, out: Path, dataset_id: str, reading: ReadingOptions =
         out: root of the dataset, as MINARI_DATASETS_PATH names one.
         dataset_id: such as mine/arm-v0.
     """
+    from forcing.datasets.episodes import Finite
     from forcing.datasets.minari_export import export_minari
     from forcing.datasets.recording import open_recording
 
     writable(out=out)
-    print(f"wrote {export_minari(open_recording(source, **reading.how()), out, dataset_id)}")
+    print(f"wrote {export_minari(Finite(open_recording(source, **reading.how())), out, dataset_id)}")
 
 
 @command(app)
@@ -112,11 +113,12 @@ def lerobot(source: Source, out: Path, reading: ReadingOptions = READING) -> Non
         source: the recording.
         out: folder of the dataset, such as data/arm; it must not exist yet.
     """
+    from forcing.datasets.episodes import Finite
     from forcing.datasets.lerobot_export import export_lerobot
     from forcing.datasets.recording import open_recording
 
     writable(out=out)
-    print(f"wrote {export_lerobot(open_recording(source, **reading.how()), out)}")
+    print(f"wrote {export_lerobot(Finite(open_recording(source, **reading.how())), out)}")
 
 
 @command(app)

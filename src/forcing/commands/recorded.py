@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from forcing.datasets.episodes import Episode, Recording
     from forcing.policy.types import Trajectories, TrajectorySpec
 
-NAMED = "converted_from"  # in the provenance of a store that a run made for itself
+NAMED = "named"  # in the provenance of a store that a run made for itself
 
 
 def recordings_of(sources: Sequence[str], reading: Reading, folder: Path, *, resume: bool) -> "list[Trajectories]":
@@ -21,8 +21,12 @@ def recordings_of(sources: Sequence[str], reading: Reading, folder: Path, *, res
 
     Raises UsageError if none is named, or a resumed run began with another; ValueError if one cannot be read.
     """
+    from forcing.datasets.recording import recognise
+
     if not sources:
         raise UsageError("data must name a recording at least; --data SOURCE")
+    for source in () if resume else sources:
+        recognise(source)  # before an hour goes into those that come first
     names = ["data.zarr"] if len(sources) == 1 else [f"data-{number}.zarr" for number in range(len(sources))]
     return [
         _recorded(source, reading, folder / name, resume=resume) for source, name in zip(sources, names, strict=True)

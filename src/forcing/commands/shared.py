@@ -29,7 +29,7 @@ class Reading:
     """How a recording is read.
 
     Args:
-        control_hz: steps a second, where the recording does not say.
+        control_hz: steps a second, where the recording does not say or is wrong.
         stream: what its streams are called, such as observation=state for the one it calls state, or wrist= to leave
             that one out; several with commas between, and several --stream, may follow.
         subset: only the episodes in this subset, such as train.
