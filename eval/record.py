@@ -1,9 +1,11 @@
 """`forcing record`: a task's simulated robot driven by a served policy, and recorded step by step."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from rich.console import Console
@@ -21,16 +23,25 @@ UNITS = {"position": "m", "velocity": "m/s"}
 
 
 def record(
-    task: Task, *, policy: str | None, url: str | None, out: Path, episodes: int, seed: int, console: Console
+    task: Task,
+    *,
+    policy: str | None,
+    url: str | None,
+    out: Path,
+    episodes: int,
+    seed: int,
+    console: Console,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Adds so many episodes to the recording in `out`, as the streams that policies of the task know.
 
     The episode of number i, those that were there before counted, has seed + i, so that a recording that is gone on
-    with has none twice. policy: that of the task if None. url: of a server that has it; one of our own if None. Raises
+    with has none twice. policy: that of the task if None. url: of a server that has it; one of our own if None. stop:
+    asked before each step, and KeyboardInterrupt raised if so. Raises
     OSError or ValueError if `out` cannot be recorded to, CheckpointError on an unknown policy, ServerUnreachable or
     ServerProblem from a server; whatever it is, what was recorded stays.
     """
-    env = task.make()
+    env = _Stoppable(task.make(), stop)
     with contextlib.closing(env), _driver(task, policy or task.policy, url) as driver:
         recorder = Recorder(env, out, name=task.name, streams=task_streams(task, env))
         with contextlib.closing(recorder):
@@ -44,6 +55,19 @@ def record(
             finally:
                 if recorder.next_episode > 0:
                     _say_where(out, console)
+
+
+class _Stoppable(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment in which no step is begun once a stop was asked for."""
+
+    def __init__(self, env: Env, stop: Callable[[], bool]) -> None:
+        super().__init__(env)
+        self._stop = stop
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        if self._stop():
+            raise KeyboardInterrupt
+        return super().step(action)
 
 
 def task_streams(task: Task, env: Env) -> Streams:

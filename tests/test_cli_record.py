@@ -1,5 +1,7 @@
 """`forcing record`: what the robot did is kept, whatever ends the command, and a second run goes on."""
 
+import io
+import itertools
 import os
 import signal
 import subprocess
@@ -12,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import forcing.cli as cli
 from forcing.datasets.pointmaze import pointmaze_spec
 from forcing.datasets.recording import open_recording, read_recording
+from forcing.eval.record import record
 from forcing.eval.rollout import DriverSpec, rollout
 from forcing.eval.tasks import find_task
 from forcing.policy.policy import load_policy
@@ -143,3 +147,20 @@ def test_what_stands_in_the_way_is_said_in_one_line_and_left_as_it_is(
     assert (found, err.count("\n")) == (code, 1), err
     assert message in err
     assert [path.name for path in here.rglob("*.journal")] == []
+
+
+def test_a_stop_that_was_asked_for_comes_before_the_next_step(here: Path) -> None:
+    steps = itertools.count()
+    with pytest.raises(KeyboardInterrupt):
+        record(
+            TASK,
+            policy=None,
+            url=None,
+            out=here / "driven",
+            episodes=5,
+            seed=0,
+            console=Console(file=io.StringIO()),
+            stop=lambda: next(steps) >= 7,
+        )
+    (episode,) = open_recording("driven").episodes()
+    assert len(episode.streams["action"]) == 7

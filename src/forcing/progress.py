@@ -62,6 +62,22 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """A list that Ctrl-C fills besides raising KeyboardInterrupt, which is lost where it meets a finaliser."""
+    asked: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 Training = Callable[[Callable[[training.Progress], None], Callable[[], bool]], Path]
 """Trains, given what to report to and what says whether to stop; returns the file of what was trained."""
 

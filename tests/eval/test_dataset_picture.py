@@ -136,7 +136,7 @@ def test_what_is_broken_is_drawn_and_said(drawn: Any) -> None:
     position[:, 1] = np.inf
     action[:] = np.nan
     figure, path = drawn(replace(recording, streams={**recording.streams, "position": position, "action": action}))
-    assert "position, m: range of each entry, 32 not finite" in titles(figure)
+    assert "position, m, 32 not finite" in titles(figure)
     assert path.stat().st_size > 0
     assert texts(figure)[1] == "1 episode, 30 steps, 3 s at 10 Hz"
 

@@ -26,16 +26,19 @@ def record(
     """
     from forcing.eval.record import record as record_episodes
     from forcing.eval.tasks import find_task
+    from forcing.progress import interrupts
 
     one_thread()
     chosen = find_task(task)
     checked_folder(out=out)
-    record_episodes(
-        chosen,
-        policy=policy,
-        url=url,
-        out=out,
-        episodes=at_least(1, episodes=episodes),
-        seed=at_least(0, seed=seed),
-        console=new_console(),
-    )
+    with interrupts() as asked:
+        record_episodes(
+            chosen,
+            policy=policy,
+            url=url,
+            out=out,
+            episodes=at_least(1, episodes=episodes),
+            seed=at_least(0, seed=seed),
+            console=new_console(),
+            stop=lambda: bool(asked),
+        )
