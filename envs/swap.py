@@ -30,7 +30,7 @@ STILL_M_S = 0.05
 
 _PLACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 _TURN = spaces.Box(-1.0, 1.0, (2,), np.float32)
-STATE = {
+STATE: dict[str, spaces.Space[Any]] = {
     "effector_position": _PLACE,
     "effector_heading": _TURN,
     "gripper": spaces.Box(0.0, 1.0, (2,), np.float32),
