@@ -54,9 +54,18 @@ def use_headless() -> str:
 def without_display() -> Iterator[None]:
     """Where MUJOCO_GL is not set, libraries imported meanwhile look for no OpenGL, and warn of no missing display.
 
-    mujoco itself is imported before, as ever.
+    mujoco itself is imported before, as ever. Raises RuntimeError if MUJOCO_GL names what is not here, which not even
+    importing it survives.
     """
-    importlib.import_module("mujoco")
+    try:
+        importlib.import_module("mujoco")
+    except (AttributeError, ImportError, RuntimeError) as error:  # of PyOpenGL, and of mujoco
+        if "MUJOCO_GL" not in os.environ:
+            raise
+        raise RuntimeError(
+            f"mujoco cannot be imported with MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}); unset it, or install "
+            f"Debian's {PACKAGES}"
+        ) from error
     if "MUJOCO_GL" in os.environ:
         yield
         return
@@ -98,4 +107,5 @@ def _failure(backend: str) -> str | None:
         return f"no frame in {TIMEOUT_S:.0f} s"
     if trial.returncode == 0:
         return None
-    return next(iter(trial.stderr.strip().splitlines()[-1:]), f"the process ended with {trial.returncode}")
+    said, *_ = trial.stderr.split("Exception ignored in")  # what half a renderer adds when it is removed
+    return next(iter(said.strip().splitlines()[-1:]), f"the process ended with {trial.returncode}")

@@ -11,6 +11,7 @@ import pytest
 from forcing.envs import rendering
 from forcing.envs.rendering import render_fast, use_headless, without_display
 
+SAID = "Traceback\nImportError: no lib\nException ignored in: <function Renderer.__del__>\nAttributeError: '_context'\n"
 # Draws one half of the view white and leaves the other black.
 HALF = """
 import mujoco, numpy as np
@@ -49,7 +50,7 @@ def trials(monkeypatch: pytest.MonkeyPatch, working: tuple[str, ...]) -> list[st
     def run(command: list[str], env: dict[str, str], **_: Any) -> SimpleNamespace:
         tried.append(env["MUJOCO_GL"])
         worked = env["MUJOCO_GL"] in working
-        return SimpleNamespace(returncode=0 if worked else 1, stderr="" if worked else "Traceback\nImportError: no lib")
+        return SimpleNamespace(returncode=0 if worked else 1, stderr="" if worked else SAID)
 
     monkeypatch.setattr("forcing.envs.rendering.subprocess.run", run)
     return tried
@@ -130,6 +131,17 @@ def test_without_a_display_opengl_is_off_meanwhile_and_as_before_afterwards(unto
     untouched.setenv("MUJOCO_GL", "egl")
     with without_display():
         assert os.environ["MUJOCO_GL"] == "egl"
+
+
+def test_a_wrong_mujoco_gl_is_told_where_mujoco_cannot_even_be_imported() -> None:
+    script = "from forcing.envs.rendering import without_display\nwith without_display(): pass"
+    env = {**os.environ, "MUJOCO_GL": "nonsense"}
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+    assert run.stderr.splitlines()[-1] == (
+        "RuntimeError: mujoco cannot be imported with MUJOCO_GL=nonsense (invalid value for environment variable "
+        "MUJOCO_GL: nonsense); unset it, or install Debian's libegl1 libgl1-mesa-dri libopengl0 (EGL), or libosmesa6 "
+        "(OSMesa)"
+    )
 
 
 def test_rendering_fast_drops_shadows_and_antialiasing() -> None:
