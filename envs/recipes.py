@@ -13,7 +13,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from forcing.envs import demonstrations, maze2d, ogbench_demonstrations, ogbench_maze
+from forcing.envs import demonstrations, maze2d, ogbench_demonstrations, ogbench_maze, swap, swap_demonstrations
+from forcing.envs.swap_layout import IMAGE_SIZE
 
 
 class Collect(Protocol):
@@ -27,18 +28,21 @@ class Recipe:
     """One kind of demonstrations.
 
     collect: makes them. env: the environment that the recording names as its own. observation_space, action_space: of
-    what is recorded, None for the environment's. control_hz: steps a second. expert: who drives. goal: the observation
-    in which goals are given, units: of observations; None and empty where readers know the layout.
+    what is recorded, None for the environment's. control_hz: steps a second. expert: who drives; noise: the standard
+    deviation of what is added to its actions. goal: the observation in which goals are given, None where there are none
+    or readers know the layout; units: of observations. bytes_a_step: of a Minari dataset, generously.
     """
 
     collect: Collect
     env: Callable[[], EnvSpec]
     control_hz: float
     expert: str
+    noise: float = 0.5
     observation_space: gymnasium.Space[Any] | None = None
     action_space: gymnasium.Space[Any] | None = None
     goal: str | None = None
     units: Mapping[str, str] = field(default_factory=dict)
+    bytes_a_step: int = 500
 
 
 def _maze2d(maze: str) -> Recipe:
@@ -63,6 +67,22 @@ def _ogbench(maze: str, kind: ogbench_demonstrations.Kind) -> Recipe:
     )
 
 
+def _swap(cameras: bool) -> Recipe:
+    space = swap_demonstrations.observation_space(cameras=cameras)
+    frames = sum(box.shape == (IMAGE_SIZE, IMAGE_SIZE, 3) for box in space.values())
+    return Recipe(
+        collect=partial(swap_demonstrations.collect, cameras=cameras),  # type: ignore[arg-type]
+        env=partial(swap.environment_spec, cameras=cameras),
+        control_hz=swap.CONTROL_HZ,
+        expert="OGBench cube oracle",
+        noise=swap_demonstrations.NOISE_STD,
+        observation_space=space,
+        action_space=spaces.Box(-1.0, 1.0, (5,), np.float32),
+        units={name: unit for name, unit in swap.UNITS.items() if name in space.spaces},
+        bytes_a_step=1000 + frames * IMAGE_SIZE * IMAGE_SIZE * 3,
+    )
+
+
 RECIPES: Mapping[str, Recipe] = {
     **{f"maze2d-{maze}": _maze2d(maze) for maze in maze2d.MAZE_MAPS},
     **{
@@ -70,4 +90,6 @@ RECIPES: Mapping[str, Recipe] = {
         for maze in ogbench_maze.MAZES
         for kind in get_args(ogbench_demonstrations.Kind)
     },
+    "swap": _swap(cameras=False),
+    "swap-cameras": _swap(cameras=True),
 }

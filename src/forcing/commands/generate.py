@@ -8,17 +8,15 @@ from typing import Any
 from forcing.commands.shared import TaskName, checked_workers, writable
 from forcing.usage import at_least, known
 
-BYTES_A_STEP = 500  # of a Minari dataset of a maze, generously
-
 
 def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, workers: int | None = None) -> None:
     """Record demonstrations by a scripted expert, as a Minari dataset.
 
     Args:
         task: what is demonstrated: maze2d-umaze, -medium, -large, or ogbench-pointmaze-medium-navigate, -medium-stitch,
-            -large-navigate and so on to -giant-stitch.
+            -large-navigate and so on to -giant-stitch, or swap, swap-cameras (an arm exchanges two cubes).
         out: folder of Minari datasets; the new one appears below it, under its id.
-        steps: control steps to record.
+        steps: control steps to record; of swap, whole episodes that hold as many.
         seed: of everything random; the same seed gives the same recording.
         workers: processes, one a core if not given; the recording does not depend on it.
     """
@@ -30,7 +28,7 @@ def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, w
     writable(out=out)
     # HDF5 does not survive a disk that fills up under it.
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    needed, free = steps * BYTES_A_STEP, shutil.disk_usage(existing).free
+    needed, free = steps * recipe.bytes_a_step, shutil.disk_usage(existing).free
     if free < needed:
         raise OSError(f"{out} needs about {needed / 1e6:.0f} MB for {steps} steps, {free / 1e6:.0f} MB are free there")
     shards = recipe.collect(
@@ -49,7 +47,7 @@ def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, w
             out,
             f"forcing/{task}-v0",
             episodes(progress),
-            description=f"{recipe.expert} with action noise 0.5 on {task}: {steps} steps, seed {seed}.",
+            description=f"{recipe.expert} with action noise {recipe.noise} on {task}: --steps {steps} --seed {seed}.",
             env=recipe.env(),
             observation_space=recipe.observation_space,
             action_space=recipe.action_space,

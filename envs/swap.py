@@ -1,0 +1,154 @@
+"""`swap`: an arm exchanges two cubes by way of a third slot, on ogbench's manipspace (arXiv:2410.20092).
+
+Three slots; a red and a blue cube lie in two of them. Each shall end in the other's slot, and one must have lain in the
+free one meanwhile. A layout on the way is another episode's start: no single observation tells the stage. ogbench is an
+extra, imported when it is first needed. Knows nothing of policies or recordings.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+
+from forcing.envs.rendering import use_headless, without_display
+from forcing.envs.swap_layout import CAMERAS, CUBE_HALF_M, CUBES, IMAGE_SIZE, SLOT_RADIUS_M, SLOTS
+
+CONTROL_HZ = 20.0
+MAX_STEPS = 300
+LAYOUTS: tuple[tuple[int, int], ...] = tuple((red, blue) for red, blue in permutations(range(3), 2))
+# A cube rests on the table, in a slot, away from the gripper.
+LIFTED_M = 0.005
+RELEASED_M = 0.05
+STILL_M_S = 0.05
+
+_PLACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+_TURN = spaces.Box(-1.0, 1.0, (2,), np.float32)
+STATE: dict[str, spaces.Space[Any]] = {
+    "effector_position": _PLACE,
+    "effector_heading": _TURN,
+    "gripper": spaces.Box(0.0, 1.0, (2,), np.float32),
+    **{f"{cube}_{part}": space for cube in CUBES for part, space in (("position", _PLACE), ("heading", _TURN))},
+}
+UNITS = {name: "m" for name in STATE if name.endswith("position")}
+
+Observation = dict[str, NDArray[Any]]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an exchange has come, told from which cube rests in which slot.
+
+    start: slots of the red and of the blue cube. swapped holds while both rest in each other's slots, once one has
+    rested in the free slot: it is lost again if a cube is.
+    """
+
+    start: tuple[int, int]
+    by_the_free_slot: bool = field(default=False, init=False)
+    swapped: bool = field(default=False, init=False)
+
+    def see(self, resting: tuple[int | None, int | None]) -> None:
+        """resting: the slot in which the red and in which the blue cube rests now, None if in none."""
+        (free,) = {0, 1, 2} - set(self.start)
+        self.by_the_free_slot |= free in resting
+        self.swapped = self.by_the_free_slot and resting == self.start[::-1]
+
+
+class Swap(gymnasium.Env[Observation, NDArray[Any]]):
+    """The exchange of two cubes; an episode is cut after 300 steps of 0.05 s and never ends before.
+
+    Observation, float32: effector_position [3] in m; effector_heading [2], cosine and sine of its yaw; gripper [2], 0
+    open to 1 closed, and 0 to 1 for the force on a finger; red_position, blue_position [3] in m; red_heading,
+    blue_heading [2], cosine and sine of four times the yaw, as a cube looks the same after a quarter of a turn. With
+    cameras also front and side, [64, 64, 3] uint8. Action: ogbench's [5], -1 to 1: the effector's move by up to 0.05 m
+    a step along x, y and z, its turn by up to 0.3 rad, and the gripper, 1 to close. Reward: 1 while swapped, else 0.
+    Info: success, whether swapped now; at an episode's last step, whether it held. reset takes
+    options={"layout": (red's slot, blue's slot)}, of `LAYOUTS`; everything else follows from the seed.
+    """
+
+    metadata = {"render_modes": [], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012  # as Gymnasium has it
+
+    def __init__(self, cameras: bool = False) -> None:
+        """Raises RuntimeError if ogbench is not installed, or if frames are wanted and nothing renders here."""
+        if cameras:
+            use_headless()
+        self._scene = _scene()
+        self._cameras = tuple(CAMERAS) if cameras else ()
+        image = spaces.Box(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+        self.observation_space = spaces.Dict({**STATE, **dict.fromkeys(self._cameras, image)})  # type: ignore[assignment]
+        self.action_space = spaces.Box(-1.0, 1.0, (5,), np.float32)
+        self._progress = Progress(LAYOUTS[0])
+        self._steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        super().reset(seed=seed)
+        drawn = LAYOUTS[int(self.np_random.integers(len(LAYOUTS)))]
+        layout = tuple((options or {}).get("layout", drawn))
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout must be two different slots of 0, 1 and 2, got {layout}")
+        self._scene.slots = layout
+        state, _ = self._scene.reset(seed=int(self.np_random.integers(2**31)))
+        self._progress, self._steps = Progress(layout), 0
+        return self._observed(state), self._info()
+
+    def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        state, *_ = self._scene.step(np.clip(np.asarray(action, np.float64), -1.0, 1.0))
+        self._steps += 1
+        self._progress.see(self._resting(state))
+        info = self._info()
+        return self._observed(state), float(info["success"]), False, self._steps >= MAX_STEPS, info
+
+    def close(self) -> None:
+        self._scene.close()
+
+    def _observed(self, state: Observation) -> Observation:
+        return {**state, **{name: self._scene.render(camera=name) for name in self._cameras}}
+
+    def _info(self) -> dict[str, Any]:
+        return {"success": self._progress.swapped, "layout": self._progress.start}
+
+    def _resting(self, state: Observation) -> tuple[int | None, int | None]:
+        red, blue = (
+            resting_slot(state[f"{cube}_position"], state["effector_position"]) if speed < STILL_M_S else None
+            for cube, speed in zip(CUBES, self._scene.speeds(), strict=True)
+        )
+        return red, blue
+
+
+def resting_slot(cube: NDArray[Any], effector: NDArray[Any]) -> int | None:
+    """The slot in which a cube at this position lies, None in none, or in the gripper. cube, effector: [3] in m."""
+    if abs(cube[2] - CUBE_HALF_M) > LIFTED_M or np.linalg.norm(cube - effector) < RELEASED_M:
+        return None
+    distances = np.linalg.norm(SLOTS - cube[:2], axis=1)
+    nearest = int(distances.argmin())
+    return nearest if distances[nearest] <= SLOT_RADIUS_M else None
+
+
+def environment_spec(*, cameras: bool = False) -> EnvSpec:
+    """What `gymnasium.make` takes, and recordings name as their environment."""
+    return EnvSpec(id="swap-v0", entry_point="forcing.envs.swap:Swap", kwargs={"cameras": cameras})
+
+
+@contextmanager
+def ogbench_needed() -> Iterator[None]:
+    """Turns the failing import of ogbench into a RuntimeError that names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"swap needs the extra 'ogbench' ({error}); install it: pip install 'forcing[ogbench]'"
+        ) from error
+
+
+def _scene() -> Any:
+    with ogbench_needed(), without_display():
+        from forcing.envs.swap_scene import SwapScene
+    return SwapScene()
