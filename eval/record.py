@@ -37,9 +37,9 @@ def record(
 
     The episode of number i, those that were there before counted, has seed + i, so that a recording that is gone on
     with has none twice. policy: that of the task if None. url: of a server that has it; one of our own if None. stop:
-    asked before each step, and KeyboardInterrupt raised if so. Raises
-    OSError or ValueError if `out` cannot be recorded to, CheckpointError on an unknown policy, ServerUnreachable or
-    ServerProblem from a server; whatever it is, what was recorded stays.
+    asked before each step, and KeyboardInterrupt raised if so. Raises OSError or ValueError if `out` cannot be recorded
+    to, CheckpointError on an unknown policy, ServerUnreachable or ServerProblem from a server; whatever it is, what was
+    recorded stays.
     """
     env = _Stoppable(task.make(), stop)
     with contextlib.closing(env), _driver(task, policy or task.policy, url) as driver:
@@ -108,4 +108,4 @@ def _driver(task: Task, policy: str, url: str | None) -> Iterator[ServerDriver]:
 def _say_where(out: Path, console: Console) -> None:
     console.print(f"recording: {out}", soft_wrap=True)
     console.print(f"look at it: forcing data info {out}", soft_wrap=True)
-    console.print(f"train from it: forcing train generic --data {out} --out runs/recorded", soft_wrap=True)
+    console.print(f"train from it: forcing train --data {out} --out runs/recorded", soft_wrap=True)

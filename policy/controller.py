@@ -129,28 +129,25 @@ class Controller:
     def played(self, actions: Array) -> None:
         """The episode moves on by the steps, [K, A], at which the robot acted of its own, and nothing was sensed but
         what was observed before the first. After more than `SILENT_S` of that nothing is believed any more."""
-        names = [stream.name for stream in self.policy.spec.of_role("observation")]
         if len(actions) > SILENT_S * self.policy.spec.control_hz:
-            self.step += len(actions)
-            self._belief, self._readings = Belief(step=self.step - 1), None
+            self._belief, self._readings = Belief(step=self.step + len(actions) - 1), None
             self._history.clear()
-            self._sent.extend(actions)
-            self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
+        elif self._believer is None:
+            names = [stream.name for stream in self.policy.spec.of_role("observation")]
+            for action in actions:
+                if self._readings is None:
+                    self.observe({}, missing=names)
+                self._move_on(self._now(), action)
             return
-        if self._believer is not None and len(actions) and self._readings is not None:
-            self._move_on(self._now(), actions[0])
-            actions = actions[1:]
-        if self._believer is not None:
+        else:
+            if self._readings is not None and len(actions):
+                self._move_on(self._now(), actions[0])
+                actions = actions[1:]
             self._belief = self._believer.silent(self._belief, actions)
             self._history.extend([Believed({}, {}, {}, 0.0)] * len(actions))
-            self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
-            self._sent.extend(actions)
-            self.step += len(actions)
-            return
-        for action in actions:
-            if self._readings is None:
-                self.observe({}, missing=names)
-            self._move_on(self._now(), action)
+        self.step += len(actions)
+        self._sent.extend(actions)
+        self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
 
     def request(self, *, spare: bool = False) -> PlanRequest | None:
         """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.
