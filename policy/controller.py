@@ -16,7 +16,7 @@ from forcing.policy.belief import OLDEST_S, Belief, Believed
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.tracker import Tracker
-from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, SensorReport, Source
+from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, Recalled, SensorReport, Source
 
 SILENT_S = 0.5  # of a robot that acts of its own; following a belief through more would take longer than to begin anew
 
@@ -32,10 +32,13 @@ class Controller:
         self._believer = policy.believer if doubting else None
         self.plan: Plan | None = None
         self._history: deque[Believed] = deque(maxlen=policy.preset.layout.past_steps)
+        self._remembers = policy.preset.memory is not None
         self._readings: dict[str, Reading] | None = None
         self._unheard = {stream.name: 0 for stream in policy.spec.of_role("observation")}
         self._belief = self._believing = Belief()
         memory = 1 + int(OLDEST_S * policy.spec.control_hz)
+        if self._remembers:
+            memory = policy.preset.layout.past_steps
         self._sent: deque[Array] = deque(maxlen=memory if self._believer is None else self._believer.memory)
         self._asked_at = self._planned_at = 0
         self._tracker: Tracker | None = None
@@ -57,14 +60,14 @@ class Controller:
         self.goal = goal
 
     def set_obstacles(self, obstacles: Obstacles | None) -> None:
-        """What plans stay out of from now on, in the stream that `Selector.name` says; None for nothing.
+        """What plans stay out of from now on, in the stream that `Policy.obstacle_stream` says; None for nothing.
 
-        Raises ValueError if the centres have not as many numbers as that stream, or it is a camera's.
+        Raises ValueError if the centres have not as many numbers as that stream, or there is none.
         """
-        name = self.policy.planner.selector.name
-        if obstacles is not None and name in self.policy.cameras:
-            raise ValueError(f"obstacles must be absent: policy {self.policy.name!r} knows no places but in {name!r}")
-        if obstacles is not None and np.shape(obstacles.centres)[1] != self.policy.spec[name].size:
+        name = self.policy.obstacle_stream
+        if obstacles is not None and name is None:
+            raise ValueError(f"obstacles must be absent: policy {self.policy.name!r} knows no places to stay out of")
+        if obstacles is not None and name is not None and np.shape(obstacles.centres)[1] != self.policy.spec[name].size:
             expected = self.policy.spec[name].size
             raise ValueError(f"centres must have {expected} numbers each, as {name!r} has, got {obstacles.centres}")
         self.obstacles = obstacles
@@ -129,7 +132,7 @@ class Controller:
     def played(self, actions: Array) -> None:
         """The episode moves on by the steps, [K, A], at which the robot acted of its own, and nothing was sensed but
         what was observed before the first. After more than `SILENT_S` of that nothing is believed any more."""
-        if len(actions) > SILENT_S * self.policy.spec.control_hz:
+        if len(actions) > SILENT_S * self.policy.spec.control_hz and not self._remembers:
             self._belief, self._readings = Belief(step=self.step + len(actions) - 1), None
             self._history.clear()
         elif self._believer is None:
@@ -162,6 +165,12 @@ class Controller:
         now = self._now()
         if not self._plan_due(now, spare):
             return None
+        if self._remembers:
+            self._asked_at = self.step
+            self._open = PlanRequest(
+                step=self.step, frames={}, noise={}, goal=None, seed=self.seed, recalled=self._recalled()
+            )
+            return self._open
         age = self._age()
         frames = {name: shown for name in now.values if (shown := self._frames(name, age)) is not None}
         self._asked_at = self.step
@@ -177,6 +186,21 @@ class Controller:
             doubt=self._doubt(now),
         )
         return self._open
+
+    def _recalled(self) -> Recalled:
+        """The episode up to now, every `token_steps` control steps, those counted from now."""
+        token, entries = self.policy.preset.layout.token_steps, list(self._history)
+        shown = entries[(len(entries) - 1) % token :: token]
+        values, noise = {}, {}
+        for stream in self.policy.seen_spec.of_role("observation"):
+            nothing = np.full(stream.shape, np.nan)
+            values[stream.name] = np.stack([entry.values.get(stream.name, nothing) for entry in shown])
+            noise[stream.name] = np.array([entry.noise.get(stream.name, np.inf) for entry in shown])
+        many = (len(shown) - 1) * token
+        sent = np.array(list(self._sent)[len(self._sent) - many :], dtype=np.float64)
+        return Recalled(
+            values=values, noise=noise, actions=sent.reshape(len(shown) - 1, token, self.policy.spec.action.size)
+        )
 
     def _doubt(self, now: Believed) -> dict[str, float]:
         """What the present may be off by, for a spread that was measured by it; nothing where nobody asks."""

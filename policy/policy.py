@@ -13,7 +13,9 @@ import torch
 
 from forcing.policy.belief import BeliefConfig, Believer
 from forcing.policy.cameras import Codecs, encoded_spec
+from forcing.policy.causal import CausalDenoiser
 from forcing.policy.checkpoint import CheckpointError, PolicyFile, load_policy_file
+from forcing.policy.history_planner import HistoryPlanner
 from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.network import as_model, build_denoiser
 from forcing.policy.planner import Planner, PlannerConfig, PlanRequest, attempted
@@ -64,14 +66,22 @@ class Policy:
         self.world: World | None = file.world
         self.spread: Spread | None = file.spread
         self.feedback: Feedback | None = None if file.world is None else file.world.feedback(tokenizer)
-        model, rolling = as_model(file.preset, tokenizer, denoiser), file.preset.rolling
-        self.planner = (Planner if rolling is None else partial(RollingPlanner, rolling=rolling))(
-            model,
-            tokenizer,
-            file.preset.planner,
-            feedback=self.feedback,
-            support=None if file.world is None else file.world.support,
-        )
+        self._planner: Planner | None = None
+        self.history_planner: HistoryPlanner | None = None
+        if isinstance(denoiser, CausalDenoiser):
+            assert file.preset.memory is not None
+            self.history_planner = HistoryPlanner(
+                denoiser, file.preset.noise, tokenizer, file.preset.planner, file.preset.memory
+            )
+        else:
+            model, rolling = as_model(file.preset, tokenizer, denoiser), file.preset.rolling
+            self._planner = (Planner if rolling is None else partial(RollingPlanner, rolling=rolling))(
+                model,
+                tokenizer,
+                file.preset.planner,
+                feedback=self.feedback,
+                support=None if file.world is None else file.world.support,
+            )
         self.believer: Believer | None = None
         if file.preset.belief is not None and file.world is not None:
             self.believer = Believer(file.preset.belief, file.world.dynamics, self.seen_spec, file.normaliser)
@@ -90,19 +100,36 @@ class Policy:
         """First 12 hex digits of the sha256 of the normaliser as JSON."""
         return hashlib.sha256(json.dumps(self.normaliser.to_json(), sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def planner(self) -> Planner:
+        """That of a policy which plans to a goal from what it sees now. Raises ValueError for one that remembers."""
+        if self._planner is None:
+            raise ValueError(
+                f"policy {self.name!r} acts from its episode's history; it knows no candidates and no rules"
+            )
+        return self._planner
+
+    @property
+    def obstacle_stream(self) -> str | None:
+        """The stream in which obstacles are given, None if plans know no places to stay out of."""
+        name = None if self._planner is None else self._planner.selector.name
+        return None if name in self.cameras else name
+
     def plan(self, request: PlanRequest) -> Plan:
         """The same request gives the same plan. Raises FloatingPointError if the network's output is not finite."""
         with torch.no_grad():
+            if self.history_planner is not None:
+                return self.history_planner.plan(request)
             return self._with_spread(request, self.planner.plan(request))
 
     def plan_many(self, requests: Sequence[PlanRequest]) -> list[Plan | Exception]:
         """As `plan` of each, what it raises in place of a plan that cannot be made; a policy that keeps plans up
         (`rolling`) makes several at less cost than one by one."""
-        if not isinstance(self.planner, RollingPlanner):
+        if not isinstance(self._planner, RollingPlanner):
             return [attempted(self.plan, request) for request in requests]
         try:
             with torch.no_grad():
-                plans = self.planner.plan_many(requests)
+                plans = self._planner.plan_many(requests)
         except Exception:  # of one of them, before they parted
             return [attempted(self.plan, request) for request in requests]
         return [
@@ -131,6 +158,11 @@ class Policy:
             raise ValueError(f"observation {name!r} must be {GREY_LEVELS}")
         latents: Array = self.cameras[name].encode(frame[None])[0].astype(np.float64)
         return latents
+
+    def level_of(self, name: str, sigma: float) -> float:
+        """Level at which a stream's value with the standard error `sigma`, in its units, enters."""
+        scale = float(np.mean(self.normaliser.std[name]))
+        return float(self.preset.noise.level_of(torch.tensor(sigma / scale)))
 
     def away(self, name: str, value: Array) -> float:
         """How far a stream's value, as it is `seen`, is from the mean of the recordings, in standard deviations.

@@ -254,6 +254,20 @@ class WindowSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """What is recalled of an episode, every so many control steps, up to now; for policies that remember.
+
+    values: observation stream -> [n, *shape], NaN where it is not known. noise: observation stream -> [n] its standard
+    error in its own units, infinite where it is not known. actions: [n - 1, steps between, A], those that led from each
+    to the next.
+    """
+
+    values: Mapping[str, Array]
+    noise: Mapping[str, NDArray[np.float64]]
+    actions: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A plan, in physical units.
 

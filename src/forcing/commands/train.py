@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from tyro.conf import Positional, arg
 
 from forcing.commands.recorded import recordings_of, shares_of
@@ -24,9 +25,10 @@ from forcing.commands.shared import (
 from forcing.usage import UsageError, at_least, known, typed
 
 if TYPE_CHECKING:
+    from forcing.policy.histories import Episodes
     from forcing.policy.preset import Preset
     from forcing.policy.training import Budget
-    from forcing.policy.types import Trajectories
+    from forcing.policy.types import Trajectories, WindowSource
 
 READING = Reading()
 PresetName = Annotated[Positional[str], arg(metavar="[PRESET]")]
@@ -66,8 +68,7 @@ def train(
     """
     import torch
 
-    from forcing.datasets.joining import divided, joined
-    from forcing.datasets.mixture import windows_of
+    from forcing.datasets.joining import joined
     from forcing.policy import training
     from forcing.policy.cameras import fit_normaliser
     from forcing.policy.policy import FILE_NAME
@@ -93,7 +94,7 @@ def train(
     trajectories, cameras = seen_by_networks(recorded)
     trainer = training.Trainer(
         recipe,
-        windows_of(divided(trajectories, [len(part.lengths) for part in recordings]), shares),
+        _learned_from(recipe, trajectories, [len(part.lengths) for part in recordings], shares),
         fit_normaliser(trajectories, cameras),
         seed=seed,
         device=device,
@@ -120,6 +121,24 @@ def train(
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
     if trainer.world is not None and trajectories.spec.goal is not None:
         print(f"its plans tell how far the robot will be from them after: forcing calibrate {path.parent}")
+
+
+def _learned_from(
+    recipe: "Preset", recorded: "Trajectories", episodes: "Sequence[int]", shares: "Sequence[float] | None"
+) -> "WindowSource | Episodes":
+    """What a recipe learns from: whole episodes if it remembers, else windows. episodes: of each recording. shares: how
+    often each is drawn from."""
+    from forcing.datasets.joining import divided
+    from forcing.datasets.mixture import windows_of
+    from forcing.policy.histories import Episodes
+
+    parts = divided(recorded, episodes)
+    if recipe.memory is None:
+        return windows_of(parts, shares)
+    steps = [part.lengths.sum() for part in parts]
+    often = steps if shares is None else shares
+    each = [part.lengths * (share / total) for part, share, total in zip(parts, often, steps, strict=True)]
+    return Episodes(recorded, np.concatenate(each))
 
 
 def _recipe(preset: str, settings: Sequence[str]) -> "Preset | None":
