@@ -93,10 +93,10 @@ class _Transformer(nn.Module):
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
-        self.half = width // heads // 2
+        self.turned = width // heads // 2
 
     def _turns(self, positions: Tensor) -> Turns:
-        rates = ROTATION_BASE ** (-torch.arange(self.half, device=positions.device) / self.half)
+        rates = ROTATION_BASE ** (-torch.arange(self.turned, device=positions.device) / self.turned)
         angles = positions[:, None] * rates
         return angles.cos(), angles.sin()
 
