@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from forcing.envs import demonstrations, maze2d, ogbench_demonstrations, ogbench_maze, swap, swap_demonstrations
+from forcing.envs.swap_control import ACTION
 from forcing.envs.swap_layout import IMAGE_SIZE
 
 
@@ -77,7 +78,7 @@ def _swap(cameras: bool) -> Recipe:
         expert="OGBench cube oracle",
         noise=swap_demonstrations.NOISE_STD,
         observation_space=space,
-        action_space=spaces.Box(-1.0, 1.0, (5,), np.float32),
+        action_space=ACTION,
         units={name: unit for name, unit in swap.UNITS.items() if name in space.spaces},
         bytes_a_step=1000 + frames * IMAGE_SIZE * IMAGE_SIZE * 3,
     )

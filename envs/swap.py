@@ -18,6 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from forcing.envs.rendering import use_headless, without_display
+from forcing.envs.swap_control import ACTION
 from forcing.envs.swap_layout import CAMERAS, CUBE_HALF_M, CUBES, IMAGE_SIZE, SLOT_RADIUS_M, SLOTS
 
 CONTROL_HZ = 20.0
@@ -66,8 +67,9 @@ class Swap(gymnasium.Env[Observation, NDArray[Any]]):
     Observation, float32: effector_position [3] in m; effector_heading [2], cosine and sine of its yaw; gripper [2], 0
     open to 1 closed, and 0 to 1 for the force on a finger; red_position, blue_position [3] in m; red_heading,
     blue_heading [2], cosine and sine of four times the yaw, as a cube looks the same after a quarter of a turn. With
-    cameras also front and side, [64, 64, 3] uint8. Action: ogbench's [5], -1 to 1: the effector's move by up to 0.05 m
-    a step along x, y and z, its turn by up to 0.3 rad, and the gripper, 1 to close. Reward: 1 while swapped, else 0.
+    cameras also front and side, [64, 64, 3] uint8. Action: [5], where the effector and the gripper shall be: x, y, z in
+    m, yaw in rad, and 0 open to 1 closed; cut to the space's limits. A step goes towards there, as far as ogbench lets
+    it (0.05 m along an axis, 0.3 rad), so that a held action holds the arm. Reward: 1 while swapped, else 0.
     Info: success, whether swapped now; at an episode's last step, whether it held. reset takes
     options={"layout": (red's slot, blue's slot)}, of `LAYOUTS`; everything else follows from the seed.
     """
@@ -82,7 +84,7 @@ class Swap(gymnasium.Env[Observation, NDArray[Any]]):
         self._cameras = tuple(CAMERAS) if cameras else ()
         image = spaces.Box(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
         self.observation_space = spaces.Dict({**STATE, **dict.fromkeys(self._cameras, image)})  # type: ignore[assignment]
-        self.action_space = spaces.Box(-1.0, 1.0, (5,), np.float32)
+        self.action_space = ACTION
         self._progress = Progress(LAYOUTS[0])
         self._steps = 0
 
@@ -100,7 +102,7 @@ class Swap(gymnasium.Env[Observation, NDArray[Any]]):
         return self._observed(state), self._info()
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        state, *_ = self._scene.step(np.clip(np.asarray(action, np.float64), -1.0, 1.0))
+        state, *_ = self._scene.step(np.clip(np.asarray(action, np.float64), ACTION.low, ACTION.high))
         self._steps += 1
         self._progress.see(self._resting(state))
         info = self._info()

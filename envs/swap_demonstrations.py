@@ -16,7 +16,8 @@ from forcing.envs.swap import STATE, Swap
 from forcing.envs.swap_expert import Episode, SwapExpert, demonstrate
 from forcing.envs.swap_layout import CAMERAS, CUBES, IMAGE_SIZE
 
-NOISE_STD = 0.3
+NOISE_STD = 0.2
+WITHOUT_BURSTS = 3  # one episode of so many has noise alone
 LEAST_STEPS = 100  # no exchange is done in fewer
 SHARD_EPISODES = 10
 
@@ -84,7 +85,7 @@ def _held(env: Swap, seed: int, number: int) -> Episode:
     attempt = 0
     while True:
         (drawn,) = np.random.SeedSequence(seed, spawn_key=(number, attempt)).generate_state(1)
-        episode = demonstrate(env, seed=int(drawn), noise=NOISE_STD)
+        episode = demonstrate(env, seed=int(drawn), noise=NOISE_STD, bursts=number % WITHOUT_BURSTS > 0)
         if episode["infos"]["success"][-1]:
             return episode
         attempt += 1

@@ -1,7 +1,8 @@
-"""The scripted expert of `swap`: ogbench's cube oracle three times over, red first, and its demonstrations.
+"""The scripted expert of `swap`: what ogbench's cube oracle does three times over, red first, and its demonstrations.
 
-Red goes to the free slot, blue to red's slot, red to blue's; whatever is displaced meanwhile is put back at the end.
-Sees what policies see, and remembers the stage. Knows nothing of files.
+It says where effector and gripper shall be, which changes as a phase of the work ends and hardly within one. Red goes
+to the free slot, blue to red's slot, red to blue's; whatever is displaced meanwhile is put back at the end. Sees what
+policies see, and remembers the stage. Knows nothing of files.
 """
 
 from typing import Any, TypedDict
@@ -9,20 +10,25 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.envs.rendering import without_display
-from forcing.envs.swap import Observation, Swap, ogbench_needed, resting_slot
+from forcing.envs.swap import Observation, Swap, resting_slot
+from forcing.envs.swap_control import pose, step_towards, target_of, within_limits, wrapped
 from forcing.envs.swap_layout import CUBE_HALF_M, CUBES, HOME, HOME_SPREAD_M, HOME_YAW_RAD, PLACE_SPREAD_M, SLOTS
+from forcing.envs.swap_pushes import Pushes
 
-ABOVE_M = 0.16
-OPEN_CONTACT = 0.1
-NOISE_KEPT = 0.8  # of the noise of the step before: pushes that last a few steps
+# As ogbench's oracle has them, but for placing, which is a little closer.
+ABOVE_M, HOVER_M, CARRIED_M = 0.16, 0.20, 0.35
+NEAR_M, ALIGNED_M = 0.04, 0.02
+OPEN_CONTACT, CLOSED_CONTACT = 0.1, 0.5
+OPEN, CLOSED = 0.0, 1.0
+MOST_YAW_RAD = np.pi / 2  # a cube is turned the nearest way seen from no further than here, which keeps clear of pi
+LIFTED_M = 0.04
 
 
 class Episode(TypedDict):
     """T control steps.
 
     observations: [T + 1, ...] by name, see `Swap`. actions: [T, 5] float32, what the expert wanted; what was executed,
-    noise added, is in infos. rewards: [T] float64. terminations: [T] all False. truncations: [T], the last is True.
+    pushed about, is in infos. rewards: [T] float64. terminations: [T] all False. truncations: [T], the last is True.
     infos: executed [T + 1, 5], of which the last row is 0; success [T + 1].
     """
 
@@ -38,8 +44,6 @@ class SwapExpert:
     """Where cubes go within a slot and how they are turned is drawn as episodes begin, so that they tell no stage."""
 
     def __init__(self) -> None:
-        """Raises RuntimeError if ogbench is not installed."""
-        self._oracle = _cube_oracle()
         self._rng = np.random.default_rng(0)
         self._legs: list[tuple[int, int]] = []
         self._goals: tuple[tuple[int, int], ...] = ()
@@ -59,7 +63,9 @@ class SwapExpert:
         """[5], for `Swap.step`. `done` tells whether both cubes are where they shall be, and the gripper above."""
         if self._leg is None or self._is_over(observation):
             self._begin_next(observation)
-        return np.asarray(self._oracle.select_action(None, self._asked(observation)), np.float32)
+        target = self._target(observation)
+        target[3] = wrapped(target[3])
+        return within_limits(target)
 
     def _begin_next(self, observation: Observation) -> None:
         displaced = [(cube, slot) for cube, slot in self._goals if not _lies(observation, cube, slot)]
@@ -67,61 +73,76 @@ class SwapExpert:
             self.done = True
             return
         self._leg = self._legs.pop(0) if self._legs else displaced[0]
-        # As the oracle's own reset, which draws them from numpy's global generator, and over a larger space.
-        self._oracle._step = 0
-        self._oracle._final_pos = HOME + self._rng.uniform(-HOME_SPREAD_M, HOME_SPREAD_M)
-        self._oracle._final_yaw = self._rng.uniform(-HOME_YAW_RAD, HOME_YAW_RAD)
+        self._away = HOME + self._rng.uniform(-HOME_SPREAD_M, HOME_SPREAD_M)
+        self._away_yaw = self._rng.uniform(-HOME_YAW_RAD, HOME_YAW_RAD)
         place = SLOTS[self._leg[1]] + self._rng.uniform(-PLACE_SPREAD_M, PLACE_SPREAD_M, 2)
-        self._target = np.array([*place, CUBE_HALF_M])
-        self._target_yaw = self._rng.uniform(-np.pi / 4, np.pi / 4)
+        self._place = np.array([*place, CUBE_HALF_M])
+        self._place_yaw = self._rng.uniform(-np.pi / 4, np.pi / 4)
 
     def _is_over(self, observation: Observation) -> bool:
         assert self._leg is not None
         risen = observation["effector_position"][2] > ABOVE_M and observation["gripper"][1] < OPEN_CONTACT
         return bool(risen) and _lies(observation, *self._leg)
 
-    def _asked(self, observation: Observation) -> dict[str, Any]:
-        """As ogbench's environments inform its oracles."""
+    def _target(self, observation: Observation) -> NDArray[np.float64]:
+        """The phases of ogbench's cube oracle, told from the observation alone: it starts again where it failed."""
         assert self._leg is not None
-        cube = CUBES[self._leg[0]]
-        cosine, sine = observation["effector_heading"]
-        turned = observation[f"{cube}_heading"]
-        return {
-            "proprio/effector_pos": observation["effector_position"],
-            "proprio/effector_yaw": np.array([np.arctan2(sine, cosine)]),
-            "proprio/gripper_opening": observation["gripper"][:1],
-            "proprio/gripper_contact": observation["gripper"][1:],
-            "privileged/target_block": self._leg[0],
-            f"privileged/block_{self._leg[0]}_pos": observation[f"{cube}_position"],
-            f"privileged/block_{self._leg[0]}_yaw": np.array([np.arctan2(turned[1], turned[0]) / 4]),
-            "privileged/target_block_pos": self._target,
-            "privileged/target_block_yaw": np.array([self._target_yaw]),
-        }
+        effector = pose(observation)
+        cube, turned = _cube(observation, CUBES[self._leg[0]])
+        turned = _nearest_turn(turned, effector[3])
+        grasp_yaw = _nearest_turn(turned, np.clip(effector[3], -MOST_YAW_RAD, MOST_YAW_RAD))
+        contact, risen = observation["gripper"][1], effector[2] > ABOVE_M
+        to_place = self._place - cube
+        if np.linalg.norm(to_place) <= ALIGNED_M:
+            if contact >= OPEN_CONTACT:
+                return np.array([*effector[:3] + to_place, effector[3], OPEN])
+            if not risen:
+                return np.array([*cube[:2], CARRIED_M, self._away_yaw, OPEN])
+            return np.array([*self._away, self._away_yaw, OPEN])
+        if np.linalg.norm(cube[:2] - effector[:2]) > NEAR_M:
+            return np.array([*cube[:2], HOVER_M, grasp_yaw, OPEN])
+        if np.linalg.norm(cube - effector[:3]) > ALIGNED_M:
+            return np.array([*cube, grasp_yaw, OPEN])
+        if contact <= CLOSED_CONTACT:
+            return np.array([*cube, grasp_yaw, CLOSED])
+        # From here the cube is in the gripper: what counts is where it is, not where the gripper is.
+        place_yaw = _nearest_turn(self._place_yaw, np.clip(effector[3], -MOST_YAW_RAD, MOST_YAW_RAD))
+        yaw = place_yaw + effector[3] - turned
+        if np.linalg.norm(to_place[:2]) <= NEAR_M:
+            return np.array([*effector[:3] + to_place, yaw, CLOSED])
+        if not risen:
+            return np.array([*cube[:2], CARRIED_M, yaw, CLOSED])
+        return np.array([*effector[:2] + to_place[:2], HOVER_M, yaw, CLOSED])
 
 
 def demonstrate(
-    env: Swap, *, seed: int, noise: float = 0.0, layout: tuple[int, int] | None = None, after: int = 10
+    env: Swap,
+    *,
+    seed: int,
+    noise: float = 0.0,
+    bursts: bool = False,
+    layout: tuple[int, int] | None = None,
+    after: int = 10,
 ) -> Episode:
     """One episode of the expert, until `after` steps past the end of its work, or cut by the environment.
 
-    noise: standard deviation of what is added to executed actions, in units of the action; it fades over a few steps.
-    layout: of `LAYOUTS`, drawn if None. Depends on the seed alone. Raises ValueError for a negative noise.
+    noise: standard deviation of what is added to executed steps, in ogbench's; it fades over a few steps. bursts:
+    whether a few pushes besides make it miss or drop a cube (see `swap_pushes`). layout: of `LAYOUTS`, drawn if None.
+    Depends on the seed alone. Raises ValueError for a negative noise.
     """
     if noise < 0:
         raise ValueError(f"noise must be at least 0, got {noise}")
     observation, info = env.reset(seed=seed, options=None if layout is None else {"layout": layout})
-    for_noise, for_expert = np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(2)
-    rng = np.random.default_rng(for_noise)
+    for_pushes, for_expert = np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(2)
+    pushes = Pushes(np.random.default_rng(for_pushes), noise=noise, bursts=bursts)
     expert = SwapExpert()
     expert.reset(observation, int(for_expert))
     observations, successes = [observation], [info["success"]]
     actions, executed, rewards = [], [], []
-    push = np.zeros(5)
     left, truncated = after, False
     while left > 0 and not truncated:
         action = expert.act(observation)
-        push = NOISE_KEPT * push + rng.normal(0.0, noise * np.sqrt(1 - NOISE_KEPT**2), 5)
-        done = np.clip(action + push, -1.0, 1.0).astype(np.float32)
+        done = _pushed(action, observation, pushes) if noise or bursts else action
         observation, reward, _, truncated, info = env.step(done)
         observations.append(observation)
         successes.append(info["success"])
@@ -140,10 +161,24 @@ def demonstrate(
     )
 
 
-def _cube_oracle() -> Any:
-    with ogbench_needed(), without_display():
-        from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
-    return CubeMarkovOracle(env=None)  # which its reset alone looks at
+def _pushed(action: NDArray[np.float32], observation: Observation, pushes: Pushes) -> NDArray[np.float32]:
+    at = pose(observation)
+    highest = max(observation[f"{cube}_position"][2] for cube in CUBES)
+    closes = bool(action[4] > 0.5)
+    carrying = closes and highest > LIFTED_M
+    step = pushes.next(step_towards(action, at), grasping=closes and not carrying, carrying=carrying)
+    return target_of(step, at)
+
+
+def _cube(observation: Observation, cube: str) -> tuple[NDArray[np.float64], float]:
+    """Its position [3] in m and its yaw in rad, -pi / 4 to pi / 4."""
+    cosine, sine = observation[f"{cube}_heading"]
+    return observation[f"{cube}_position"].astype(np.float64), float(np.arctan2(sine, cosine) / 4)
+
+
+def _nearest_turn(yaw: float, to: float) -> float:
+    """yaw or as many quarters of a turn from there as bring it nearest to the other."""
+    return yaw + np.pi / 2 * round((to - yaw) / (np.pi / 2))
 
 
 def _slot(observation: Observation, cube: str) -> int:

@@ -13,6 +13,7 @@ from ogbench.manipspace import lie
 from ogbench.manipspace.envs.cube_env import CubeEnv
 
 from forcing.envs.rendering import render_fast
+from forcing.envs.swap_control import step_towards
 from forcing.envs.swap_layout import (
     CAMERAS,
     CUBE_HALF_M,
@@ -66,6 +67,12 @@ class SwapScene(CubeEnv):  # type: ignore[misc]  # ogbench has no types
         mujoco.mj_forward(self._model, self._data)
         self.pre_step()
         self.post_step()
+
+    def set_control(self, action: NDArray[np.float64]) -> None:
+        """action: [5], see `swap.Swap`."""
+        found = self.compute_ob_info()
+        at = [found[f"proprio/{name}"] for name in ("effector_pos", "effector_yaw", "gripper_opening")]
+        super().set_control(step_towards(action, np.concatenate(at)))
 
     def post_step(self) -> None:
         """ogbench colours cubes by its own success here."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from forcing.envs.rendering import use_headless
 from forcing.envs.swap import LAYOUTS, MAX_STEPS, Observation, Progress, Swap, environment_spec, resting_slot
+from forcing.envs.swap_control import pose, step_towards
 from forcing.envs.swap_expert import Episode, SwapExpert, demonstrate
 from forcing.envs.swap_layout import SLOTS
 
@@ -44,12 +45,12 @@ def episodes(env: Swap) -> list[Episode]:
     return [
         demonstrate(env, seed=10 + index, noise=noise, layout=layout)
         for index, layout in enumerate(LAYOUTS)
-        for noise in (0.0, 0.3)
+        for noise in (0.0, 0.2)
     ]
 
 
 def wandered(env: Swap, seed: int) -> list[Observation]:
-    actions = np.random.default_rng(0).uniform(-1, 1, (20, 5))
+    actions = np.random.default_rng(0).uniform(env.action_space.low, env.action_space.high, (20, 5))  # type: ignore[attr-defined]
     return [env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)]
 
 
@@ -69,6 +70,25 @@ def test_the_same_seed_gives_the_same_episode_to_the_bit_and_another_seed_anothe
     other = Swap()
     assert same(first, wandered(other, 5))
     other.close()
+
+
+def test_an_action_says_where_effector_and_gripper_shall_be_and_a_held_one_holds_them_there(env: Swap) -> None:
+    target = np.array([0.5, -0.1, 0.25, 1.2, 0.6], np.float32)
+    env.reset(seed=0)
+    reached = [pose(env.step(target)[0]) for _ in range(60)]
+    for here in reached[30:]:
+        np.testing.assert_allclose(here[:3], target[:3], atol=0.006)  # it sags by 5 mm
+        np.testing.assert_allclose(here[3:], target[3:], atol=0.05)
+
+
+def test_an_action_beyond_the_limits_is_cut_to_them(env: Swap) -> None:
+    def last(action: list[float]) -> NDArray[np.float64]:
+        env.reset(seed=0)
+        for _ in range(10):
+            observation, *_ = env.step(np.array(action))
+        return pose(observation)
+
+    np.testing.assert_array_equal(last([0.9, 0, 0.2, 0, 2]), last([0.6, 0, 0.2, 0, 1]))
 
 
 def test_resets_without_a_seed_go_on_from_the_one_before(env: Swap) -> None:
@@ -103,6 +123,7 @@ def test_a_layout_that_is_none_is_refused(env: Swap, layout: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*symmetric and normalized space:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*different render modes:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*environment being initialized.*:UserWarning")
 def test_gymnasium_finds_the_environment_in_order(env: Swap) -> None:
@@ -184,8 +205,16 @@ def test_what_was_executed_replayed_gives_the_demonstration_back_and_labels_are_
 ) -> None:
     clean, noisy = episodes[0], episodes[1]
     np.testing.assert_array_equal(clean["actions"], clean["infos"]["executed"][:-1])
-    pushes = noisy["infos"]["executed"][:-1] - noisy["actions"]
-    assert 0.1 < pushes.std() < 0.3  # 0.3, cut where the sum leaves -1 to 1
+    rows = [
+        {name: column[step] for name, column in noisy["observations"].items()} for step in range(len(noisy["actions"]))
+    ]
+    wanted, done = (
+        np.stack([step_towards(action, pose(row)) for row, action in zip(rows, actions, strict=True)])
+        for actions in (noisy["actions"], noisy["infos"]["executed"][:-1])
+    )
+    free = np.abs(done[:, :4]) < 0.99  # what is cut to a step's limits is less than was drawn
+    assert 0.1 < (done - wanted)[:, :4][free].std() < 0.3  # 0.2, and what is cut to a whole step is seen from below
+    np.testing.assert_allclose(done[:, 4], wanted[:, 4], atol=1e-6)
     env.reset(seed=10, options={"layout": LAYOUTS[0]})
     for step, action in enumerate(noisy["infos"]["executed"][:-1]):
         observation, *_ = env.step(action)

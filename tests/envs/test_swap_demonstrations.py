@@ -47,7 +47,7 @@ def test_a_longer_recording_begins_like_a_shorter_one_however_it_is_cut_into_sha
 def test_an_attempt_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, episodes: list[Episode]) -> None:
     seeds: list[int] = []
 
-    def demonstrate(*_: Any, seed: int, noise: float) -> Any:
+    def demonstrate(*_: Any, seed: int, **__: Any) -> Any:
         seeds.append(seed)
         held = len(seeds) == 3
         return {**episodes[0], "infos": {**episodes[0]["infos"], "success": np.array([held])}}
@@ -56,6 +56,18 @@ def test_an_attempt_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, epis
     (kept,) = recorded(100)
     assert kept["infos"]["success"].tolist() == [True]
     assert len(set(seeds)) == 3
+
+
+def test_two_episodes_in_three_have_bursts(monkeypatch: pytest.MonkeyPatch, episodes: list[Episode]) -> None:
+    bursts: list[bool] = []
+
+    def demonstrate(*_: Any, **options: Any) -> Any:
+        bursts.append(options["bursts"])
+        return episodes[0]
+
+    monkeypatch.setattr(swap_demonstrations, "demonstrate", demonstrate)
+    recorded(6 * len(episodes[0]["actions"]))
+    assert bursts[:6] == [False, True, True, False, True, True]
 
 
 def test_with_cameras_the_cubes_are_seen_and_not_told_or_the_error_says_what_to_install(
