@@ -18,6 +18,7 @@ from forcing.envs.swap_layout import CAMERAS, CUBES, IMAGE_SIZE
 
 NOISE_STD = 0.2
 WITHOUT_BURSTS = 3  # one episode of so many has noise alone
+AFTER_STEPS = (10, 40)  # at rest when all is done, so that what to do then is shown too: nothing
 LEAST_STEPS = 100  # no exchange is done in fewer
 SHARD_EPISODES = 10
 
@@ -84,8 +85,10 @@ def _held(env: Swap, seed: int, number: int) -> Episode:
     """The first attempt at this episode whose swap holds to the end."""
     attempt = 0
     while True:
-        (drawn,) = np.random.SeedSequence(seed, spawn_key=(number, attempt)).generate_state(1)
-        episode = demonstrate(env, seed=int(drawn), noise=NOISE_STD, bursts=number % WITHOUT_BURSTS > 0)
+        drawn, more = np.random.SeedSequence(seed, spawn_key=(number, attempt)).generate_state(2)
+        after = int(AFTER_STEPS[0] + more % (AFTER_STEPS[1] - AFTER_STEPS[0] + 1))
+        bursts = number % WITHOUT_BURSTS > 0
+        episode = demonstrate(env, seed=int(drawn), noise=NOISE_STD, bursts=bursts, after=after)
         if episode["infos"]["success"][-1]:
             return episode
         attempt += 1

@@ -30,13 +30,17 @@ def test_episodes_are_whole_hold_and_are_as_many_as_hold_the_steps(episodes: lis
     layouts = {tuple(np.round(episode["observations"]["red_position"][0], 3)) for episode in episodes}
     assert len(layouts) == len(episodes)
     assert all((episode["infos"]["executed"][:-1] != episode["actions"]).any() for episode in episodes)
+    # At rest at the end: the same target for 10 to 40 steps and what came before of the way there.
+    rests = [int((episode["actions"] != episode["actions"][-1]).any(axis=1)[::-1].argmax()) for episode in episodes]
+    assert all(10 <= rest <= 70 for rest in rests)
+    assert len(set(rests)) == len(rests)
 
 
 def test_a_longer_recording_begins_like_a_shorter_one_however_it_is_cut_into_shards(
     monkeypatch: pytest.MonkeyPatch, episodes: list[Episode]
 ) -> None:
     monkeypatch.setattr(swap_demonstrations, "SHARD_EPISODES", 2)
-    longer = recorded(500)
+    longer = recorded(700)
     assert len(longer) > len(episodes)
     for one, other in zip(episodes, longer, strict=False):
         np.testing.assert_array_equal(one["actions"], other["actions"])
