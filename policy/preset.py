@@ -13,6 +13,7 @@ from forcing.policy.refinement import RefineConfig
 from forcing.policy.rolling import RollingConfig
 from forcing.policy.tokens import TokenLayout
 from forcing.policy.tracker import TrackerConfig
+from forcing.policy.vision import VisionConfig
 from forcing.policy.weights import Weight
 
 
@@ -55,7 +56,7 @@ class OptimiserConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """A recipe: token layout, network, noise, optimiser, planner, tracker, how readings are doubted, None to believe
-    them all, and how the plan that is followed is kept up, None to make another one each time."""
+    them all, how the plan that is followed is kept up, None to make another one each time, and how cameras are seen."""
 
     name: str
     layout: TokenLayout = field(default_factory=TokenLayout)
@@ -67,6 +68,7 @@ class Preset:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     belief: BeliefConfig | None = field(default_factory=BeliefConfig)
     rolling: RollingConfig | None = None
+    vision: VisionConfig = field(default_factory=VisionConfig)
 
 
 # For policies that carry dynamics and visited places: few samples, and the best of them improved.
