@@ -18,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from forcing.policy.cameras import codec_of
 from forcing.policy.config import from_json
 from forcing.policy.preset import Preset
 from forcing.policy.spread import Spread
 from forcing.policy.tokens import Normaliser
 from forcing.policy.types import TrajectorySpec
-from forcing.policy.vision import FrameCodec
+from forcing.policy.vision import Codec
 from forcing.policy.world import World
 
 VERSION = 1
@@ -59,7 +60,7 @@ class PolicyFile:
     revision: str
     world: World | None = None
     spread: Spread | None = None
-    cameras: Mapping[str, FrameCodec] = field(default_factory=dict)
+    cameras: Mapping[str, Codec] = field(default_factory=dict)
 
 
 def save_policy(
@@ -71,7 +72,7 @@ def save_policy(
     card: Mapping[str, Any],
     world: World | None = None,
     spread: Spread | None = None,
-    cameras: Mapping[str, FrameCodec] | None = None,
+    cameras: Mapping[str, Codec] | None = None,
 ) -> None:
     """Writes a policy atomically. Raises OSError if the disk refuses; the old file then stays."""
     header = {
@@ -105,7 +106,7 @@ def load_policy_file(path: Path) -> PolicyFile:
             revision=tensors_digest(json.dumps({**header, "card": {}}, sort_keys=True), decisive)[:12],
             world=World.from_tensors(world, spec) if world else None,
             spread=Spread.from_tensors(spread, len(spec.of_role("observation"))) if spread else None,
-            cameras={name: FrameCodec.from_tensors(found) for name, found in cameras.items() if found},
+            cameras={name: codec_of(found) for name, found in cameras.items() if found},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error

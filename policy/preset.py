@@ -15,6 +15,7 @@ from forcing.policy.rolling import RollingConfig
 from forcing.policy.schedules import Schedule
 from forcing.policy.tokens import TokenLayout
 from forcing.policy.tracker import TrackerConfig
+from forcing.policy.vision import VisionConfig
 from forcing.policy.weights import Weight
 
 
@@ -57,8 +58,8 @@ class OptimiserConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """A recipe: token layout, network, noise, optimiser, planner, tracker, how readings are doubted, None to believe
-    them all, how the plan that is followed is kept up, None to make another one each time, and how the policy remembers
-    its episode, None if it plans to a goal from what it sees now."""
+    them all, how the plan that is followed is kept up, None to make another one each time, how cameras are seen, and how
+    the policy remembers its episode, None if it plans to a goal from what it sees now."""
 
     name: str
     layout: TokenLayout = field(default_factory=TokenLayout)
@@ -70,6 +71,7 @@ class Preset:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     belief: BeliefConfig | None = field(default_factory=BeliefConfig)
     rolling: RollingConfig | None = None
+    vision: VisionConfig = field(default_factory=VisionConfig)
     memory: MemoryConfig | None = None
 
     def __post_init__(self) -> None:
@@ -169,6 +171,6 @@ PRESETS = {
         ),
         _GENERIC,
         _remembering("swap"),
-        _remembering("swap-cameras"),
+        replace(_remembering("swap-cameras"), vision=VisionConfig(kind="keypoints")),
     )
 }

@@ -139,7 +139,7 @@ def test_frames_are_read_in_blocks_of_bounded_size(monkeypatch: pytest.MonkeyPat
     )
     codecs, told = fit_codecs(streamed), list[int]()
     assert 1 <= watched.most <= 7
-    assert vision._sample(watched, np.random.default_rng(0)).shape == (20, 576)
+    assert vision.sampled(watched, 20, np.random.default_rng(0), vision._cells).shape == (20, 576)
     seen = encoded(streamed, codecs, told.append)
     assert watched.most == 7
     assert told == [*range(7, watched.shape[0], 7), watched.shape[0]]

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,6 +26,8 @@ from forcing.commands.shared import (
 from forcing.usage import UsageError, at_least, known, typed
 
 if TYPE_CHECKING:
+    from forcing.policy.cameras import Codecs
+    from forcing.policy.checkpoint import PolicyFile
     from forcing.policy.histories import Episodes
     from forcing.policy.preset import Preset
     from forcing.policy.training import Budget
@@ -71,6 +74,7 @@ def train(
     from forcing.datasets.joining import joined
     from forcing.policy import training
     from forcing.policy.cameras import fit_normaliser
+    from forcing.policy.checkpoint import load_policy_file
     from forcing.policy.policy import FILE_NAME
     from forcing.progress import train_watched
 
@@ -88,14 +92,16 @@ def train(
     shares = shares_of(weights, len(data))
     recordings = recordings_of(data, reading, folder, resume=resume)
     recorded = joined(recordings)
+    # A run that was killed at once has not even a policy's file.
+    begun = load_policy_file(folder / FILE_NAME) if resume and (folder / FILE_NAME).exists() else None
     if recipe is None:
-        begun = resume and (folder / FILE_NAME).exists()  # a run that was killed at once has not even that
-        recipe = _resumed(folder, set_) if begun else _inferred(recorded, set_)
-    trajectories, cameras = seen_by_networks(recorded)
+        recipe = _inferred(recorded, set_) if begun is None else _resumed(begun, set_)
+    cameras = None if begun is None else _cameras_of(begun, recipe, recorded)
+    trajectories, cameras = seen_by_networks(recorded, recipe.vision, cameras, seed=seed)
     trainer = training.Trainer(
         recipe,
         _learned_from(recipe, trajectories, [len(part.lengths) for part in recordings], shares),
-        fit_normaliser(trajectories, cameras),
+        fit_normaliser(trajectories, cameras, recipe.vision),
         seed=seed,
         device=device,
         world=world_for(recipe, trajectories, cameras),
@@ -175,15 +181,30 @@ def _inferred(recorded: "Trajectories", settings: Sequence[str]) -> "Preset":
     return recipe
 
 
-def _resumed(folder: Path, settings: Sequence[str]) -> "Preset":
-    """The recipe that the run in the folder began with. Raises CheckpointError, UsageError."""
-    from forcing.policy.checkpoint import load_policy_file
+def _resumed(begun: "PolicyFile", settings: Sequence[str]) -> "Preset":
+    """The recipe that a run began with. Raises UsageError."""
     from forcing.policy.config import override
-    from forcing.policy.policy import FILE_NAME
 
-    recipe = load_policy_file(folder / FILE_NAME).preset
     with wrong_usage():
-        return override(recipe, *settings)
+        return override(begun.preset, *settings)
+
+
+def _cameras_of(begun: "PolicyFile", recipe: "Preset", recorded: "Trajectories") -> "Codecs":
+    """What made the latents that a run began with, which its network knows. Raises UsageError if they are not the
+    recipe's, or not of the recording's cameras."""
+    for name, saved in asdict(begun.preset.vision).items():
+        if (present := getattr(recipe.vision, name)) != saved:
+            raise UsageError(
+                f"vision.{name} of the saved run is {saved!r}, of this one {present!r}; "
+                "resume with the settings it began with, or start a new run in another folder"
+            )
+    known = {name: codec.shape for name, codec in begun.cameras.items()}
+    shown = {name: tuple(frames.shape[1:]) for name, frames in recorded.frames.items()}
+    if known != shown:
+        raise UsageError(
+            f"cameras of the saved run are {known}, of this recording {shown}; name the data it began with"
+        )
+    return begun.cameras
 
 
 def clone(
