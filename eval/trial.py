@@ -9,9 +9,9 @@ from rich.console import Console
 from forcing.eval.adjust import Adjusted
 from forcing.eval.evaluate import watch
 from forcing.eval.fronts import Front
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.report import Report, build_report
 from forcing.eval.rollout import DriverSpec
-from forcing.eval.tasks import Task
 from forcing.policy.policy import Policy
 
 
@@ -20,7 +20,7 @@ class Trial:
     """Episodes `seed`, `seed` + 1, ... of a task. workers: processes, None for one a core.
     command: as typed."""
 
-    task: Task
+    task: MazeTask
     episodes: int
     seed: int
     workers: int | None

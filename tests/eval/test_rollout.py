@@ -15,15 +15,16 @@ from rich.console import Console
 
 from forcing.envs.maze2d import GOAL_RADIUS_M
 from forcing.eval.drivers import ServerDriver, StraightDriver, Trace
+from forcing.eval.maze_tasks import Maze2D
 from forcing.eval.report import build_report, table_of, write_report
 from forcing.eval.rollout import DriverSpec, Episode, rollout, run_episode
-from forcing.eval.tasks import TASKS, Maze2D, find_task
+from forcing.eval.tasks import TASKS, find_maze, find_task
 from forcing.policy.policy import load_policy, shipped_policies
 from forcing.policy.types import Array, Plan
 from forcing.server.client import Session
 from forcing.server.serve import serving
 
-TASK = find_task("maze2d-umaze-multi")
+TASK = find_maze("maze2d-umaze-multi")
 assert isinstance(TASK, Maze2D)
 EPISODE_STEPS = TASK.definition.episode_steps
 
@@ -186,6 +187,7 @@ def test_what_is_fetched_for_pictures_does_not_count_as_time_of_the_action(monke
 
 def test_an_episode_counts_the_steps_that_end_near_the_goal() -> None:
     episode = next(iter(rollout(TASK, DriverSpec(policy="expert"), episodes=1, seed=3, workers=1)))
+    assert episode.goal is not None
     distance = np.linalg.norm(episode.positions[1:] - episode.goal, axis=1)
     near = distance <= GOAL_RADIUS_M
     assert episode.episode_return == near.sum()

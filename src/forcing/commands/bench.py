@@ -291,11 +291,11 @@ def page(page: Path = Path("docs/benchmarks.md"), results: Path = Path("docs/res
 
 def _trial(task: str, episodes: int, seed: int, workers: int | None) -> "Trial":
     """How the rows of a bench are measured."""
-    from forcing.eval.tasks import find_task
+    from forcing.eval.tasks import find_maze
     from forcing.eval.trial import Trial
 
     return Trial(
-        task=find_task(task),
+        task=find_maze(task),
         episodes=at_least(1, episodes=episodes),
         seed=at_least(0, seed=seed),
         workers=checked_workers(workers),

@@ -26,11 +26,11 @@ def demo(task: str = "maze2d-large-multi", episodes: int = 4, seed: int = 0, out
         out: folder for the report and the pictures.
     """
     from forcing.eval.demo import run_demo
-    from forcing.eval.tasks import find_task
+    from forcing.eval.tasks import find_maze
 
     one_thread()
     run_demo(
-        find_task(task),
+        find_maze(task),
         episodes=at_least(1, episodes=episodes),
         seed=at_least(0, seed=seed),
         out=out,
@@ -110,27 +110,34 @@ def evaluate(
     task: TaskName,
     policy: str | None = None,
     url: str | None = None,
+    served: bool = False,
     episodes: int = 100,
     seed: int = 0,
     report: Path | None = None,
     pictures: Path | None = None,
     workers: int | None = None,
+    most_steps: int | None = None,
     data: str | None = None,
     faults: str = "",
     set_: Settings = (),
 ) -> None:
     """Score a policy on a task, beside the yardsticks that have no planner.
 
+    In mazes a success is to reach the goal; with an arm, what was to be done must still be done at the last step.
+
     Args:
-        task: such as maze2d-medium-multi; ogbench-pointmaze-giant-stitch and its kin take their five goals in turn.
-        policy: shipped policy, folder of a policy or clone, or yardstick (straight, expert, mpc); the one shipped for
-            the task if not given.
+        task: such as maze2d-medium-multi or swap; ogbench-pointmaze-giant-stitch and its kin take their five goals in
+            turn.
+        policy: shipped policy, folder of a policy or clone, or yardstick (straight, expert, mpc; of arms expert alone);
+            the one shipped for the task if not given.
         url: of a server that serves the policy; in this process if not given.
+        served: start a server for the policy and drive over HTTP, as real robots are.
         episodes: how many.
         seed: of the first episode; episode i has seed + i.
         report: where to write the report as JSON.
-        pictures: folder for a picture of each of the first 12 episodes.
+        pictures: folder for a picture of each of the first 12 episodes, in mazes.
         workers: processes, one a core if not given; scores do not depend on it.
+        most_steps: cut episodes after so many, to try something out.
         data: the recording that yardstick mpc stands on, and no other needs.
         faults: of the sensors: noise=SIGMA, bias=SIZE, dropout=RATE[/STEPS], freeze=RATE[/STEPS],
             delay=STEPS[/JITTER], spikes=RATE/SIZE, quantise=STEP, each for all sensors or for some
@@ -140,23 +147,32 @@ def evaluate(
     """
     from forcing.envs.faults import parse_faults
     from forcing.eval.evaluate import evaluate_policy
+    from forcing.eval.maze_tasks import MazeTask
     from forcing.eval.rollout import DriverSpec
     from forcing.eval.tasks import find_task
 
     one_thread()
     chosen = find_task(task)
-    _check_settings(set_, policy or chosen.policy, url)
+    name = policy or chosen.policy
+    _check_settings(set_, name, url)
     with wrong_usage():
-        parse_faults(chosen.sensors, faults)
-        DriverSpec(policy=policy or chosen.policy, url=url, data=data, faults=faults)
+        if isinstance(chosen, MazeTask):
+            parse_faults(chosen.sensors, faults)
+        DriverSpec(policy=name, url=url, data=data, faults=faults, most_steps=most_steps).check(chosen)
+    if pictures is not None and not isinstance(chosen, MazeTask):
+        raise UsageError(f"pictures are drawn of mazes, which {chosen.name} is not; leave out --pictures")
+    if served:
+        _check_served(name, url)
     checked_folder(pictures=pictures)
     evaluate_policy(
         chosen,
         policy=policy,
         url=url,
+        served=served,
         settings=set_,
         data=data,
         faults=faults,
+        most_steps=most_steps,
         episodes=at_least(1, episodes=episodes),
         seed=at_least(0, seed=seed),
         report=checked_report(report),
@@ -172,6 +188,17 @@ def policies() -> None:
     from forcing.eval.policy_table import policy_table
 
     new_console().print(policy_table(Path("runs")))
+
+
+def _check_served(policy: str, url: str | None) -> None:
+    """Raises UsageError if there is no policy for a server of our own."""
+    from forcing.eval.rollout import BASELINES
+    from forcing.policy.clone import is_clone
+
+    if url is not None:
+        raise UsageError("served starts a server of its own, url names another; leave out one of them")
+    if policy in BASELINES or is_clone(policy):
+        raise UsageError(f"served needs a policy that a server can have, {policy} is a yardstick; leave out --served")
 
 
 def _check_settings(settings: tuple[str, ...], policy: str, url: str | None) -> None:
