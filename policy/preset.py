@@ -58,8 +58,8 @@ class OptimiserConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """A recipe: token layout, network, noise, optimiser, planner, tracker, how readings are doubted, None to believe
-    them all, how the plan that is followed is kept up, None to make another one each time, how cameras are seen, and how
-    the policy remembers its episode, None if it plans to a goal from what it sees now."""
+    them all, how the plan that is followed is kept up, None to make another one each time, how cameras are seen, and
+    how the policy remembers its episode, None if it plans to a goal from what it sees now."""
 
     name: str
     layout: TokenLayout = field(default_factory=TokenLayout)
@@ -171,6 +171,6 @@ PRESETS = {
         ),
         _GENERIC,
         _remembering("swap"),
-        replace(_remembering("swap-cameras"), vision=VisionConfig(kind="keypoints")),
+        replace(_remembering("swap-cameras"), vision=VisionConfig(kind="keypoints", counted=32.0)),
     )
 }
