@@ -47,6 +47,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: Literal["cpu", "cuda"] = "cpu",
+    eyes: str | None = None,
     reading: ReadingOptions = READING,
     set_: Settings = (),
 ) -> None:
@@ -66,6 +67,7 @@ def train(
         resume: go on with the run in OUT, same budget, seed and data. It ends at the weights of an uninterrupted run,
             bit for bit: with steps always, with minutes if the learning rate had begun to fall.
         device: cpu or cuda.
+        eyes: policy, or folder of one, of the same cameras, whose codecs see for this one too; it learns none itself.
         set_: a setting of the recipe, such as denoiser.kind=recurrent or optimiser.weight=fused_snr; several --set may
             follow.
     """
@@ -75,7 +77,7 @@ def train(
     from forcing.policy import training
     from forcing.policy.cameras import fit_normaliser
     from forcing.policy.checkpoint import load_policy_file
-    from forcing.policy.policy import FILE_NAME
+    from forcing.policy.policy import FILE_NAME, find_policy
     from forcing.progress import train_watched
 
     one_thread()
@@ -96,7 +98,8 @@ def train(
     begun = load_policy_file(folder / FILE_NAME) if resume and (folder / FILE_NAME).exists() else None
     if recipe is None:
         recipe = _inferred(recorded, set_) if begun is None else _resumed(begun, set_)
-    cameras = None if begun is None else _cameras_of(begun, recipe, recorded)
+    seeing = begun or (None if eyes is None else load_policy_file(find_policy(eyes)))
+    cameras = None if seeing is None else _cameras_of(seeing, recipe, recorded)
     trajectories, cameras = seen_by_networks(recorded, recipe.vision, cameras, seed=seed)
     trainer = training.Trainer(
         recipe,
@@ -104,11 +107,12 @@ def train(
         fit_normaliser(trajectories, cameras, recipe.vision),
         seed=seed,
         device=device,
-        world=world_for(recipe, trajectories, cameras),
+        world=None if recipe.memory is not None else world_for(recipe, trajectories, cameras),
         cameras=cameras,
     )
     named = "".join(f" --data {shlex.quote(source)}" for source in data)
     changed = "" if weights is None else f" --weights {weights}"
+    changed += "" if eyes is None else f" --eyes {shlex.quote(eyes)}"
     changed += reading.typed() + "".join(f" --set {shlex.quote(setting)}" for setting in set_)
     card: dict[str, object] = {
         "task": preset,
@@ -189,22 +193,22 @@ def _resumed(begun: "PolicyFile", settings: Sequence[str]) -> "Preset":
         return override(begun.preset, *settings)
 
 
-def _cameras_of(begun: "PolicyFile", recipe: "Preset", recorded: "Trajectories") -> "Codecs":
-    """What made the latents that a run began with, which its network knows. Raises UsageError if they are not the
+def _cameras_of(other: "PolicyFile", recipe: "Preset", recorded: "Trajectories") -> "Codecs":
+    """What made the latents of another run, or of this one before it was resumed. Raises UsageError if they are not the
     recipe's, or not of the recording's cameras."""
-    for name, saved in asdict(begun.preset.vision).items():
+    for name, saved in asdict(other.preset.vision).items():
         if (present := getattr(recipe.vision, name)) != saved:
             raise UsageError(
                 f"vision.{name} of the saved run is {saved!r}, of this one {present!r}; "
-                "resume with the settings it began with, or start a new run in another folder"
+                "go on with the settings it began with, or let this run learn to see by itself"
             )
-    known = {name: codec.shape for name, codec in begun.cameras.items()}
+    known = {name: codec.shape for name, codec in other.cameras.items()}
     shown = {name: tuple(frames.shape[1:]) for name, frames in recorded.frames.items()}
     if known != shown:
         raise UsageError(
             f"cameras of the saved run are {known}, of this recording {shown}; name the data it began with"
         )
-    return begun.cameras
+    return other.cameras
 
 
 def clone(
