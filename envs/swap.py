@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from forcing.envs.rendering import use_headless, without_display
 from forcing.envs.swap_control import ACTION
+from forcing.envs.swap_distractors import Distractor, Disturbance
 from forcing.envs.swap_layout import CAMERAS, CUBE_HALF_M, CUBES, IMAGE_SIZE, SLOT_RADIUS_M, SLOTS
 
 CONTROL_HZ = 20.0
@@ -70,14 +71,22 @@ class Swap(gymnasium.Env[Observation, NDArray[Any]]):
     cameras also front and side, [64, 64, 3] uint8. Action: [5], where the effector and the gripper shall be: x, y, z in
     m, yaw in rad, and 0 open to 1 closed; cut to the space's limits. A step goes towards there, as far as ogbench lets
     it (0.05 m along an axis, 0.3 rad), so that a held action holds the arm. Reward: 1 while swapped, else 0.
-    Info: success, whether swapped now; at an episode's last step, whether it held. reset takes
-    options={"layout": (red's slot, blue's slot)}, of `LAYOUTS`; everything else follows from the seed.
+    Info: success, whether swapped now; at an episode's last step, whether it held; with cameras also distracted, the
+    names of those whose present frame is disturbed, for scoring alone. reset takes options={"layout": (red's slot,
+    blue's slot)}, of `LAYOUTS`, and {"distractor": a `Distractor` or None}; everything else follows from the seed.
     """
 
     metadata = {"render_modes": [], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012  # as Gymnasium has it
 
-    def __init__(self, cameras: bool = False) -> None:
-        """Raises RuntimeError if ogbench is not installed, or if frames are wanted and nothing renders here."""
+    def __init__(self, cameras: bool = False, distractor: Distractor | None = None) -> None:
+        """distractor: of every episode whose reset names none.
+
+        Raises RuntimeError if ogbench is not installed, or if frames are wanted and nothing renders here; ValueError
+        for a distractor without cameras.
+        """
+        self._distractor = _checked(distractor, cameras)
+        self._disturbance: Disturbance | None = None
+        self._distracted: list[str] = []
         if cameras:
             use_headless()
         self._scene = _scene()
@@ -93,29 +102,49 @@ class Swap(gymnasium.Env[Observation, NDArray[Any]]):
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         drawn = LAYOUTS[int(self.np_random.integers(len(LAYOUTS)))]
-        layout = tuple((options or {}).get("layout", drawn))
+        options = options or {}
+        layout = tuple(options.get("layout", drawn))
         if layout not in LAYOUTS:
             raise ValueError(f"layout must be two different slots of 0, 1 and 2, got {layout}")
         self._scene.slots = layout
         state, _ = self._scene.reset(seed=int(self.np_random.integers(2**31)))
         self._progress, self._steps = Progress(layout), 0
-        return self._observed(state), self._info()
+        distractor = _checked(options.get("distractor", self._distractor), bool(self._cameras))
+        self._disturbance = Disturbance(distractor) if distractor else None
+        observation = self._observed(state)
+        return observation, self._info()
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         state, *_ = self._scene.step(np.clip(np.asarray(action, np.float64), ACTION.low, ACTION.high))
         self._steps += 1
         self._progress.see(self._resting(state))
+        observation = self._observed(state)
         info = self._info()
-        return self._observed(state), float(info["success"]), False, self._steps >= MAX_STEPS, info
+        return observation, float(info["success"]), False, self._steps >= MAX_STEPS, info
 
     def close(self) -> None:
         self._scene.close()
 
     def _observed(self, state: Observation) -> Observation:
-        return {**state, **{name: self._scene.render(camera=name) for name in self._cameras}}
+        self._distracted = []
+        if self._disturbance is None:
+            return {**state, **{name: self._scene.frame(name) for name in self._cameras}}
+        self._disturbance.see(state)
+        return {**state, **{name: self._disturbed(self._disturbance, name) for name in self._cameras}}
+
+    def _disturbed(self, disturbance: Disturbance, camera: str) -> NDArray[np.uint8]:
+        """This camera's frame with what disturbs it, which is noted."""
+        instead, bag, light = disturbance.frame_instead(camera), disturbance.bag(), disturbance.light()
+        frame = self._scene.frame(camera, bag=bag, light=light) if instead is None else instead
+        # A bag may be out of view, or behind the arm.
+        in_view = bag is not None and (frame != self._scene.frame(camera)).any()
+        if instead is not None or light != (1, 1, 1) or in_view:
+            self._distracted.append(camera)
+        return frame
 
     def _info(self) -> dict[str, Any]:
-        return {"success": self._progress.swapped, "layout": self._progress.start}
+        info = {"success": self._progress.swapped, "layout": self._progress.start}
+        return {**info, "distracted": tuple(self._distracted)} if self._cameras else info
 
     def _resting(self, state: Observation) -> tuple[int | None, int | None]:
         red, blue = (
@@ -132,6 +161,12 @@ def resting_slot(cube: NDArray[Any], effector: NDArray[Any]) -> int | None:
     distances = np.linalg.norm(SLOTS - cube[:2], axis=1)
     nearest = int(distances.argmin())
     return nearest if distances[nearest] <= SLOT_RADIUS_M else None
+
+
+def _checked(distractor: Distractor | None, cameras: bool) -> Distractor | None:
+    if distractor is not None and not cameras:
+        raise ValueError("a distractor disturbs frames: it needs cameras=True")
+    return distractor
 
 
 def environment_spec(*, cameras: bool = False) -> EnvSpec:

@@ -27,6 +27,15 @@ from forcing.envs.swap_layout import (
     SLOTS,
 )
 
+Bag = tuple[NDArray[np.float64], NDArray[np.float64]]
+# Ellipsoids: half axes and offset in m, colour; a belly, two crumpled corners and two handles.
+BAG: tuple[tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]], ...] = (
+    ((0.075, 0.045, 0.085), (0, 0, 0), (1, 1, 1, 1)),
+    ((0.04, 0.045, 0.06), (0.045, 0.02, 0.03), (0.85, 0.87, 0.9, 1)),
+    ((0.05, 0.04, 0.04), (-0.04, -0.01, -0.055), (0.9, 0.9, 0.88, 1)),
+    ((0.012, 0.006, 0.028), (0.03, 0, 0.095), (0.8, 0.82, 0.85, 1)),
+    ((0.012, 0.006, 0.028), (-0.03, 0, 0.095), (0.8, 0.82, 0.85, 1)),
+)
 _COLLISION_GROUP, _VISUAL_GROUP = 3, 2
 
 
@@ -49,6 +58,11 @@ class SwapScene(CubeEnv):  # type: ignore[misc]  # ogbench has no types
                 "geom", name=f"slot_{index}", type="cylinder", size=(SLOT_RADIUS_M, 0.0005), pos=(x, y, 0.0005),
                 rgba=(0.75, 0.75, 0.7, 1.0), contype=0, conaffinity=0, group=1,
             )  # fmt: skip
+        arena_mjcf.asset.add(
+            "texture", name="bag", type="cube", builtin="checker", rgb1=(0.95, 0.95, 0.92), rgb2=(0.7, 0.72, 0.75),
+            mark="random", markrgb=(0.25, 0.3, 0.35), random=0.03, width=16, height=16,
+        )  # fmt: skip
+        arena_mjcf.asset.add("material", name="bag", texture="bag", texrepeat=(1, 1))
         for wall in range(4):  # they show where the workspace ends, and would stand before the cameras
             arena_mjcf.find("geom", f"wall_{wall}").rgba = (0, 0, 0, 0)
 
@@ -79,6 +93,7 @@ class SwapScene(CubeEnv):  # type: ignore[misc]  # ogbench has no types
 
     def post_compilation_objects(self) -> None:
         super().post_compilation_objects()
+        self._bag_material = self._model.material("bag").id
         render_fast(self._model)
         # Collision shapes have far fewer vertices than what they stand for.
         self._scene_option.geomgroup[_COLLISION_GROUP], self._scene_option.geomgroup[_VISUAL_GROUP] = 1, 0
@@ -97,6 +112,31 @@ class SwapScene(CubeEnv):  # type: ignore[misc]  # ogbench has no types
             observed[f"{cube}_position"] = found[f"privileged/block_{index}_pos"]
             observed[f"{cube}_heading"] = (np.cos(turns), np.sin(turns))
         return {name: np.array(value, np.float32) for name, value in observed.items()}
+
+    def frame(self, camera: str, *, bag: Bag | None = None, light: tuple[float, ...] = (1, 1, 1)) -> NDArray[np.uint8]:
+        """[64, 64, 3]. bag: its position [3] in m and rotation [3, 3]; light: what all light is scaled by."""
+
+        def disturb(scene: mujoco.MjvScene) -> None:
+            for index in range(scene.nlight):
+                lamp = scene.lights[index]
+                for part in (lamp.ambient, lamp.diffuse, lamp.specular):
+                    part *= light
+            for size, offset, colour in BAG if bag is not None else ():
+                assert bag is not None
+                geom = scene.geoms[scene.ngeom]
+                place = bag[0] + bag[1] @ offset
+                mujoco.mjv_initGeom(
+                    geom,
+                    mujoco.mjtGeom.mjGEOM_ELLIPSOID,
+                    np.array(size),
+                    place,
+                    bag[1].ravel(),
+                    np.array(colour, np.float32),
+                )
+                geom.matid = self._bag_material
+                scene.ngeom += 1
+
+        return np.asarray(self.render(camera=camera, scene_callback=disturb))
 
     def speeds(self) -> tuple[float, float]:
         """Of the two cubes, in m/s."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from forcing.envs.rendering import use_headless
 from forcing.envs.swap import LAYOUTS, MAX_STEPS, Observation, Progress, Swap, environment_spec, resting_slot
 from forcing.envs.swap_control import pose, step_towards
+from forcing.envs.swap_distractors import Distractor
 from forcing.envs.swap_expert import Episode, SwapExpert, demonstrate
 from forcing.envs.swap_layout import SLOTS
 
@@ -120,6 +121,11 @@ def test_every_layout_is_drawn_and_any_can_be_asked_for(env: Swap) -> None:
 def test_a_layout_that_is_none_is_refused(env: Swap, layout: Any) -> None:
     with pytest.raises(ValueError, match="layout must be two different slots of 0, 1 and 2"):
         env.reset(options={"layout": layout})
+
+
+def test_without_cameras_there_is_nothing_to_disturb(env: Swap) -> None:
+    with pytest.raises(ValueError, match="it needs cameras=True"):
+        env.reset(options={"distractor": Distractor(kind="cover")})
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space:UserWarning")
