@@ -50,7 +50,8 @@ class MemoryConfig:
     and action held; 0 where an action is no place to be. observation_share: what an error of observations counts in the
     loss, beside 1 of actions. recall_level: level at which the past is declared in use, at least 0 and below 1.
     show_actions: whether past actions are known in use. equal_levels: in use the past is as noisy as what is sampled,
-    as in full-sequence diffusion.
+    as in full-sequence diffusion. doubt: whether in use a reading is left aside that is more surprising (`surprise`)
+    than the share `false_alarms` of those that were recorded, above 0 and below 1.
     """
 
     mix: RecallMix = field(default_factory=RecallMix)
@@ -59,6 +60,8 @@ class MemoryConfig:
     recall_level: float = 0.0
     show_actions: bool = False
     equal_levels: bool = False
+    doubt: bool = False
+    false_alarms: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.hold_tokens < 0:
@@ -67,6 +70,8 @@ class MemoryConfig:
             raise ValueError(f"observation_share must be at least 0, got {self.observation_share}")
         if not 0 <= self.recall_level < 1:
             raise ValueError(f"recall_level must be at least 0 and below 1, got {self.recall_level}")
+        if not 0 < self.false_alarms < 1:
+            raise ValueError(f"false_alarms must be above 0 and below 1, got {self.false_alarms}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,6 @@
-"""`forcing train` and `forcing clone`: networks trained on a recording; `forcing calibrate`: how far they are off."""
+"""`forcing train` and `forcing clone`: networks trained on a recording."""
 
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from tyro.conf import Positional, arg
 
+from forcing.commands.calibrate import keep_usual
 from forcing.commands.recorded import recordings_of, shares_of
 from forcing.commands.shared import (
     Reading,
@@ -20,7 +20,6 @@ from forcing.commands.shared import (
     one_thread,
     seen_by_networks,
     world_for,
-    writable,
     wrong_usage,
 )
 from forcing.usage import UsageError, at_least, known, typed
@@ -128,6 +127,8 @@ def train(
             name: {"latents": c.latents, "explained": round(c.explained, 4)} for name, c in cameras.items()
         }
     path = train_watched(trainer, budget, folder, card, resume=resume)
+    if recipe.memory is not None:
+        keep_usual(path, trajectories, recorded.frames, seed, f"{card['command']}")
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
     if trainer.world is not None and trajectories.spec.goal is not None:
         print(f"its plans tell how far the robot will be from them after: forcing calibrate {path.parent}")
@@ -253,55 +254,6 @@ def clone(
         ),
     )
     print(f"wrote {path}; score it: forcing eval TASK --policy {path.parent}")
-
-
-def calibrate(
-    policy: Annotated[Positional[str], arg(metavar="POLICY")],
-    drives: int = 128,
-    seed: int = 0,
-    contacts: float | None = None,
-    room: float | None = None,
-) -> None:
-    """Measure how far a robot will be from a policy's plans, and keep it in the policy's file as its spread.
-
-    The policy drives in its own world, on the dynamics fitted to its recording, among the places that were visited
-    there; no simulator is asked. What it does and its revision stay.
-
-    Args:
-        policy: folder of a trained policy, or the name of a shipped one.
-        drives: from one visited place to another, half of them with noisy sensors; more tell more of far horizons.
-        seed: of everything random; the same seed gives the same spread.
-        contacts: how often something strikes the robot there, a control step; as often as beliefs suppose if not given.
-        room: between visited places and the walls there, in the goal's units; what plans may leave visited places by
-            if not given. Where the spread is too wide or too narrow on the robot, these two are what to change.
-    """
-    from forcing.policy.calibration import Harshness
-    from forcing.policy.calibration import calibrate as measure
-    from forcing.policy.checkpoint import save_spread
-    from forcing.policy.policy import find_policy, load_policy
-    from forcing.progress import progress_bar
-
-    one_thread()
-    at_least(2, drives=drives)
-    at_least(0, seed=seed)
-    with wrong_usage():
-        harshness = Harshness(room=room) if contacts is None else Harshness(contacts=contacts, room=room)
-    path, began, loaded = find_policy(policy), time.monotonic(), load_policy(policy)
-    writable(policy=path)
-    with progress_bar() as progress:
-        bar = progress.add_task(f"driving {path.parent.name}", total=drives)
-        spread = measure(
-            loaded,
-            drives=drives,
-            seed=seed,
-            harshness=harshness,
-            report=lambda done: progress.update(bar, completed=done),
-        )
-    minutes = round((time.monotonic() - began) / 60, 1)
-    if (before := loaded.card.get("spread")) is not None:
-        print(f"in place of what {before.get('drives')} drives told: {before.get('command')}")
-    save_spread(path, spread, {"drives": drives, "seed": seed, "command": typed(), "minutes": minutes})
-    print(f"wrote {path}; plans tell their spread now")
 
 
 def _budget(minutes: float | None, steps: int | None, resumed: Path | None = None) -> "Budget":
