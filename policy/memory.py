@@ -21,6 +21,10 @@ class RecallMix:
     lost: share of sequences in which some observations are missing for a while, or for good. actions_hidden: share in
     which past actions are. Of the tokens behind it: led: share whose actions are known, and where they lead is guessed.
     pure: share that are pure noise; the others have any level.
+
+    For models of the world, which are asked where known actions lead: known_actions: share of sequences, of any kind,
+    in which all actions are known and none is guessed. together: share of the independent in which all streams of a
+    token have one level.
     """
 
     behind: float = 0.7
@@ -32,6 +36,8 @@ class RecallMix:
     actions_hidden: float = 0.5
     led: float = 0.15
     pure: float = 0.1
+    known_actions: float = 0.0
+    together: float = 0.0
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -99,10 +105,13 @@ def draw_behind(
     known = slightly * uniform(batch, length, many)
     hidden = (uniform(batch, 1, 1) < mix.actions_hidden) & actions
     known = torch.where(hidden | _lost(mix, streams, batch, length, generator), 1.0, known)
-    known[:, 0, actions] = 1.0
     level = torch.where(uniform(batch, length, 1) < mix.pure, 1.0, uniform(batch, length, 1)).expand(-1, -1, many)
     led = (uniform(batch, length, 1) < mix.led) & actions
     level = torch.where(led, 0.0, level)
+    if mix.known_actions > 0:
+        told = (uniform(batch, 1, 1) < mix.known_actions) & actions
+        known, level = torch.where(told, 0.0, known), torch.where(told, 0.0, level)
+    known[:, 0, actions] = 1.0
     level[:, 0, actions] = 1.0
     counted = level > 0
     counted[:, 0, actions] = False
@@ -124,7 +133,12 @@ def draw_whole(
     ahead = torch.arange(length).view(1, length, 1) - first
     pyramid = (uniform(batch, 1, 1) + uniform(batch, 1, 1) * ahead).clamp(0, 1) * (ahead >= 0)
     levels = torch.where(kind < mix.independent + mix.shared, shared, pyramid).expand(batch, length, many)
-    levels = torch.where(kind < mix.independent, uniform(batch, length, many), levels).clone()
+    independent = uniform(batch, length, many)
+    if mix.together > 0:
+        independent = torch.where(uniform(batch, 1, 1) < mix.together, independent[..., :1], independent)
+    levels = torch.where(kind < mix.independent, independent, levels).clone()
+    if mix.known_actions > 0:
+        levels = torch.where((uniform(batch, 1, 1) < mix.known_actions) & actions, 0.0, levels)
     levels[:, 0, actions] = 1.0
     counted = levels > 0
     counted[:, 0, actions] = False
