@@ -82,6 +82,20 @@ class CausalDenoiser(nn.Module):
         kept: Past = self.body(self._embedded(inputs, levels), past)[1]
         return kept
 
+    def behind(self, known: Tensor, known_levels: Tensor, x: Tensor, levels: Tensor) -> Tensor:
+        """[B, L, D] x0_hat of every token of x, each as if it came next behind the known tokens before its own place.
+
+        known, x: [B, L, D], the same tokens at levels of their own. What `remember` and a pass for each place would
+        say, in one pass of twice as many tokens.
+        """
+        sequences = []
+        for tokens, their_levels in ((known, known_levels), (x, levels)):
+            inputs = torch.where(their_levels[..., self.features] < 1, tokens, 0.0)
+            sequences.append(self._embedded(inputs, their_levels))
+        hidden = self.body.behind(*sequences)
+        alpha_bar = self.schedule.alpha_bar(levels[..., self.features])
+        return to_x0(self.head(self.norm(hidden)), inputs, alpha_bar, self.config.target)
+
     def _embedded(self, inputs: Tensor, levels: Tensor) -> Tensor:
         waves = [inputs * frequency for frequency in FREQUENCIES]
         told = torch.cat([inputs, *(wave.sin() for wave in waves), *(wave.cos() for wave in waves)], dim=-1)
@@ -110,6 +124,21 @@ class _Transformer(nn.Module):
             hidden, kept = block(hidden, turns, visible, None if past is None else past.layers[number])
             layers.append(kept)
         return hidden, Past(before + length, tuple(layers))
+
+    def behind(self, known: Tensor, hidden: Tensor) -> Tensor:
+        """Each hidden token as if it stood behind the known ones before its place, [B, L, width]."""
+        length = hidden.shape[1]
+        index = torch.arange(length, device=hidden.device)
+        earlier, itself = index[None, :] < index[:, None], index[None, :] == index[:, None]
+        visible = torch.cat(
+            [torch.cat([earlier | itself, torch.zeros_like(itself)], 1), torch.cat([earlier, itself], 1)]
+        )
+        cosine, sine = self._turns(index)
+        turns = torch.cat([cosine, cosine]), torch.cat([sine, sine])
+        both = torch.cat([known, hidden], dim=1)
+        for block in self.blocks:
+            both, _ = block(both, turns, visible, None)
+        return both[:, length:]
 
 
 class _Block(nn.Module):
@@ -160,3 +189,10 @@ class _Recurrent(nn.Module):
         before = torch.cat([last[:, None], said[:, :-1]], dim=1)
         read = self.read(torch.cat([before, hidden], dim=-1))
         return read, Past(hidden.shape[1] + (0 if past is None else past.length), ((latent, said[:, -1]),))
+
+    def behind(self, known: Tensor, hidden: Tensor) -> Tensor:
+        """As the transformer's."""
+        said, _ = self.cell(known)
+        before = torch.cat([torch.zeros_like(said[:, :1]), said[:, :-1]], dim=1)
+        read: Tensor = self.read(torch.cat([before, hidden], dim=-1))
+        return read

@@ -4,10 +4,11 @@ Knows no optimiser and no file.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from forcing.policy.causal import CausalDenoiser
 from forcing.policy.histories import Histories
-from forcing.policy.memory import Streams, draw_recall
+from forcing.policy.memory import Streams, draw_behind, draw_whole
 from forcing.policy.preset import Preset
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.weights import loss_weight
@@ -22,7 +23,7 @@ def streams_of(tokenizer: Tokenizer, cameras: frozenset[str]) -> Streams:
 
 
 def recall_loss(
-    denoiser: nn.Module,
+    denoiser: CausalDenoiser,
     preset: Preset,
     tokenizer: Tokenizer,
     streams: Streams,
@@ -36,16 +37,25 @@ def recall_loss(
     `loss_weight` says.
     """
     assert preset.memory is not None
-    batch, length, _ = histories.tokens.shape
-    levels, guessed = draw_recall(preset.memory.mix, streams, batch, length, generator)
-    noise = torch.randn(histories.tokens.shape, generator=generator)
-    used = torch.arange(length) < histories.lengths[:, None]
-    counted = (guessed & used[..., None]).to(device, torch.float32)
-    clean, levels, noise = (tensor.to(device) for tensor in (histories.tokens, levels, noise))
+    mix, clean = preset.memory.mix, histories.tokens.to(device)
+    batch, length, _ = clean.shape
     features = tokenizer.stream_of_feature.to(device)
-    noisy = preset.noise.add_noise(clean, levels[..., features], noise)
-    error = (denoiser(noisy, levels, histories.lengths.to(device)) - clean).square()
-    optimiser = preset.optimiser
+
+    def noised(levels: Tensor) -> Tensor:
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        return preset.noise.add_noise(clean, levels[..., features], noise)
+
+    if float(torch.rand((), generator=generator)) < mix.behind:
+        known, levels, guessed = (
+            drawn.to(device) for drawn in draw_behind(mix, streams, batch, length, generator)
+        )  # fmt: skip
+        x0_hat = denoiser.behind(noised(known), known, noised(levels), levels)
+    else:
+        levels, guessed = (drawn.to(device) for drawn in draw_whole(mix, streams, batch, length, generator))
+        x0_hat = denoiser(noised(levels), levels)
+    used = torch.arange(length, device=device) < histories.lengths.to(device)[:, None]
+    counted = (guessed & used[..., None]).to(torch.float32)
+    error, optimiser = (x0_hat - clean).square(), preset.optimiser
     weight = loss_weight(optimiser.weight, preset.noise.alpha_bar(levels), optimiser.snr_cap) * counted
     each = _share_of_each(tokenizer, preset.memory.observation_share).to(device)
     loss: Tensor = (weight[..., features] * each * error).sum() / counted.any(dim=-1).sum().clamp(min=1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from forcing.policy.cameras import Codecs, raw_spec
+from forcing.policy.causal import CausalDenoiser
 from forcing.policy.checkpoint import TrainingState, load_training_state, save_policy, save_training_state
 from forcing.policy.config import from_json
 from forcing.policy.histories import Episodes, HistorySource
@@ -179,8 +180,10 @@ class Trainer:
 
     def _recall_loss(self) -> tuple[Tensor, int]:
         """Of whole episodes, and how many they were."""
-        count = max(1, self.preset.optimiser.batch_tokens // self._histories.usual)
+        # Those that are guessed behind a known past pass twice.
+        count = max(1, self.preset.optimiser.batch_tokens // (2 * self._histories.usual))
         histories = self._histories.draw(self.rng, count)
+        assert isinstance(self.denoiser, CausalDenoiser)
         loss = recall_loss(
             self.denoiser, self.preset, self.tokenizer, self._streams, histories, self.generator, self.device
         )
