@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from forcing.envs.cube_control import ACTION, CUBES
+from forcing.envs.arm_control import ACTION, CUBES
 from forcing.envs.extras import extra_needed
 
 Kind = Literal["single", "double"]

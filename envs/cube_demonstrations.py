@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.envs.arm_control import STEP_M, within_reach
 from forcing.envs.arm_demonstrations import Lesson
 from forcing.envs.cube import Cube, Kind
-from forcing.envs.cube_control import STEP_M, within_reach
 from forcing.envs.cube_expert import CubeExpert
 from forcing.envs.pushes import Pushing
 

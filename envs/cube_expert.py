@@ -8,8 +8,8 @@ however far. Knows nothing of files.
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.envs.arm_control import ACTION, CUBES
 from forcing.envs.cube import Observation
-from forcing.envs.cube_control import ACTION, CUBES
 
 # As ogbench's oracle has them.
 ABOVE_M, HOVER_M, LIFT_M = 0.16, 0.20, 0.34

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ogbench.manipspace import lie
 from ogbench.manipspace.envs.cube_env import CubeEnv
 
-from forcing.envs.cube_control import CUBES, heading, step_towards
+from forcing.envs.arm_control import CUBES, heading, step_towards
 
 Places = NDArray[np.float64]
 

@@ -24,8 +24,7 @@ from forcing.envs import (
     swap,
     swap_demonstrations,
 )
-from forcing.envs.cube_control import ACTION as CUBE_ACTION
-from forcing.envs.swap_control import ACTION
+from forcing.envs.arm_control import ACTION
 from forcing.envs.swap_layout import IMAGE_SIZE
 
 
@@ -103,7 +102,7 @@ def _cube(kind: cube.Kind) -> Recipe:
         expert="after OGBench's cube oracle",
         noise=cube_demonstrations.NOISE_STD,
         observation_space=cube.observation_space(kind),
-        action_space=CUBE_ACTION,
+        action_space=ACTION,
         units=cube.units(kind),
         bytes_a_step=1000,
     )

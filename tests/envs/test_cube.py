@@ -9,8 +9,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
+from forcing.envs.arm_control import heading, step_towards, turn, within_reach
 from forcing.envs.cube import MAX_STEPS, Cube, Kind, Observation, environment_spec, observation_space
-from forcing.envs.cube_control import heading, step_towards, turn, within_reach
 from forcing.envs.cube_expert import CubeExpert
 
 # ogbench's five tasks of two cubes, from its source: where the one and the other start, and shall be.

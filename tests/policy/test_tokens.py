@@ -10,7 +10,6 @@ One token is 4 steps, 2 frames. A window of one token of past and one of future,
 
 import json
 import re
-
 from typing import Any
 
 import numpy as np

@@ -32,7 +32,7 @@ from forcing.policy.policy import load_policy
 from forcing.policy.preset import OptimiserConfig, Preset
 from forcing.policy.tokens import Normaliser
 from forcing.policy.training import Budget, Interrupted, Progress, Trainer, snapshot, train, training_loss
-from forcing.policy.types import Trajectories, WindowBatch
+from forcing.policy.types import Trajectories, WindowBatch, WindowSource
 
 NewTrainer = Callable[..., Trainer]
 

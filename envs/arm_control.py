@@ -1,4 +1,4 @@
-"""What an action of `cube` means: where the effector and the gripper shall be, and ogbench's step towards there.
+"""What an action of `swap` and `cube` means: where the effector and the gripper shall be, and ogbench's step there.
 
 Numbers alone; knows no simulator.
 """
@@ -14,6 +14,7 @@ CUBES = ("red", "blue")
 # ogbench's: where its effector may be, and how far a step leads along x, y, z, in yaw and gripper.
 WORKSPACE_M = np.array([[0.25, -0.35, 0.02], [0.6, 0.35, 0.35]])
 STEP_M, STEP_RAD = 0.05, 0.3
+_STEP = np.array([STEP_M, STEP_M, STEP_M, STEP_RAD, 1.0])
 ACTION = spaces.Box(
     np.array([*WORKSPACE_M[0], -1.0, -1.0, 0.0], np.float32), np.array([*WORKSPACE_M[1], 1.0, 1.0, 1.0], np.float32)
 )
@@ -37,7 +38,28 @@ def step_towards(target: NDArray[Any], position: NDArray[Any], yaw: float, gripp
     target: [6], see `cube.Cube`. position: [3] in m. yaw: rad. gripper: 0 open to 1 closed.
     """
     away = np.append(target[:3] - position, (turn(target[3:5], heading(yaw)), target[5] - gripper))
-    return np.clip(away / [STEP_M, STEP_M, STEP_M, STEP_RAD, 1.0], -1.0, 1.0)
+    step: NDArray[np.float64] = np.clip(away / _STEP, -1.0, 1.0)
+    return step
+
+
+def pose(observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """[5]: where effector and gripper are: x, y, z in m, yaw in rad, -pi / 4 to pi / 4, as quarters of a turn are all
+    the same, and the gripper. observation: see `swap.Swap`."""
+    cosine, sine = observation["effector_heading"]
+    place = observation["effector_position"].astype(np.float64)
+    return np.array([*place, np.arctan2(sine, cosine) / 4, observation["gripper"][0]])
+
+
+def target_at(pose: NDArray[np.float64]) -> NDArray[np.float32]:
+    """[6]: the action that leads to a pose [5], cut to `ACTION`'s limits."""
+    target = np.array([*pose[:3], *heading(pose[3]), pose[4]], np.float32)
+    return np.clip(target, ACTION.low, ACTION.high)
+
+
+def after_step(step: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[5]: the pose that ogbench's relative action `step`, -1 to 1, leads to from the pose `at`."""
+    pose: NDArray[np.float64] = at + np.clip(step, -1.0, 1.0) * _STEP
+    return pose
 
 
 def within_reach(target: NDArray[Any], observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
