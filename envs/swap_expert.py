@@ -82,7 +82,7 @@ class SwapExpert:
         return bool(risen) and _lies(observation, *self._leg)
 
     def _target(self, observation: Observation) -> NDArray[np.float64]:
-        """[5], a pose: the phases of ogbench's cube oracle, told from the observation; it starts again where it failed."""
+        """[5], a pose: the phases of ogbench's cube oracle, told from the observation; it retries what failed."""
         assert self._leg is not None
         effector = pose(observation)
         cube, turned = _cube(observation, CUBES[self._leg[0]])
