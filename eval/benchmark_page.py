@@ -14,6 +14,7 @@ from forcing.eval.faults_tables import faults_table, filter_table
 from forcing.eval.files import replacing
 from forcing.eval.imagine_picture import draw_imagine
 from forcing.eval.imagine_table import imagine_table
+from forcing.eval.manipulation_table import manipulation_table
 from forcing.eval.ogbench_table import ogbench_table
 from forcing.eval.plan_tables import obstacles_table, planning_table, rolling_table, search_table
 from forcing.eval.score_table import plans_table, score_table
@@ -31,6 +32,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "obstacles": obstacles_table,
     "ablation": ablation_table,
     "ogbench": ogbench_table,
+    "manipulation": manipulation_table,
     "faults": faults_table,
     "filter": filter_table,
     "spread": spread_table,

@@ -15,8 +15,10 @@ import numpy as np
 from forcing.policy.belief import OLDEST_S, Belief, Believed
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
+from forcing.policy.readings import checked, shaped, unbelievable
 from forcing.policy.tracker import Tracker
 from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, Recalled, SensorReport, Source
+from forcing.policy.watching import surprises, with_surprises
 
 SILENT_S = 0.5  # of a robot that acts of its own; following a belief through more would take longer than to begin anew
 
@@ -32,14 +34,16 @@ class Controller:
         self._believer = policy.believer if doubting else None
         self.plan: Plan | None = None
         self._history: deque[Believed] = deque(maxlen=policy.preset.layout.past_steps)
-        self._remembers = policy.preset.memory is not None
+        memory = policy.preset.memory
+        self._remembers = memory is not None
+        self._incredible = -np.log10(memory.false_alarms) if memory is not None and memory.doubt else np.inf
         self._readings: dict[str, Reading] | None = None
         self._unheard = {stream.name: 0 for stream in policy.spec.of_role("observation")}
         self._belief = self._believing = Belief()
-        memory = 1 + int(OLDEST_S * policy.spec.control_hz)
+        sent = 1 + int(OLDEST_S * policy.spec.control_hz)
         if self._remembers:
-            memory = policy.preset.layout.past_steps
-        self._sent: deque[Array] = deque(maxlen=memory if self._believer is None else self._believer.memory)
+            sent = policy.preset.layout.past_steps
+        self._sent: deque[Array] = deque(maxlen=sent if self._believer is None else self._believer.memory)
         self._asked_at = self._planned_at = 0
         self._tracker: Tracker | None = None
         self._open: PlanRequest | None = None
@@ -56,7 +60,7 @@ class Controller:
         if goal is not None:
             if spec.goal is None:
                 raise ValueError(f"goal must be absent: policy {self.policy.name!r} has no goal stream")
-            goal = _checked(goal, spec.goal, "goal", self.policy)
+            goal = checked(goal, spec.goal, "goal", self.policy)
         self.goal = goal
 
     def set_obstacles(self, obstacles: Obstacles | None) -> None:
@@ -84,8 +88,8 @@ class Controller:
 
         noise: stream -> standard error in its own units, of streams whose sensor is known. missing: streams that were
         not sensed. age_s: stream -> seconds since it was read. A reading that is not finite, farther than `FARTHEST`
-        from the recordings or older than `OLDEST_S` is left aside and reported as rejected. Raises ValueError naming
-        stream, expected and got.
+        from the recordings, older than `OLDEST_S` or, where the policy doubts (`memory.doubt`), too surprising is left
+        aside and reported as rejected. Raises ValueError naming stream, expected and got.
         """
         streams = self.policy.spec.of_role("observation")
         names = [stream.name for stream in streams]
@@ -94,7 +98,7 @@ class Controller:
             unknown = sorted(set(given) - set(names))
             if unknown:
                 raise ValueError(f"{label} {unknown[0]!r} is unknown; policy {self.policy.name!r} has {names}")
-        readings, wild = dict[str, Reading](), set[str]()
+        readings, wild, misfits = dict[str, Reading](), set[str](), dict[str, float]()
         for name in names:
             error, age = (noise or {}).get(name), (age_s or {}).get(name)
             if error is not None and name in self.policy.cameras:
@@ -109,20 +113,34 @@ class Controller:
             if name not in observation:
                 raise ValueError(f"observation {name!r} is missing; send it or name it in 'missing'")
             # Frames end here: what is kept of them are latents.
-            value = self.policy.seen(name, _shaped(observation[name], name, "observation", self.policy))
+            sensed = shaped(observation[name], name, "observation", self.policy)
+            value = self.policy.seen(name, sensed)
+            if self.policy.surprise is not None and name in self.policy.cameras:
+                misfits[name] = self.policy.misfit(name, sensed)
             if error is not None:  # more says no more, and its square might be too much for a float
                 error = min(error, FARTHEST * float(np.max(self.policy.normaliser.std[name])))
-            if _unbelievable(value, name, self.policy) is None and (age or 0.0) <= OLDEST_S:
+            if unbelievable(value, name, self.policy) is None and (age or 0.0) <= OLDEST_S:
                 steps = None if age is None else round(age * self.policy.spec.control_hz)
                 readings[name] = Reading(value, error, steps)
             else:
                 wild.add(name)
-        now = self._believed(readings, wild)
+        surprises = self._surprises(readings, misfits)
+        for name in [name for name, surprise in surprises.items() if surprise > self._incredible]:
+            del readings[name]
+            wild.add(name)
+        now = with_surprises(self._believed(readings, wild), surprises)
         if self._readings is not None:
             self._history[-1] = now  # the same step again: the newer observation counts
         else:
             self._history.append(now)
         self._readings = readings
+
+    def _surprises(self, readings: Mapping[str, Reading], misfits: Mapping[str, float]) -> dict[str, float]:
+        """How surprising each reading of this step is, where the policy knows what is usual."""
+        if self.policy.surprise is None:
+            return {}
+        before = list(self._history)[: -1 if self._readings is not None else None]
+        return surprises(self.policy, self.plan, before, self.step, readings, misfits)
 
     @property
     def slow(self) -> bool:
@@ -341,38 +359,6 @@ class Controller:
             return False
         believable = error + 3 * now.noise.get(goal, 0.0)  # a sensor's own error is no reason for another plan
         return self._tracker.strayed(np.asarray(now.values[goal]), self.step) > believable
-
-
-def _checked(value: Array, name: str, label: str, policy: Policy) -> Array:
-    array = _shaped(value, name, label, policy)
-    wrong = _unbelievable(array, name, policy)
-    if wrong is not None:
-        raise ValueError(f"{label} {name!r} must be {wrong}")
-    return array
-
-
-def _shaped(value: Array, name: str, label: str, policy: Policy) -> Array:
-    shape = policy.spec[name].shape
-    try:
-        array = np.asarray(value, dtype=None if name in policy.cameras else np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{label} {name!r} must be numbers of shape {shape}: {error}") from error
-    if array.shape != shape:
-        raise ValueError(f"{label} {name!r} has shape {array.shape}, the policy {policy.name!r} expects {shape}")
-    return array
-
-
-def _unbelievable(array: Array, name: str, policy: Policy) -> str | None:
-    """The rule that no reading of a robot breaks, and what came; None if it is kept."""
-    if not np.isfinite(array).all():
-        return f"finite, got {array.tolist()}"
-    far = policy.away(name, array)
-    if far > FARTHEST:
-        return (
-            f"within {FARTHEST:g} standard deviations of the recordings, "
-            f"got {array.tolist()}, {far:.3g} away; check its units"
-        )
-    return None
 
 
 def _same(a: Array | None, b: Array | None) -> bool:

@@ -41,6 +41,15 @@ class HistoryPlanner:
         ahead = state.x0_hat[:, -self.tokenizer.layout.horizon :]
         return self._plan(request, ahead, state.levels[:, -self.tokenizer.layout.horizon :], passes)
 
+    def foreseen(self, known: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
+        """[B, horizon, D] what is planned behind each of B pasts, [B, n, D], known at levels [B, n, S]: as `plan` does,
+        normalised."""
+        signal = self._schedule.alpha_bar(levels).sqrt()[..., self.tokenizer.stream_of_feature]
+        state, _ = self._sampled(known * signal, levels, generator)
+        assert state.x0_hat is not None
+        ahead = torch.split(state.x0_hat[:, -self.tokenizer.layout.horizon :], self.config.samples)
+        return torch.stack([samples[self._costs(samples).argmin()] for samples in ahead])
+
     def tokens_of(self, recalled: Recalled) -> tuple[Tensor, Tensor]:
         """[1, n, D] what is known, with as much signal as there is at the levels [1, n, S] that it is known at."""
         tokenizer, layout = self.tokenizer, self.tokenizer.layout
@@ -64,8 +73,10 @@ class HistoryPlanner:
         return tokens * self._schedule.alpha_bar(levels).sqrt()[..., tokenizer.stream_of_feature], levels
 
     def _sampled(self, known: Tensor, levels: Tensor, generator: torch.Generator) -> tuple[PlanState, int]:
-        """What comes next, samples as rows, and the passes that were taken for it."""
-        samples, horizon = self.config.samples, self.tokenizer.layout.horizon
+        """What comes next behind each row that is known, samples as rows, and the passes that were taken for it."""
+        samples, horizon = len(known) * self.config.samples, self.tokenizer.layout.horizon
+        if len(known) > 1:
+            known, levels = (rows.repeat_interleave(self.config.samples, dim=0) for rows in (known, levels))
         noise = torch.randn(samples, horizon, known.shape[2], generator=generator)
         state = PlanState(
             tokens=noise,
@@ -126,14 +137,18 @@ class HistoryPlanner:
         kept = torch.where(here > 0, there / here.clamp(min=1e-12), 0.0)
         return kept.sqrt() * known + (1 - kept).clamp(min=0).sqrt() * noise
 
+    def _costs(self, ahead: Tensor) -> Tensor:
+        """[N] how far the actions of each of N samples are from those of the others."""
+        actions = [index for index, stream in enumerate(self.tokenizer.streams) if stream.role == "action"]
+        features = torch.isin(self.tokenizer.stream_of_feature, torch.tensor(actions))
+        played = ahead[:, :, features].flatten(1)
+        return torch.cdist(played, played).sum(dim=1)
+
     def _plan(self, request: PlanRequest, ahead: Tensor, levels: Tensor, passes: int) -> Plan:
         """ahead: [N, horizon, D] samples of what comes next."""
         tokenizer, layout = self.tokenizer, self.tokenizer.layout
         assert request.recalled is not None
-        actions = [index for index, stream in enumerate(tokenizer.streams) if stream.role == "action"]
-        features = torch.isin(tokenizer.stream_of_feature, torch.tensor(actions))
-        played = ahead[:, :, features].flatten(1)
-        costs = torch.cdist(played, played).sum(dim=1)
+        costs = self._costs(ahead)
         chosen, steps = int(costs.argmin()), layout.horizon * layout.token_steps
         decoded = tokenizer.decode(ahead)
         start = {name: values[-1] for name, values in request.recalled.values.items()}
@@ -141,7 +156,7 @@ class HistoryPlanner:
         for stream in tokenizer.streams:
             values = decoded[stream.name]
             if stream.role == "observation":
-                values = _between(start[stream.name], values, layout.token_steps)
+                values = between(start[stream.name], values, layout.token_steps)
             streams[stream.name] = values[chosen]
             usual = np.asarray(tokenizer.normaliser.std[stream.name]).reshape(stream.shape)
             spread[stream.name] = values.std(axis=0) if len(values) > 1 else np.broadcast_to(usual, values.shape[1:])
@@ -153,7 +168,7 @@ class HistoryPlanner:
             streams=streams,
             level=levels[chosen].repeat_interleave(layout.token_steps, dim=0).numpy(),
             spread=spread,
-            candidates=_between(start[name], decoded[name], layout.token_steps).reshape(len(ahead), steps, -1),
+            candidates=between(start[name], decoded[name], layout.token_steps).reshape(len(ahead), steps, -1),
             costs=costs.numpy().astype(np.float64),
             chosen=chosen,
             feasible=True,
@@ -161,12 +176,12 @@ class HistoryPlanner:
         )
 
 
-def _between(start: Array, values: Array, steps: int) -> Array:
+def between(start: Array, values: Array, steps: int) -> Array:
     """[N, F * steps, *shape] from a value a token, [N, F, *shape]: straight from one to the next, the first from
-    `start` where that is known."""
-    first = np.where(np.isfinite(start), start, values[:, 0])
-    edges = np.concatenate([np.broadcast_to(first, values[:, :1].shape), values], axis=1)
-    share = (np.arange(1, steps + 1) / steps).reshape(1, 1, -1, *[1] * len(start.shape))
-    between: Array = edges[:, :-1, None] + share * (edges[:, 1:] - edges[:, :-1])[:, :, None]
-    result: Array = between.reshape(len(values), -1, *start.shape)
+    `start`, of one for all or of each, where that is known."""
+    first = np.where(np.isfinite(start), start, values[:, 0])[:, None]
+    edges = np.concatenate([first, values], axis=1)
+    share = (np.arange(1, steps + 1) / steps).reshape(1, 1, -1, *[1] * len(values.shape[2:]))
+    ways: Array = edges[:, :-1, None] + share * (edges[:, 1:] - edges[:, :-1])[:, :, None]
+    result: Array = ways.reshape(len(values), -1, *values.shape[2:])
     return result

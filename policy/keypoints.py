@@ -31,36 +31,35 @@ FIRST_SPOT = 0.1  # of a spot's radius, of half the frame
 
 
 class AutoEncoder(nn.Module):
-    """Between frames on the grid, [N, c, h, w], of variance about 1, and raw latents [N, 2 * keypoints + values].
+    """Between folded frames, [N, 4c, h, w], of variance about 1, and raw latents [N, 2 * keypoints + values].
 
-    Raw latents are x of each keypoint, then y of each, -1 to 1 from edge to edge, and the values. All but the first and
-    last layers work at half the grid's resolution.
+    Raw latents are x of each keypoint, then y of each, -1 to 1 from edge to edge, and the values. The channels of four
+    neighbours are one place's of a folded frame (`_folded`): layers at full resolution would cost four times as much.
     """
 
     rows: Tensor
     columns: Tensor
 
     def __init__(self, keypoints: int, values: int, size: tuple[int, int], channels: int, wide: int = CHANNELS) -> None:
-        """size: of the grid, multiples of 4. channels: of a frame. wide: of the layers."""
+        """size: [h, w], multiples of 4. channels: 4c. wide: of the layers."""
         super().__init__()
-        self.keypoints, half = keypoints, (size[0] // 2, size[1] // 2)
-        quarter = -(-half[0] // 4) * -(-half[1] // 4)
-        self.seen = nn.ModuleList([_conv(4 * channels, wide), _conv(wide, wide)])
+        self.keypoints = keypoints
+        self.seen = nn.ModuleList([_conv(channels, wide), _conv(wide, wide)])
         self.maps = nn.Conv2d(wide, keypoints, 1)
         self.narrowed = nn.ModuleList([_conv(wide, wide, stride=2), _conv(wide, wide, stride=2)])
-        self.values = nn.Linear(wide * quarter, values)
+        self.values = nn.Linear(wide * (size[0] // 4) * (size[1] // 4), values)
         self.spots = nn.Parameter(torch.full((keypoints,), log(FIRST_SPOT)))
-        self.place = nn.Parameter(torch.zeros(wide, *half))
+        self.place = nn.Parameter(torch.zeros(wide, *size))
         self.told = nn.Linear(values, wide * 16)
         self.drawn = nn.ModuleList([_conv(keypoints, wide), _conv(wide, wide)])
-        self.painted = _conv(wide, 4 * channels)
-        self.register_buffer("rows", torch.linspace(-1, 1, half[0]), persistent=False)
-        self.register_buffer("columns", torch.linspace(-1, 1, half[1]), persistent=False)
+        self.painted = _conv(wide, channels)
+        self.register_buffer("rows", torch.linspace(-1, 1, size[0]), persistent=False)
+        self.register_buffer("columns", torch.linspace(-1, 1, size[1]), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a processor
 
-    def encode(self, grid: Tensor) -> Tensor:
-        """[N, c, h, w] to raw latents."""
-        features = F.pixel_unshuffle(grid, 2)
+    def encode(self, folded: Tensor) -> Tensor:
+        """[N, 4c, h, w] to raw latents."""
+        features = folded
         for layer in self.seen:
             features = F.relu(layer(features))
         maps = self.maps(features)
@@ -71,7 +70,7 @@ class AutoEncoder(nn.Module):
         return torch.cat([x, y, self.values(features.flatten(1))], dim=1)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Raw latents to [N, c, h, w]."""
+        """Raw latents to [N, 4c, h, w]."""
         x, y, values = latents.tensor_split((self.keypoints, 2 * self.keypoints), dim=1)
         narrow = 0.5 * torch.exp(-2 * self.spots)[:, None]
         across = torch.exp(-narrow * (self.columns - x[..., None]).square())
@@ -81,16 +80,17 @@ class AutoEncoder(nn.Module):
         features = self.drawn[0](spots) + self.place + F.interpolate(told, size=self.place.shape[1:], mode="bilinear")
         for layer in self.drawn[1:]:
             features = layer(F.relu(features))
-        return F.pixel_shuffle(self.painted(F.relu(features)), 2)
+        shown: Tensor = self.painted(F.relu(features))
+        return shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KeypointCodec:
     """The codec of keypoints.
 
-    shape: [h, w, c] of a frame, uint8. network: for frames averaged to its grid, less `mean` [c, rows, columns], and
-    divided by `scale`, in grey levels. centre, std: [k] of raw latents over the recording. explained: share of the
-    grid's variance that latents hold. usual: of the grid's cells.
+    shape: [h, w, c] of a frame, uint8. network: for frames averaged to its grid, less `mean` [rows, columns, c],
+    divided by `scale`, both in grey levels, and folded. centre, std: [k] of raw latents over the recording. explained:
+    share of the grid's variance that latents hold. usual: of the grid's cells.
     """
 
     shape: tuple[int, int, int]
@@ -117,8 +117,8 @@ class KeypointCodec:
         """See `vision.Codec`."""
         shown = [np.empty((0, *self.shape), np.uint8)]
         for start in range(0, len(latents), TOGETHER):
-            grid = self._shown(latents[start : start + TOGETHER]) * self.scale + self.mean
-            shown.append(as_pixels(spread_out(grid.permute(0, 2, 3, 1).numpy(), *self.shape[:2])))
+            grid = _unfolded(self._shown(latents[start : start + TOGETHER])) * self.scale + self.mean
+            shown.append(as_pixels(spread_out(grid.numpy(), *self.shape[:2])))
         return np.concatenate(shown)
 
     def misfit(self, frames: Array) -> Floats:
@@ -156,9 +156,9 @@ class KeypointCodec:
         keypoints, wide, _, _ = tensors[KEPT + "maps.weight"].shape
         values = tensors[KEPT + "values.bias"].shape[0]
         size = (_side(height), _side(width))
-        network = AutoEncoder(keypoints, values, size, channels, wide)
+        network = AutoEncoder(keypoints, values, (size[0] // 2, size[1] // 2), 4 * channels, wide)
         shapes = {KEPT + name: tuple(value.shape) for name, value in network.state_dict().items()}
-        shapes |= {"mean": (channels, *size), "centre": (2 * keypoints + values,), "std": (2 * keypoints + values,)}
+        shapes |= {"mean": (*size, channels), "centre": (2 * keypoints + values,), "std": (2 * keypoints + values,)}
         for name, shape in shapes.items():
             if tuple(tensors[name].shape) != shape:
                 raise ValueError(
@@ -180,7 +180,8 @@ class KeypointCodec:
     def _grids(self, frames: Array) -> Iterator[Tensor]:
         """Frames as the network takes them, some at a time."""
         for start in range(0, len(frames), TOGETHER):
-            yield (_on_grid(frames[start : start + TOGETHER]) - self.mean) / self.scale
+            grid = averaged(frames[start : start + TOGETHER], *_sides(frames.shape))
+            yield _folded((torch.from_numpy(grid) - self.mean) / self.scale)
 
     def _latents(self, raw: Tensor) -> Floats:
         found: Floats = np.clip((raw.numpy() - self.centre) / self.std, -LIMIT, LIMIT)
@@ -204,13 +205,14 @@ def fit_keypoints(
     """
     rng = np.random.default_rng(seed)
     sample = sampled(frames, SAMPLE, rng, lambda block: as_pixels(averaged(block, *_sides(block.shape))))
-    some = torch.from_numpy(sample[:: max(1, len(sample) // MEASURED)]).permute(0, 3, 1, 2).float()
+    some = torch.from_numpy(sample[:: max(1, len(sample) // MEASURED)]).float()
     mean = some.mean(dim=0)
     scale = max(float((some - mean).square().mean().sqrt()), ROUNDING)
     height, width, channels = (int(size) for size in frames.shape[1:])
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = AutoEncoder(config.keypoints, config.values, _sides(frames.shape), channels)
+        size = (mean.shape[0] // 2, mean.shape[1] // 2)
+        network = AutoEncoder(config.keypoints, config.values, size, 4 * channels)
         _train(network, _batches(sample, config.batch, mean, scale, rng), config.steps, report)
         codec = KeypointCodec(
             shape=(height, width, channels),
@@ -252,7 +254,7 @@ def _batches(
     """Of `count` frames of the sample each, as the network takes them."""
     while True:
         chosen = torch.from_numpy(sample[rng.integers(0, len(sample), count)])
-        yield (chosen.permute(0, 3, 1, 2).float() - mean) / scale
+        yield _folded((chosen.float() - mean) / scale)
 
 
 def _measured(codec: KeypointCodec, sample: NDArray[np.uint8]) -> KeypointCodec:
@@ -281,9 +283,18 @@ def _conv(taken: int, given: int, *, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(taken, given, 3, stride=stride, padding=1)
 
 
-def _on_grid(frames: Array) -> Tensor:
-    """[N, h, w, c] to [N, c, rows, columns] in grey levels."""
-    return torch.from_numpy(averaged(frames, *_sides(frames.shape))).permute(0, 3, 1, 2)
+def _folded(grid: Tensor) -> Tensor:
+    """[N, h, w, c] to [N, 4c, h/2, w/2], the four cells of each square in one place."""
+    count, height, width, channels = grid.shape
+    squares = grid.reshape(count, height // 2, 2, width // 2, 2, channels).transpose(2, 3)
+    return squares.reshape(count, height // 2, width // 2, 4 * channels).permute(0, 3, 1, 2)
+
+
+def _unfolded(folded: Tensor) -> Tensor:
+    """[N, 4c, h/2, w/2] to [N, h, w, c]."""
+    count, channels, height, width = folded.shape
+    squares = folded.permute(0, 2, 3, 1).reshape(count, height, width, 2, 2, channels // 4).transpose(2, 3)
+    return squares.reshape(count, 2 * height, 2 * width, channels // 4)
 
 
 def _sides(shape: Sequence[int]) -> tuple[int, int]:
@@ -292,5 +303,5 @@ def _sides(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _side(size: int) -> int:
-    """Cells along a side: what the network can halve twice."""
-    return max(8, min(size, SIDE) // 4 * 4)
+    """Cells along a side: what can be halved three times."""
+    return max(8, min(size, SIDE) // 8 * 8)

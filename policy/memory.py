@@ -52,19 +52,22 @@ class RecallMix:
 class MemoryConfig:
     """How a policy remembers.
 
-    mix: levels in training. hold_tokens: tokens that an episode goes on after its end in training, its last observation
-    and action held; 0 where an action is no place to be. observation_share: what an error of observations counts in the
-    loss, beside 1 of actions. recall_level: level at which the past is declared in use, at least 0 and below 1.
-    show_actions: whether past actions are known in use. equal_levels: in use the past is as noisy as what is sampled,
-    as in full-sequence diffusion.
+    mix: levels in training. hold_tokens: tokens at the most that an episode goes on after its end in training, its last
+    observation and action held; 0 where an action is no place to be. observation_share: what an error of observations
+    counts in the loss, beside 1 of actions. recall_level: level at which the past is declared in use, at least 0 and
+    below 1. show_actions: whether past actions are known in use. equal_levels: in use the past is as noisy as what is
+    sampled, as in full-sequence diffusion. doubt: whether in use a reading is left aside that is more surprising (`surprise`)
+    than the share `false_alarms` of those that were recorded, above 0 and below 1.
     """
 
     mix: RecallMix = field(default_factory=RecallMix)
-    hold_tokens: int = 8
+    hold_tokens: int = 24
     observation_share: float = 0.3
     recall_level: float = 0.0
     show_actions: bool = False
     equal_levels: bool = False
+    doubt: bool = False
+    false_alarms: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.hold_tokens < 0:
@@ -73,6 +76,8 @@ class MemoryConfig:
             raise ValueError(f"observation_share must be at least 0, got {self.observation_share}")
         if not 0 <= self.recall_level < 1:
             raise ValueError(f"recall_level must be at least 0 and below 1, got {self.recall_level}")
+        if not 0 < self.false_alarms < 1:
+            raise ValueError(f"false_alarms must be above 0 and below 1, got {self.false_alarms}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -338,12 +338,14 @@ class Reading:
 class SensorReport:
     """What is thought of one sensor. noise: its standard error, as told or as estimated, in its units; None if nothing
     tells. rejected: this step's reading was left aside. stuck: it repeats itself while the robot moves. unheard_steps:
-    control steps without a reading, 0 if there is one now."""
+    control steps without a reading, 0 if there is one now. surprise: of a policy that remembers, -log10 of the share of
+    recorded readings that were as unlikely, given what the policy foresaw; None if nothing tells."""
 
     noise: float | None
     rejected: bool
     stuck: bool
     unheard_steps: int
+    surprise: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ def _sensor_reply(name: str, report: SensorReport, policy: Policy) -> SensorRepl
         rejected=report.rejected,
         stuck=report.stuck,
         unheard_steps=report.unheard_steps,
+        surprise=report.surprise,
     )
 
 

@@ -147,7 +147,7 @@ def test_keypoints_are_learnt_first_and_kept_by_a_run_that_goes_on(here: Path) -
     assert (parts.card["steps"], parts.revision) == (4, whole.revision)
     code, _, err = call(f"{line} parts --resume --set vision.values=9")
     assert code == 2
-    assert "vision.values of the saved run is 8, of this one 9; resume with the settings it began with" in err
+    assert "vision.values of the saved run is 8, of this one 9; go on with the settings it began with" in err
     code, _, err = call(f"{line} parts --resume --stream picture=front")
     assert code == 2, err
     assert "cameras of the saved run are {'front': (" in err

@@ -192,7 +192,7 @@ Damage = Callable[[dict[str, torch.Tensor]], object]
         (lambda tensors: tensors.pop("network.maps.weight"), "network.maps.weight"),
         (lambda tensors: tensors.pop("centre"), "centre"),
         (lambda tensors: tensors.update(std=tensors["std"][1:]), r"needs 'std' of shape \(8,\), got \(7,\)"),
-        (lambda tensors: tensors.update(mean=tensors["mean"][:1]), r"needs 'mean' of shape \(3, 32, 32\)"),
+        (lambda tensors: tensors.update(mean=tensors["mean"][:1]), r"needs 'mean' of shape \(32, 32, 3\)"),
         (lambda tensors: tensors.update(shape=torch.tensor([48, 32, 3])), r"camera of shape \(48, 32, 3\) with 3 key"),
         (lambda tensors: tensors.update({"network.spots": torch.zeros(4)}), "needs 'network.spots'"),
         (lambda tensors: tensors.update(usual=torch.tensor([0.0, 0.0])), "a mean and a positive deviation"),

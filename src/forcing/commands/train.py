@@ -1,7 +1,6 @@
-"""`forcing train` and `forcing clone`: networks trained on a recording; `forcing calibrate`: how far they are off."""
+"""`forcing train` and `forcing clone`: networks trained on a recording."""
 
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from tyro.conf import Positional, arg
 
+from forcing.commands.calibrate import keep_usual
 from forcing.commands.recorded import recordings_of, shares_of
 from forcing.commands.shared import (
     Reading,
@@ -20,7 +20,6 @@ from forcing.commands.shared import (
     one_thread,
     seen_by_networks,
     world_for,
-    writable,
     wrong_usage,
 )
 from forcing.usage import UsageError, at_least, known, typed
@@ -47,6 +46,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: Literal["cpu", "cuda"] = "cpu",
+    eyes: str | None = None,
     reading: ReadingOptions = READING,
     set_: Settings = (),
 ) -> None:
@@ -66,6 +66,7 @@ def train(
         resume: go on with the run in OUT, same budget, seed and data. It ends at the weights of an uninterrupted run,
             bit for bit: with steps always, with minutes if the learning rate had begun to fall.
         device: cpu or cuda.
+        eyes: policy, or folder of one, of the same cameras, whose codecs see for this one too; it learns none itself.
         set_: a setting of the recipe, such as denoiser.kind=recurrent or optimiser.weight=fused_snr; several --set may
             follow.
     """
@@ -75,7 +76,7 @@ def train(
     from forcing.policy import training
     from forcing.policy.cameras import fit_normaliser
     from forcing.policy.checkpoint import load_policy_file
-    from forcing.policy.policy import FILE_NAME
+    from forcing.policy.policy import FILE_NAME, find_policy
     from forcing.progress import train_watched
 
     one_thread()
@@ -96,7 +97,8 @@ def train(
     begun = load_policy_file(folder / FILE_NAME) if resume and (folder / FILE_NAME).exists() else None
     if recipe is None:
         recipe = _inferred(recorded, set_) if begun is None else _resumed(begun, set_)
-    cameras = None if begun is None else _cameras_of(begun, recipe, recorded)
+    seeing = begun or (None if eyes is None else load_policy_file(find_policy(eyes)))
+    cameras = None if seeing is None else _cameras_of(seeing, recipe, recorded)
     trajectories, cameras = seen_by_networks(recorded, recipe.vision, cameras, seed=seed)
     trainer = training.Trainer(
         recipe,
@@ -104,11 +106,12 @@ def train(
         fit_normaliser(trajectories, cameras, recipe.vision),
         seed=seed,
         device=device,
-        world=world_for(recipe, trajectories, cameras),
+        world=None if recipe.memory is not None else world_for(recipe, trajectories, cameras),
         cameras=cameras,
     )
     named = "".join(f" --data {shlex.quote(source)}" for source in data)
     changed = "" if weights is None else f" --weights {weights}"
+    changed += "" if eyes is None else f" --eyes {shlex.quote(eyes)}"
     changed += reading.typed() + "".join(f" --set {shlex.quote(setting)}" for setting in set_)
     card: dict[str, object] = {
         "task": preset,
@@ -124,6 +127,8 @@ def train(
             name: {"latents": c.latents, "explained": round(c.explained, 4)} for name, c in cameras.items()
         }
     path = train_watched(trainer, budget, folder, card, resume=resume)
+    if recipe.memory is not None:
+        keep_usual(path, trajectories, recorded.frames, seed, f"{card['command']}")
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
     if trainer.world is not None and trajectories.spec.goal is not None:
         print(f"its plans tell how far the robot will be from them after: forcing calibrate {path.parent}")
@@ -189,22 +194,22 @@ def _resumed(begun: "PolicyFile", settings: Sequence[str]) -> "Preset":
         return override(begun.preset, *settings)
 
 
-def _cameras_of(begun: "PolicyFile", recipe: "Preset", recorded: "Trajectories") -> "Codecs":
-    """What made the latents that a run began with, which its network knows. Raises UsageError if they are not the
+def _cameras_of(other: "PolicyFile", recipe: "Preset", recorded: "Trajectories") -> "Codecs":
+    """What made the latents of another run, or of this one before it was resumed. Raises UsageError if they are not the
     recipe's, or not of the recording's cameras."""
-    for name, saved in asdict(begun.preset.vision).items():
+    for name, saved in asdict(other.preset.vision).items():
         if (present := getattr(recipe.vision, name)) != saved:
             raise UsageError(
                 f"vision.{name} of the saved run is {saved!r}, of this one {present!r}; "
-                "resume with the settings it began with, or start a new run in another folder"
+                "go on with the settings it began with, or let this run learn to see by itself"
             )
-    known = {name: codec.shape for name, codec in begun.cameras.items()}
+    known = {name: codec.shape for name, codec in other.cameras.items()}
     shown = {name: tuple(frames.shape[1:]) for name, frames in recorded.frames.items()}
     if known != shown:
         raise UsageError(
             f"cameras of the saved run are {known}, of this recording {shown}; name the data it began with"
         )
-    return begun.cameras
+    return other.cameras
 
 
 def clone(
@@ -249,55 +254,6 @@ def clone(
         ),
     )
     print(f"wrote {path}; score it: forcing eval TASK --policy {path.parent}")
-
-
-def calibrate(
-    policy: Annotated[Positional[str], arg(metavar="POLICY")],
-    drives: int = 128,
-    seed: int = 0,
-    contacts: float | None = None,
-    room: float | None = None,
-) -> None:
-    """Measure how far a robot will be from a policy's plans, and keep it in the policy's file as its spread.
-
-    The policy drives in its own world, on the dynamics fitted to its recording, among the places that were visited
-    there; no simulator is asked. What it does and its revision stay.
-
-    Args:
-        policy: folder of a trained policy, or the name of a shipped one.
-        drives: from one visited place to another, half of them with noisy sensors; more tell more of far horizons.
-        seed: of everything random; the same seed gives the same spread.
-        contacts: how often something strikes the robot there, a control step; as often as beliefs suppose if not given.
-        room: between visited places and the walls there, in the goal's units; what plans may leave visited places by
-            if not given. Where the spread is too wide or too narrow on the robot, these two are what to change.
-    """
-    from forcing.policy.calibration import Harshness
-    from forcing.policy.calibration import calibrate as measure
-    from forcing.policy.checkpoint import save_spread
-    from forcing.policy.policy import find_policy, load_policy
-    from forcing.progress import progress_bar
-
-    one_thread()
-    at_least(2, drives=drives)
-    at_least(0, seed=seed)
-    with wrong_usage():
-        harshness = Harshness(room=room) if contacts is None else Harshness(contacts=contacts, room=room)
-    path, began, loaded = find_policy(policy), time.monotonic(), load_policy(policy)
-    writable(policy=path)
-    with progress_bar() as progress:
-        bar = progress.add_task(f"driving {path.parent.name}", total=drives)
-        spread = measure(
-            loaded,
-            drives=drives,
-            seed=seed,
-            harshness=harshness,
-            report=lambda done: progress.update(bar, completed=done),
-        )
-    minutes = round((time.monotonic() - began) / 60, 1)
-    if (before := loaded.card.get("spread")) is not None:
-        print(f"in place of what {before.get('drives')} drives told: {before.get('command')}")
-    save_spread(path, spread, {"drives": drives, "seed": seed, "command": typed(), "minutes": minutes})
-    print(f"wrote {path}; plans tell their spread now")
 
 
 def _budget(minutes: float | None, steps: int | None, resumed: Path | None = None) -> "Budget":
