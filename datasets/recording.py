@@ -59,9 +59,9 @@ def open_recording(
 ) -> Recording:
     """What is at a path or under a Minari id, whatever its format, to be read episode by episode.
 
-    control_hz: steps a second, for sources that do not record it; a store always does. streams: other names for some
-    streams (`naming.renamed`). subset: of the episodes, those alone. download: fetch a Minari id that is not here.
-    Raises ValueError if nothing supported is there, or what is there cannot be read.
+    control_hz: steps a second, for sources that do not record it, or wrongly; stores and journals know it. streams:
+    other names for some streams (`naming.renamed`). subset: of the episodes, those alone. download: fetch a Minari id
+    that is not here. Raises ValueError if nothing supported is there, or what is there cannot be read.
     """
     recording = renamed(_opened(source, control_hz, download), streams or {})
     return recording if subset is None else subset_of(recording, subset)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from forcing.policy.config import override
 from forcing.policy.policy import Policy
 
-CHANGEABLE = ("planner", "tracker", "belief", "rolling")
+CHANGEABLE = ("planner", "tracker", "belief", "rolling", "memory")
 
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """Changes a policy's planner, tracker, belief and rolling; called with a policy, it returns the changed one.
+    """Changes how a policy plans, tracks, doubts, keeps plans up and recalls; called with one, returns the changed one.
 
     settings: `planner.samples=1` and the like, as `forcing train --set` takes them. Raises ValueError for settings that
     only training can change.
@@ -33,5 +33,9 @@ class Adjusted:
             return policy
         preset = override(policy.preset, *self.settings)
         return policy.using(
-            planner=preset.planner, tracker=preset.tracker, belief=preset.belief, rolling=preset.rolling
+            planner=preset.planner,
+            tracker=preset.tracker,
+            belief=preset.belief,
+            rolling=preset.rolling,
+            memory=preset.memory,
         )

@@ -42,7 +42,7 @@ from forcing.eval.maze_axes import (
     draw_maze,
     panel_aspect,
 )
-from forcing.eval.tasks import Task
+from forcing.eval.maze_tasks import MazeTask
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.schedules import Schedule
@@ -55,7 +55,7 @@ _MAZE_IN, _LABELS_IN = 4.9, 0.55
 _MOST_BETWEEN, _FRAMES = 4, 56
 
 
-def animate_denoising(policy: Policy, request: PlanRequest, task: Task, path: Path) -> None:
+def animate_denoising(policy: Policy, request: PlanRequest, task: MazeTask, path: Path) -> None:
     """Writes a GIF, 800 pixels wide, of how the plan that the policy chooses for `request` is sampled.
 
     Each state of the sampler is held for `PASS_MS` or longer; frames of `BETWEEN_MS` lead from one to the next. Raises
@@ -74,7 +74,7 @@ class _Scene:
     """A figure whose moving parts are set anew for each frame."""
 
     def __init__(
-        self, task: Task, schedule: Schedule, passes: Sequence[Pass], origin: NDArray[np.float64], goal: Array
+        self, task: MazeTask, schedule: Schedule, passes: Sequence[Pass], origin: NDArray[np.float64], goal: Array
     ) -> None:
         """origin, goal: [2] in m."""
         self.passes, self.origin = passes, origin

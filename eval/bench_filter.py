@@ -15,8 +15,8 @@ from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
 from forcing.eval.drivers import PolicyDriver
 from forcing.eval.fronts import ConstantVelocity
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.report import Report
-from forcing.eval.tasks import Task
 from forcing.eval.trial import Trial
 from forcing.policy.belief import Belief, Believer
 from forcing.policy.policy import Policy, load_policy
@@ -84,7 +84,7 @@ def filter_row(entry: Report) -> list[str]:
     return [entry["row"], str(entry["steps"]), *shown]
 
 
-def _drive(task: Task, driver: PolicyDriver, index: int, seed: int) -> Drive:
+def _drive(task: MazeTask, driver: PolicyDriver, index: int, seed: int) -> Drive:
     env = task.make()
     try:
         observation = task.reset(env, index, seed)
@@ -107,7 +107,7 @@ def _state(read: Readings) -> Floats:
     return np.concatenate([np.asarray(read.get(name, missing), dtype=np.float64) for name in NAMES])
 
 
-def _spoiled(task: Task, drive: Drive, fault: str, number: int) -> list[Readings]:
+def _spoiled(task: MazeTask, drive: Drive, fault: str, number: int) -> list[Readings]:
     """What is read of a drive."""
     readings: list[Readings] = [dict(zip(NAMES, (state[:2], state[2:]), strict=True)) for state in drive.states]
     for index, (kind, only) in enumerate(parse_faults(task.sensors, fault)):

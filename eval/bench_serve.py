@@ -26,8 +26,9 @@ from rich.table import Table
 
 from forcing.eval.drivers import PolicyDriver
 from forcing.eval.load import Felt, Load, felt
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.report import Report, write_report
-from forcing.eval.tasks import Task, find_task
+from forcing.eval.tasks import find_maze
 from forcing.policy.policy import Policy, load_policy
 
 ROLLING = ("rolling.passes=1",)
@@ -52,7 +53,7 @@ def loads(seconds: float) -> list[Load]:
 def run_bench(policy: str, *, seconds: float, report: Path | None, command: str, console: Console) -> None:
     """Prints a table, and writes it. seconds: of each row, of the largest fleet thrice that. Raises UnknownPolicy."""
     loaded = load_policy(policy)
-    task = find_task(f"{loaded.card.get('task', policy)}-multi")
+    task = find_maze(f"{loaded.card.get('task', policy)}-multi")
     console.print(f"in process, {seconds:g} s ...")
     rows = [_in_process(loaded, task, seconds)]
     with ProcessPoolExecutor(1, get_context("spawn")) as robots:
@@ -76,7 +77,7 @@ def run_bench(policy: str, *, seconds: float, report: Path | None, command: str,
         console.print(f"report: {report}")
 
 
-def _in_process(policy: Policy, task: Task, seconds: float) -> Report:
+def _in_process(policy: Policy, task: MazeTask, seconds: float) -> Report:
     """One robot without a server, planning from noise as shipped."""
     env, driver, steps = task.make(), PolicyDriver(policy, task), int(seconds * task.control_hz)
     observation = task.reset(env, 0, 0)

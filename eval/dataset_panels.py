@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_rgb
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -131,13 +131,17 @@ def draw_action(axes: Axes, stream: StreamSpec, entry: int, values: Array) -> No
 
 
 def draw_frame(axes: Axes, frame: Array) -> None:
-    """A frame [h, w, c]; what is no byte is stretched to its range."""
+    """A frame [h, w, c]; what is no byte is stretched to its range, and pixels that are not finite are red."""
     shown = frame
     if frame.dtype != np.uint8:
-        numbers = np.nan_to_num(frame.astype(np.float64)) if np.issubdtype(frame.dtype, np.floating) else frame
-        shown = (numbers - numbers.min()) / max(float(np.ptp(numbers)), 1e-12)
+        numbers = frame.astype(np.float64)
+        finite = np.isfinite(numbers)
+        low, high = (numbers[finite].min(), numbers[finite].max()) if finite.any() else (0.0, 1.0)
+        grey = np.where(finite, numbers, low) - low
+        colours = np.broadcast_to(grey[:, :, :3] / max(float(high - low), 1e-12), (*grey.shape[:2], 3))
+        shown = np.where(finite.all(axis=2, keepdims=True), colours, to_rgb(LIMIT))
     if shown.shape[2] == 1:
-        axes.imshow(shown[:, :, 0], cmap="gray", vmin=0, vmax=255 if shown.dtype == np.uint8 else 1)
+        axes.imshow(shown[:, :, 0], cmap="gray", vmin=0, vmax=255)
     else:
         axes.imshow(shown)
     axes.set_xticks([])

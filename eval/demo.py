@@ -9,15 +9,15 @@ from rich.console import Console
 from forcing.eval.animation import animate_denoising
 from forcing.eval.drivers import ServerDriver
 from forcing.eval.maze_picture import draw_episode, draw_run
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.report import build_report, table_of, write_report
 from forcing.eval.rollout import DriverSpec, Episode, first_request, rollout, run_episode
-from forcing.eval.tasks import Task
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.schedules import Schedule
 from forcing.server.serve import serving
 
 
-def run_demo(task: Task, *, episodes: int, seed: int, out: Path, command: str, console: Console) -> None:
+def run_demo(task: MazeTask, *, episodes: int, seed: int, out: Path, command: str, console: Console) -> None:
     """Writes report.json, a picture of each episode, a contact sheet and an animation of sampling to `out`."""
     policy = load_policy(task.policy)
     out.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def _line(episode: Episode, episodes: int) -> str:
     return f"  episode {episode.index + 1} of {episodes}: {reached}, normalised score {episode.normalized:.1f}"
 
 
-def _draw(task: Task, policy: Policy, episodes: list[Episode], seed: int, out: Path) -> dict[str, Path]:
+def _draw(task: MazeTask, policy: Policy, episodes: list[Episode], seed: int, out: Path) -> dict[str, Path]:
     for episode in episodes[:12]:
         draw_episode(task, episode, out / f"episode-{episode.index:03d}.png")
     draw_run(task, episodes[:12], out / "episodes.png")

@@ -5,12 +5,13 @@ Every driver answers one observation with one action. Knows no scores and no fil
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from forcing.eval.fronts import Front
-from forcing.eval.tasks import Task
+from forcing.eval.maze_tasks import MazeTask
+from forcing.eval.task import Task
 from forcing.policy.clone import Clone
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
@@ -56,6 +57,7 @@ class PolicyDriver:
 
     def __init__(self, policy: Policy, task: Task, front: Front | None = None) -> None:
         self.name, self._policy, self._task, self._front = policy.name, policy, task, front
+        self._streams = [stream.name for stream in policy.spec.of_role("observation")]
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
         if self._front is not None:
@@ -66,14 +68,18 @@ class PolicyDriver:
 
     def act(self, observation: Mapping[str, Array]) -> Array:
         began = time.perf_counter()
-        read = self._task.observe(observation)
-        self._controller.observe(**({"observation": read} if self._front is None else self._front.told(read)))
+        read, missing = sensed(self._task, observation, self._streams)
+        if self._front is None:
+            self._controller.observe(read, missing=missing)
+        else:
+            self._controller.observe(**self._front.told(read))
         request = self._controller.request()
         if request is not None:
             asked = time.perf_counter()
             plan = self._policy.plan(request)
             self._trace.plan_ms.append(_ms_since(asked))
-            self._trace.plans.append(plan)
+            if self._task.keeps_plans:
+                self._trace.plans.append(plan)
             self._controller.install(plan)
         decision = self._controller.decide()
         self._trace.act_ms.append(_ms_since(began))
@@ -93,10 +99,13 @@ class ServerDriver:
     def __init__(self, url: str, policy: str, task: Task, *, stream: bool = False) -> None:
         self.name, self._policy, self._task, self._streamed = policy, policy, task, stream
         self._client = Client(url)
+        self._streams: list[str] | None = None
         self._session: Session | None = None
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
         self.end()
+        if self._streams is None:
+            self._streams = served_streams(self._client, self._policy)
         goal = self._task.goal(observation)
         self._session = self._client.open(self._policy, goal=goal, seed=seed, stream=self._streamed)
         self._trace = Trace()
@@ -104,13 +113,15 @@ class ServerDriver:
 
     def act(self, observation: Mapping[str, Array]) -> Array:
         assert self._session is not None
+        assert self._streams is not None
         began = time.perf_counter()
-        reply = self._session.act(self._task.observe(observation))
+        read, missing = sensed(self._task, observation, self._streams)
+        reply = self._session.act(read, missing=missing)
         self._trace.act_ms.append(_ms_since(began))
         self._trace.sources.append(reply.source)
         if reply.source == "fresh" and reply.timing is not None:
             self._trace.plan_ms.append(reply.timing["plan_ms"])
-            plan = self._session.plan()
+            plan = self._session.plan() if self._task.keeps_plans else None
             if plan is not None:
                 self._trace.plans.append(plan)
         return reply.action
@@ -131,7 +142,7 @@ class StraightDriver:
 
     name = "straight"
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: MazeTask) -> None:
         self._task = task
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
@@ -148,7 +159,7 @@ class StraightDriver:
 
 
 class ExpertDriver:
-    """The scripted expert that made the data, without its noise; it knows the map."""
+    """The scripted expert that made the data, without its noise; it knows more than policies do."""
 
     name = "expert"
 
@@ -156,11 +167,15 @@ class ExpertDriver:
         self._expert = task.expert()
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
-        self._expert.reset(observation)
-        return Trace()
+        self._expert.reset(observation, seed)
+        self._trace = Trace()
+        return self._trace
 
     def act(self, observation: Mapping[str, Array]) -> Array:
-        return self._expert.act(observation)
+        began = time.perf_counter()
+        action = self._expert.act(observation)
+        self._trace.act_ms.append(_ms_since(began))
+        return action
 
     def end(self) -> None:
         """Nothing to end."""
@@ -172,7 +187,7 @@ class ExpertDriver:
 class CloneDriver:
     """A network that was cloned from a recording, without any plan."""
 
-    def __init__(self, clone: Clone, task: Task) -> None:
+    def __init__(self, clone: Clone, task: MazeTask) -> None:
         self.name, self._clone, self._task = clone.name, clone, task
 
     def begin(self, observation: Mapping[str, Array], seed: int) -> Trace:
@@ -190,6 +205,18 @@ class CloneDriver:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def sensed(task: Task, observation: Mapping[str, Array], streams: Sequence[str]) -> tuple[dict[str, Array], list[str]]:
+    """What a policy that observes these streams is told: those that were sensed, and the names of those that were
+    not."""
+    read = task.observe(observation)
+    return {name: read[name] for name in streams if name in read}, [name for name in streams if name not in read]
+
+
+def served_streams(client: Client, policy: str) -> list[str]:
+    """What a served policy observes. Raises ServerProblem, ServerUnreachable."""
+    return [stream["name"] for stream in client.policy(policy)["streams"] if stream["role"] == "observation"]
 
 
 def _ms_since(began: float) -> float:

@@ -1,69 +1,97 @@
 """`forcing eval`: episodes with progress, the yardstick beside them, a table, a report, pictures."""
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
-from forcing.envs.faults import parse_faults
 from forcing.eval.adjust import Adjusted
 from forcing.eval.console import LINE_EVERY_S
-from forcing.eval.report import Report, build_report, goals_table, table_of, write_report
+from forcing.eval.drivers import served_streams
+from forcing.eval.film import Take, write_film
+from forcing.eval.maze_tasks import MazeTask
+from forcing.eval.report import Report, arm_table, build_report, goals_table, table_of, write_report
 from forcing.eval.rollout import BASELINES, DriverSpec, Episode, rollout
-from forcing.eval.tasks import TASKS, Task
+from forcing.eval.task import Task
+from forcing.eval.tasks import TASKS
 from forcing.policy.clone import is_clone, load_clone
 from forcing.policy.policy import load_policy
 from forcing.server.client import Client
+from forcing.server.serve import serving
+from forcing.server.service import ServerSettings
 
 
 def evaluate_policy(
     task: Task,
+    driver: DriverSpec,
     *,
-    policy: str | None,
-    url: str | None,
-    settings: tuple[str, ...] = (),
-    data: str | None = None,
-    faults: str = "",
+    served: bool = False,
     episodes: int,
     seed: int,
     report: Path | None,
-    pictures: Path | None,
+    pictures: Path | None = None,
+    film: Path | None = None,
     workers: int | None,
     command: str,
     console: Console,
 ) -> list[Report]:
-    """The policy's report, then that of driving straight at the goal on the same episodes; printed as a table.
+    """The driver's report, then, in mazes, that of driving straight at the goal on the same episodes; printed.
 
-    settings: changes of the policy's planner and tracker, see `Adjusted`; the report lists them as `changed`. data: the
-    recording that policy mpc stands on. faults: of the sensors, see `parse_faults`; nothing is driven straight then,
-    which needs all readings. Raises ValueError on settings, faults or a recording that do not fit, CheckpointError
-    on an unknown policy, ServerUnreachable or ServerProblem from a server.
+    served: by a server of our own, over HTTP. pictures: folder, of mazes alone. film: of the episodes that the driver's
+    conditions say. With faults nothing is driven straight, which needs all readings. Raises ValueError on what does not
+    fit together, CheckpointError on an unknown policy, ServerUnreachable or ServerProblem from a server.
     """
-    name = policy or task.policy
-    spec = DriverSpec(policy=name, url=url, adjust=Adjusted(settings) if settings else None, data=data, faults=faults)
-    revision = _revision(spec, task)
-    _check_sensors(spec, task)
-    _warn_of_another_task(spec, task, console)
-    parse_faults(task.sensors, faults)  # says here what a worker process could only die of
-    finished = watch(task, spec, episodes, seed, workers, console)
-    reports = [
-        build_report(task, name, revision, seed, finished, command) | {"changed": list(settings), "faults": faults}
-    ]
-    if name not in BASELINES and not faults:
-        straight = list(rollout(task, DriverSpec(policy="straight"), episodes, seed, workers))
-        reports.append(build_report(task, "straight", None, seed, straight, command))
-    console.print(table_of(reports))
-    if faults:
-        console.print(f"sensors with faults: {faults}")
-    if reports[0]["goals"]:
-        console.print(goals_table(reports[0]))
+    driver.check(task)  # says here what a worker process could only die of
+    _warn_of_another_task(driver, task, console)
+    with _at_its_server(driver, console) if served else nullcontext(driver) as driving:
+        revision = _revision(driving, task)
+        _check_streams(driving, task)
+        finished = watch(task, driving, episodes, seed, workers, console)
+    how = _how(driver) | {"served": driving.url is not None}
+    reports = [build_report(task, driver.policy, revision, seed, finished, command) | how]
+    if isinstance(task, MazeTask) and driver.policy not in BASELINES and not driver.under.faults:
+        straight = DriverSpec(policy="straight", under=driver.under)
+        driven = list(rollout(task, straight, episodes, seed, workers))
+        reports.append(build_report(task, "straight", None, seed, driven, command))
+    _print(task, reports, console)
     if report is not None:
         write_report(reports[0], report)
         console.print(f"report: {report}")
-    if pictures is not None:
+    if pictures is not None and isinstance(task, MazeTask):
         _draw(task, finished[:12], pictures, console)
+    if film is not None:
+        takes = [Take(f"seed {episode.seed}", episode.shots, episode.success) for episode in finished if episode.shots]
+        write_film(takes, task.control_hz, film)
+        console.print(f"film: {film}")
     return reports
+
+
+def _how(driver: DriverSpec) -> Report:
+    """How the policy was changed, and under what it drove."""
+    changed = list(driver.adjust.settings) if isinstance(driver.adjust, Adjusted) else []
+    under = driver.under
+    return {
+        "changed": changed,
+        "faults": under.faults,
+        "distractor": under.distractor,
+        "handling": under.handling,
+        "most_steps": under.most_steps,
+    }
+
+
+def _print(task: Task, reports: Sequence[Report], console: Console) -> None:
+    console.print(table_of(reports) if isinstance(task, MazeTask) else arm_table(reports))
+    first = reports[0]
+    if first["faults"]:
+        console.print(f"sensors with faults: {first['faults']}")
+    if first["distractor"]:
+        console.print(f"cameras disturbed: {first['distractor']}, {first['handling']}")
+    if first["goals"]:
+        console.print(goals_table(first))
 
 
 def watch(
@@ -82,8 +110,8 @@ def watch(
             if not console.is_terminal and now - printed >= LINE_EVERY_S:
                 printed = now
                 left = (now - started) / len(finished) * (episodes - len(finished)) / 60
-                arrived = sum(episode.success for episode in finished)
-                console.print(f"{name}: {len(finished)} of {episodes}, {arrived} at the goal, {left:.1f} min left")
+                succeeded = sum(episode.success for episode in finished)
+                console.print(f"{name}: {len(finished)} of {episodes}, {succeeded} succeeded, {left:.1f} min left")
     return finished
 
 
@@ -94,14 +122,28 @@ def _warn_of_another_task(spec: DriverSpec, task: Task, console: Console) -> Non
             console.print(f"note: {spec.policy} was trained for {trained_for}, {task.name} wants {task.policy}")
 
 
-def _check_sensors(spec: DriverSpec, task: Task) -> None:
-    """Raises ValueError if the task lacks a sensor that a policy in this process needs."""
-    if spec.url is None and spec.policy not in BASELINES and not is_clone(spec.policy):
+@contextmanager
+def _at_its_server(spec: DriverSpec, console: Console) -> Iterator[DriverSpec]:
+    """The same driver as a client of a server of its own, which plans in a process as `forcing serve` does."""
+    policy = load_policy(spec.policy)
+    if spec.adjust is not None:
+        policy = spec.adjust(policy)
+    with serving([policy], settings=ServerSettings(processes=True)) as url:
+        console.print(f"serving {policy.name} (revision {policy.revision}) at {url}")
+        yield replace(spec, policy=policy.name, url=url, adjust=None)
+
+
+def _check_streams(spec: DriverSpec, task: Task) -> None:
+    """Raises ValueError if the task lacks what the policy observes."""
+    if spec.url is not None:
+        with Client(spec.url) as client:
+            needed = served_streams(client, spec.policy)
+    elif spec.policy in BASELINES or is_clone(spec.policy):
+        return
+    else:
         needed = [stream.name for stream in load_policy(spec.policy).spec.of_role("observation")]
-        if not set(needed) <= set(task.sensors):
-            raise ValueError(
-                f"policy {spec.policy} needs {', '.join(needed)}; {task.name} has {', '.join(task.sensors)}"
-            )
+    if not set(needed) <= set(task.streams):
+        raise ValueError(f"policy {spec.policy} needs {', '.join(needed)}; {task.name} has {', '.join(task.streams)}")
 
 
 def _revision(spec: DriverSpec, task: Task) -> str | None:
@@ -117,7 +159,7 @@ def _revision(spec: DriverSpec, task: Task) -> str | None:
     return load_policy(spec.policy).revision
 
 
-def _draw(task: Task, episodes: list[Episode], folder: Path, console: Console) -> None:
+def _draw(task: MazeTask, episodes: list[Episode], folder: Path, console: Console) -> None:
     from forcing.eval.maze_picture import draw_episode  # matplotlib takes a second to import
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,9 @@ import httpx
 import numpy as np
 import websockets
 
-from forcing.eval.tasks import Env, Observation, Task, find_task
+from forcing.eval.maze_tasks import MazeTask
+from forcing.eval.task import Env, Observation
+from forcing.eval.tasks import find_maze
 from forcing.server import codec
 
 Transport = Literal["request", "stream", "naive"]
@@ -50,7 +52,7 @@ class _Line(Protocol):
 
 def felt(url: str, policy: str, task_name: str, load: Load) -> Felt:
     """What all robots felt."""
-    task, result = find_task(task_name), Felt()
+    task, result = find_maze(task_name), Felt()
     envs = [task.make() for _ in range(load.robots)]  # which takes longer than any act
 
     async def all_robots() -> None:
@@ -65,7 +67,7 @@ def felt(url: str, policy: str, task_name: str, load: Load) -> Felt:
 
 
 async def _robot(
-    url: str, policy: str, task: Task, env: Env, number: int, load: Load, over: float, result: Felt
+    url: str, policy: str, task: MazeTask, env: Env, number: int, load: Load, over: float, result: Felt
 ) -> None:
     """Episode after episode from when its session is open until the time is over."""
     period_s, step = 1 / load.hz, 0
@@ -88,7 +90,7 @@ async def _robot(
 
 
 async def _step(
-    line: _Line, task: Task, env: Any, observation: Observation, step: int, load: Load, result: Felt
+    line: _Line, task: MazeTask, env: Any, observation: Observation, step: int, load: Load, result: Felt
 ) -> tuple[Observation, int]:
     """What the robot sees next, and at which step of its episode."""
     body = {

@@ -56,20 +56,25 @@ def draw_maze(axes: Axes, floor: FloorPlan) -> None:
         spine.set_visible(False)
 
 
-def draw_ends(axes: Axes, floor: FloorPlan, robot: Array, goal: Array, scale: float = 1.0) -> None:
-    """A white disc where the robot is, a star at the goal and the circle that counts as reached.
+def draw_ends(axes: Axes, floor: FloorPlan, robot: Array, goal: Array | None, scale: float = 1.0) -> None:
+    """A white disc where the robot is; where there is a goal, a star at it and the circle that counts as reached.
 
     robot, goal: [2] in m. scale: of marks and lines here and below, 1 for axes 5 inches wide.
     """
+    if goal is not None:
+        _draw_goal(axes, floor, goal, scale)
+    disc = Line2D([robot[0]], [robot[1]], color="white", marker="o", markersize=9 * scale, zorder=9)
+    disc.set(markeredgecolor=INK, markeredgewidth=2.2 * scale)
+    axes.add_line(disc)
+
+
+def _draw_goal(axes: Axes, floor: FloorPlan, goal: Array, scale: float) -> None:
     circle = Circle((goal[0], goal[1]), floor.goal_radius_m, fill=False, edgecolor=INK, linewidth=scale, zorder=6)
     circle.set_linestyle((0, (3, 2)))
     axes.add_patch(circle)
     star = Line2D([goal[0]], [goal[1]], color=INK, marker="*", markersize=19 * scale, zorder=9)
     star.set(markeredgecolor="white", markeredgewidth=scale)
-    disc = Line2D([robot[0]], [robot[1]], color="white", marker="o", markersize=9 * scale, zorder=9)
-    disc.set(markeredgecolor=INK, markeredgewidth=2.2 * scale)
     axes.add_line(star)
-    axes.add_line(disc)
 
 
 def draw_path(axes: Axes, positions: Array, scale: float = 1.0) -> None:

@@ -34,14 +34,14 @@ from forcing.eval.maze_axes import (
     draw_plan,
     panel_aspect,
 )
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.rollout import Episode
-from forcing.eval.tasks import Task
 from forcing.policy.types import Plan
 
 SHEET_EPISODES, SHEET_COLUMNS = 12, 4
 
 
-def draw_episode(task: Task, episode: Episode, path: Path) -> None:
+def draw_episode(task: MazeTask, episode: Episode, path: Path) -> None:
     """Writes a PNG, 1600 pixels wide: the first plan under the driven path, beside it up to two later plans.
 
     An episode whose trace holds no plan is drawn as its path alone.
@@ -73,7 +73,7 @@ def draw_episode(task: Task, episode: Episode, path: Path) -> None:
     save_png(figure, path)
 
 
-def draw_run(task: Task, episodes: Sequence[Episode], path: Path) -> None:
+def draw_run(task: MazeTask, episodes: Sequence[Episode], path: Path) -> None:
     """Writes a contact sheet of the first 12 episodes as a PNG, 1600 pixels wide: first plan and driven path of each.
 
     Raises ValueError without episodes.
@@ -111,7 +111,7 @@ def _later(plans: Sequence[Plan], episode: Episode) -> list[Plan]:
     return moving if len(moving) <= 2 else [moving[len(moving) // 3], moving[2 * len(moving) // 3]]
 
 
-def _draw_panel(axes: Axes, task: Task, episode: Episode, plan: Plan | None, driven: int, width: float) -> None:
+def _draw_panel(axes: Axes, task: MazeTask, episode: Episode, plan: Plan | None, driven: int, width: float) -> None:
     """The plan, and the first `driven` positions, in axes of `width` inches."""
     made_at = plan.made_at_step if plan else 0
     floor = task.floor_plan()

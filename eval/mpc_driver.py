@@ -14,7 +14,7 @@ from forcing.datasets.dream import DreamConfig
 from forcing.datasets.reaching import Reaching
 from forcing.datasets.recording import read_recording
 from forcing.eval.drivers import Trace
-from forcing.eval.tasks import Task
+from forcing.eval.maze_tasks import MazeTask
 from forcing.policy.mpc import MpcConfig
 from forcing.policy.types import Array
 
@@ -24,7 +24,7 @@ class MpcDriver:
 
     name = "mpc"
 
-    def __init__(self, data: str, task: Task) -> None:
+    def __init__(self, data: str, task: MazeTask) -> None:
         """data: a recording in any supported format. Raises NoWorld if it does not show where actions lead."""
         self._task, self._reaching = task, Reaching(read_recording(data), DreamConfig().room_steps)
         self._mpc = self._reaching.mpc(MpcConfig())

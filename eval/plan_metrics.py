@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from forcing.envs.floor_plan import FloorPlan
 from forcing.envs.maze_grid import WALL
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.published import PUBLISHED
 from forcing.eval.rollout import Episode
-from forcing.eval.tasks import Task
 from forcing.policy.types import Plan
 
 CROSSING_M = 0.1  # deeper in a wall than this, a plan cuts it
@@ -39,7 +39,7 @@ class PlanFigures:
     cost: float
 
 
-def measure_plan(task: Task, plan: Plan, goal: NDArray[np.float64], token_steps: int) -> PlanFigures:
+def measure_plan(task: MazeTask, plan: Plan, goal: NDArray[np.float64], token_steps: int) -> PlanFigures:
     """token_steps: control steps of a token of the policy that made the plan. goal: [2], m."""
     jumps = plan_jumps(plan, task.control_hz, task.fastest_m)
     joint = np.concatenate([[0], plan.steps[:-1]]) % token_steps == 0
@@ -91,7 +91,7 @@ def predicted_steps(plan: Plan, goal: NDArray[np.float64], radius_m: float) -> i
     return int(steps[near[0]]) if len(near) else None
 
 
-def measure_plans(task: Task, episodes: Sequence[Episode]) -> dict[str, Any] | None:
+def measure_plans(task: MazeTask, episodes: Sequence[Episode]) -> dict[str, Any] | None:
     """`first`: figures over each episode's first plan; `all`: over all plans. None if there are none, or nobody knows
     how long their tokens are.
 
@@ -112,10 +112,10 @@ def measure_plans(task: Task, episodes: Sequence[Episode]) -> dict[str, Any] | N
     }
 
 
-def _measured(task: Task, episode: Episode) -> list[tuple[PlanFigures, int | None]]:
+def _measured(task: MazeTask, episode: Episode) -> list[tuple[PlanFigures, int | None]]:
     """Each plan's figures, and how many steps the episode really took from there."""
     token_steps = episode.trace.token_steps
-    if token_steps is None:
+    if token_steps is None or episode.goal is None:
         return []
     return [(measure_plan(task, plan, episode.goal, token_steps), _left(episode, plan)) for plan in episode.trace.plans]
 

@@ -42,8 +42,8 @@ from forcing.eval.maze_axes import (
     draw_plan,
     panel_aspect,
 )
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.rollout import Episode
-from forcing.eval.tasks import Task
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.types import Plan
@@ -105,7 +105,7 @@ def dissect(policy: Policy, request: PlanRequest) -> Anatomy:
     )
 
 
-def draw_anatomy(task: Task, anatomy: Anatomy, episode: Episode, path: Path) -> None:
+def draw_anatomy(task: MazeTask, anatomy: Anatomy, episode: Episode, path: Path) -> None:
     """Writes a PNG, 1600 pixels wide. episode: the one whose first plan this is."""
     aspect = panel_aspect(task.floor_plan())
     half = (WIDTH_IN - 2 * EDGE_IN - GAP_IN) / 2
@@ -137,7 +137,7 @@ def draw_anatomy(task: Task, anatomy: Anatomy, episode: Episode, path: Path) -> 
     save_png(figure, path)
 
 
-def _draw_candidates(axes: Axes, task: Task, anatomy: Anatomy, episode: Episode, scale: float) -> None:
+def _draw_candidates(axes: Axes, task: MazeTask, anatomy: Anatomy, episode: Episode, scale: float) -> None:
     floor, plan = task.floor_plan(), anatomy.plan
     add_caption(axes, "candidates of every horizon, and the one that was chosen")
     draw_maze(axes, floor)
@@ -151,7 +151,7 @@ def _draw_candidates(axes: Axes, task: Task, anatomy: Anatomy, episode: Episode,
     draw_ends(axes, floor, episode.positions[0], episode.goal, scale)
 
 
-def _draw_chosen(axes: Axes, task: Task, anatomy: Anatomy, episode: Episode, scale: float) -> None:
+def _draw_chosen(axes: Axes, task: MazeTask, anatomy: Anatomy, episode: Episode, scale: float) -> None:
     floor, plan = task.floor_plan(), anatomy.plan
     add_caption(axes, "the chosen one by noise level, and what was driven")
     draw_maze(axes, floor)

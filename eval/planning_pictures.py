@@ -30,10 +30,11 @@ from forcing.eval.figures import (
     save_png,
 )
 from forcing.eval.maze_axes import INK
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.plan_picture import dissect, draw_anatomy
 from forcing.eval.recording_picture import draw_recordings
 from forcing.eval.rollout import first_request, run_episode
-from forcing.eval.tasks import Task, find_task
+from forcing.eval.tasks import find_maze
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.schedules import Schedule
 
@@ -72,7 +73,7 @@ def make_pictures(
         out: folder of the pictures.
     """
     torch.set_num_threads(1)
-    chosen, planner = find_task(task), load_policy(policy)
+    chosen, planner = find_maze(task), load_policy(policy)
     planner = planner.using(planner=planner.preset.planner.sampling_alone())
     draw_plan_of_episode(chosen, planner, seed, out / "planning-plan.png")
     draw_schedules(planner, out / "planning-levels.png")
@@ -82,7 +83,7 @@ def make_pictures(
         print(f"drawn: {out / f'planning-{name}.png'}")
 
 
-def draw_plan_of_episode(task: Task, policy: Policy, seed: int, path: Path) -> None:
+def draw_plan_of_episode(task: MazeTask, policy: Policy, seed: int, path: Path) -> None:
     """The first plan of the task's episode `seed`, and how the episode went."""
     episode = run_episode(task, PolicyDriver(policy, task), 0, seed)
     draw_anatomy(task, dissect(policy, first_request(task, policy, seed)), episode, path)

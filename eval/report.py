@@ -13,9 +13,10 @@ from scipy.special import stdtrit
 
 from forcing import __version__
 from forcing.eval.files import replacing
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.plan_metrics import measure_plans
 from forcing.eval.rollout import Episode
-from forcing.eval.tasks import Task
+from forcing.eval.task import Task
 
 Report = dict[str, Any]
 
@@ -28,8 +29,8 @@ def build_report(
     normalized_interval: 95 % over episodes, by Student's t. plan_metrics: of the plans themselves, see `measure_plans`,
     None where there are none. success_rate: over episodes, which is the mean over goals of fixed number if each had as
     many episodes; success_interval: 95 % by Wilson. goals: the same for each goal of fixed number, none if the task has
-    none.
-    Raises ValueError without episodes.
+    none. reached_rate: of episodes that had success at hand at some step, whether it lasted or not. act_ms: from an
+    observation to its action, a plan included. Raises ValueError without episodes.
     """
     if not episodes:
         raise ValueError("a report needs at least 1 episode, got 0")
@@ -37,6 +38,7 @@ def build_report(
     normalized = [episode.normalized for episode in episodes]
     reached = [episode.steps_to_goal for episode in episodes if episode.steps_to_goal is not None]
     plan_ms = [ms for episode in episodes for ms in episode.trace.plan_ms]
+    act_ms = [ms for episode in episodes for ms in episode.trace.act_ms]
     return {
         "task": task.name,
         "policy": policy,
@@ -49,12 +51,13 @@ def build_report(
         "normalized_sem": standard_error(normalized),
         "normalized_interval": mean_interval(normalized),
         **_successes(episodes),
+        "reached_rate": len(reached) / len(episodes),
         "steps_to_goal_mean": float(np.mean(reached)) if reached else None,
         "goals": _by_goal(episodes),
         "plans_per_episode": len(plan_ms) / len(episodes),
-        "plan_ms_p50": float(np.percentile(plan_ms, 50)) if plan_ms else None,
-        "plan_ms_p99": float(np.percentile(plan_ms, 99)) if plan_ms else None,
-        "plan_metrics": measure_plans(task, episodes),
+        **_quantiles("plan_ms", plan_ms),
+        **_quantiles("act_ms", act_ms),
+        "plan_metrics": measure_plans(task, episodes) if isinstance(task, MazeTask) else None,
         "command": command,
         "forcing": __version__,
         "python": platform.python_version(),
@@ -80,6 +83,7 @@ def _successes(episodes: Sequence[Episode]) -> Report:
     reached = sum(episode.success for episode in episodes)
     return {
         "success_rate": reached / len(episodes),
+        "success_sem": standard_error([float(episode.success) for episode in episodes]),
         "success_interval": list(wilson_interval(reached, len(episodes))),
     }
 
@@ -106,18 +110,28 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _record(episode: Episode) -> dict[str, Any]:
+def _quantiles(name: str, values: Sequence[float]) -> Report:
+    return {f"{name}_p{share}": float(np.percentile(values, share)) if values else None for share in (50, 99)}
+
+
+def _record(episode: Episode) -> Report:
     return {
         "episode": episode.index,
         "seed": episode.seed,
         **({} if episode.goal_number is None else {"goal_number": episode.goal_number}),
+        **({} if episode.layout is None else {"layout": list(episode.layout)}),
         "return": episode.episode_return,
         "normalized": episode.normalized,
         "success": episode.success,
+        "reached": episode.steps_to_goal is not None,
+        "steps": len(episode.actions),
         "steps_to_goal": episode.steps_to_goal,
         "start": episode.positions[0].tolist(),
-        "goal": episode.goal.tolist(),
+        **({} if episode.goal is None else {"goal": episode.goal.tolist()}),
+        "distracted_steps": episode.distracted_steps,
         "plans": len(episode.trace.plan_ms),
+        **_quantiles("plan_ms", episode.trace.plan_ms),
+        **_quantiles("act_ms", episode.trace.act_ms),
     }
 
 
@@ -152,6 +166,30 @@ def table_of(reports: Sequence[Report]) -> Table:
             "-" if row["plan_ms_p50"] is None else f"{row['plan_ms_p50']:.0f}/{row['plan_ms_p99']:.0f}",
         )
     return table
+
+
+def arm_table(reports: Sequence[Report]) -> Table:
+    """One row a report of an arm's task: episodes, success ± standard error and its 95 % interval, how many had it at
+    some step, steps until then, ms from observation to action p50/p99."""
+    table = Table(title=reports[0]["task"], title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("policy", "n", "success", "95 %", "reached", "steps", "act ms"):
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+    for row in reports:
+        table.add_row(row["policy"], str(row["episodes"]), *success_cells(row), *time_cells(row))
+    return table
+
+
+def success_cells(row: Report) -> tuple[str, str, str]:
+    """Success that held ± standard error, its 95 % interval, and what had it at some step."""
+    low, high = row["success_interval"]
+    held = plus_minus(row["success_rate"], row["success_sem"], digits=2)
+    return held, f"{low:.2f} to {high:.2f}", f"{row['reached_rate']:.2f}"
+
+
+def time_cells(row: Report) -> tuple[str, str]:
+    """Steps until success was first at hand, and ms from observation to action, p50/p99."""
+    steps, p50, p99 = row["steps_to_goal_mean"], row["act_ms_p50"], row["act_ms_p99"]
+    return "-" if steps is None else f"{steps:.0f}", "-" if p50 is None else f"{p50:.1f}/{p99:.1f}"
 
 
 def goals_table(report: Report) -> Table:

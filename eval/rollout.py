@@ -5,10 +5,10 @@ An episode depends on its seed alone: neither on how many workers there are nor 
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import active_children, get_context
 from typing import Any
 
@@ -17,16 +17,22 @@ import torch
 from numpy.typing import NDArray
 
 from forcing.envs.faults import truth_of, with_faults
+from forcing.eval.arm_tasks import ArmTask
+from forcing.eval.conditions import Conditions
 from forcing.eval.drivers import CloneDriver, Driver, ExpertDriver, PolicyDriver, ServerDriver, StraightDriver, Trace
+from forcing.eval.film import Shot, shot
 from forcing.eval.fronts import Front
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.mpc_driver import MpcDriver
-from forcing.eval.tasks import Env, Task, find_task
+from forcing.eval.task import Env, Info, Observation, Task
+from forcing.eval.tasks import find_task
 from forcing.policy.clone import is_clone, load_clone
 from forcing.policy.controller import Controller
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy
 
 BASELINES = ("straight", "expert", "mpc")
+OF_MAZES = ("straight", "mpc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,37 +40,49 @@ class DriverSpec:
     """What drives: a policy by name or folder in this process, the same at `url`, or a baseline.
 
     policy: name or folder, or one of `BASELINES`. adjust: changes the loaded policy before it drives, for ablations;
-    must be picklable. data: the recording that the baseline `mpc` stands on, and no other needs. faults: of the sensors
-    between the simulator and the driver, see `parse_faults`. front: between them and a policy in this process.
+    must be picklable. data: the recording that the baseline `mpc` stands on, and no other needs. front: between sensors
+    and a policy in this process. under: of the episodes.
     """
 
     policy: str
     url: str | None = None
     adjust: Callable[[Policy], Policy] | None = None
     data: str | None = None
-    faults: str = ""
     front: Front | None = None
+    under: Conditions = field(default_factory=Conditions)
 
     def __post_init__(self) -> None:
-        if self.faults and (self.policy in BASELINES or (self.url is None and is_clone(self.policy))):
+        if self.under.faults and (self.policy in BASELINES or (self.url is None and is_clone(self.policy))):
             raise ValueError(f"faults lose readings, and {self.policy} needs them all; name a planner's policy")
         if self.policy == "mpc" and self.data is None:
             raise ValueError("policy mpc finds its dynamics and places in a recording; name one with --data")
         if self.data is not None and (self.policy != "mpc" or self.url is not None):
             raise ValueError("data is what policy mpc stands on, in this process; leave out --data with any other")
 
+    def check(self, task: Task) -> None:
+        """Raises ValueError if the task lacks what this needs."""
+        self.under.check(task)
+        if isinstance(task, MazeTask):
+            return
+        if self.url is None and (self.policy in OF_MAZES or is_clone(self.policy)):
+            raise ValueError(
+                f"policy {self.policy} is a yardstick of mazes, which {task.name} is not; expert is of all"
+            )
+
     def build(self, task: Task) -> Driver:
-        """Raises ValueError if the policy is unknown."""
+        """Raises ValueError if the policy is unknown, or does not fit the task."""
+        self.check(task)
         if self.url is not None:
             return ServerDriver(self.url, self.policy, task)
-        if self.policy == "straight":
-            return StraightDriver(task)
         if self.policy == "expert":
             return ExpertDriver(task)
-        if self.data is not None:
-            return MpcDriver(self.data, task)
-        if is_clone(self.policy):
-            return CloneDriver(load_clone(self.policy), task)
+        if isinstance(task, MazeTask):
+            if self.policy == "straight":
+                return StraightDriver(task)
+            if self.data is not None:
+                return MpcDriver(self.data, task)
+            if is_clone(self.policy):
+                return CloneDriver(load_clone(self.policy), task)
         policy = load_policy(self.policy)
         return PolicyDriver(self.adjust(policy) if self.adjust else policy, task, self.front)
 
@@ -73,8 +91,10 @@ class DriverSpec:
 class Episode:
     """One finished episode.
 
-    positions: [T + 1, 2] in m. actions: [T, 2]. success: the goal was reached at some step; steps_to_goal: the first
-    such step, None if never. goal_number: which of the task's numbered goals it was, None if it has none.
+    positions: [T + 1, d] of the robot, in m. actions: [T, A]. success: as the task counts it. steps_to_goal: the first
+    step at which it was at hand, None if never. goal: [d] that was told, None if none was. goal_number: which of the
+    task's numbered goals it was, None if it has none. layout: how the environment says that it laid things out.
+    distracted_steps: at how many observations a camera was disturbed. shots: the film of it, if one was made.
     """
 
     index: int
@@ -83,58 +103,92 @@ class Episode:
     normalized: float
     success: bool
     steps_to_goal: int | None
-    goal: NDArray[np.float64]
+    goal: NDArray[np.float64] | None
     positions: NDArray[np.float64]
     actions: NDArray[np.float32]
     trace: Trace
     goal_number: int | None = None
+    layout: Sequence[int] | None = None
+    distracted_steps: int = 0
+    shots: Sequence[Shot] = ()
 
 
-def run_episode(task: Task, driver: Driver, index: int, seed: int, faults: str = "") -> Episode:
+def run_episode(task: Task, driver: Driver, index: int, seed: int, under: Conditions | None = None) -> Episode:
     """Episode `index` of a run, from environment and session seed `seed + index`; ended with the driver as well.
 
-    faults: of the sensors, see `parse_faults`; the episode's positions are the true ones.
+    The episode's positions are the true ones, whatever is wrong with sensors.
     """
-    env = with_faults(task.make(), task.sensors, faults)
+    under = under or Conditions()
+    env = task.make("rgb_array" if index < under.filmed else None)
+    if isinstance(task, MazeTask):
+        env = with_faults(env, task.sensors, under.faults)
     try:
-        return drive_episode(env, task, driver, index, seed)
+        return drive_episode(env, task, driver, index, seed, under)
     finally:
         env.close()
 
 
-def drive_episode(env: Env, task: Task, driver: Driver, index: int, seed: int) -> Episode:
+def drive_episode(
+    env: Env, task: Task, driver: Driver, index: int, seed: int, under: Conditions | None = None
+) -> Episode:
     """`run_episode` in an environment of the task that may have had other episodes; the caller closes it."""
+    under = under or Conditions()
+    seen = _Seen(env, task, filmed=index < under.filmed)
     try:
-        observation = task.reset(env, index, seed + index)
-        trace, goal = driver.begin(observation, seed + index), task.goal(observation)
-        positions, actions, rewards = [task.observe(truth_of(env, observation))["position"]], [], []
+        observation, info = task.begin(env, index, seed + index, under.options(task, seed + index))
+        trace, goal, layout = driver.begin(observation, seed + index), task.goal(observation), info.get("layout")
+        seen.add(observation, info)
+        actions, rewards, successes = [], [], []
         done = False
         while not done:
-            action = driver.act(observation)
-            observation, reward, terminated, truncated, _ = env.step(action)
-            positions.append(task.observe(truth_of(env, observation))["position"])
+            action = driver.act(under.told(observation, info))
+            observation, reward, terminated, truncated, info = env.step(action)
+            seen.add(observation, info)
             actions.append(action)
             rewards.append(float(reward))
-            done = terminated or truncated
+            successes.append(bool(info.get("success", False)))
+            done = terminated or truncated or len(actions) == under.most_steps
     finally:
         driver.end()
-    reached = np.flatnonzero(np.array(rewards) > 0)
+    outcome = task.outcome(np.array(rewards), np.array(successes))
     return Episode(
         index=index,
         seed=seed + index,
         episode_return=float(sum(rewards)),
-        normalized=task.normalized(sum(rewards)),
-        success=len(reached) > 0,
-        steps_to_goal=int(reached[0]) + 1 if len(reached) else None,
+        normalized=outcome.normalized,
+        success=outcome.success,
+        steps_to_goal=outcome.first,
         goal=goal,
-        positions=np.array(positions),
+        positions=np.array(seen.positions),
         actions=np.array(actions, dtype=np.float32),
         trace=trace,
         goal_number=task.goal_number(index),
+        layout=None if layout is None else tuple(layout),
+        distracted_steps=seen.distracted,
+        shots=tuple(seen.shots),
     )
 
 
-def first_request(task: Task, policy: Policy, seed: int) -> PlanRequest:
+@dataclass(slots=True)
+class _Seen:
+    """What is kept of an episode's observations."""
+
+    env: Env
+    task: Task
+    filmed: bool
+    positions: list[NDArray[np.float64]] = field(default_factory=list)
+    shots: list[Shot] = field(default_factory=list)
+    distracted: int = 0
+
+    def add(self, observation: Observation, info: Info) -> None:
+        self.positions.append(self.task.position(truth_of(self.env, observation)))
+        self.distracted += bool(info.get("distracted"))
+        if self.filmed:
+            assert isinstance(self.task, ArmTask)
+            self.shots.append(shot(self.task, observation, info))
+
+
+def first_request(task: MazeTask, policy: Policy, seed: int) -> PlanRequest:
     """What the policy is asked to plan at the first step of the task's episode `seed`."""
     env = task.make()
     try:
@@ -191,11 +245,11 @@ _worker: dict[str, Any] = {}
 def _initialise(task_name: str, driver: DriverSpec) -> None:
     torch.set_num_threads(1)
     task = find_task(task_name)
-    _worker.update(task=task, driver=driver.build(task), faults=driver.faults)
+    _worker.update(task=task, driver=driver.build(task), under=driver.under)
 
 
 def _run_one(index: int, seed: int) -> Episode:
-    return run_episode(_worker["task"], _worker["driver"], index, seed, _worker["faults"])
+    return run_episode(_worker["task"], _worker["driver"], index, seed, _worker["under"])
 
 
 def _run_range(task_name: str, spec: DriverSpec, indices: range, seed: int) -> Iterator[Episode]:
@@ -203,6 +257,6 @@ def _run_range(task_name: str, spec: DriverSpec, indices: range, seed: int) -> I
     driver = spec.build(task)
     try:
         for index in indices:
-            yield run_episode(task, driver, index, seed, spec.faults)
+            yield run_episode(task, driver, index, seed, spec.under)
     finally:
         driver.close()

@@ -7,11 +7,12 @@ import numpy as np
 from rich.console import Console
 
 from forcing.eval.adjust import Adjusted
+from forcing.eval.conditions import Conditions
 from forcing.eval.evaluate import watch
 from forcing.eval.fronts import Front
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.report import Report, build_report
 from forcing.eval.rollout import DriverSpec
-from forcing.eval.tasks import Task
 from forcing.policy.policy import Policy
 
 
@@ -20,7 +21,7 @@ class Trial:
     """Episodes `seed`, `seed` + 1, ... of a task. workers: processes, None for one a core.
     command: as typed."""
 
-    task: Task
+    task: MazeTask
     episodes: int
     seed: int
     workers: int | None
@@ -44,7 +45,7 @@ class Trial:
         """The report of a yardstick by its name, or of a policy, found by this name, with these settings; under faults
         of the sensors, and with something between them and the policy."""
         adjust = Adjusted(tuple(settings)) if settings else None
-        spec = DriverSpec(policy=name, adjust=adjust, faults=faults, front=front)
+        spec = DriverSpec(policy=name, adjust=adjust, front=front, under=Conditions(faults=faults))
         episodes = watch(self.task, spec, self.episodes, self.seed, self.workers, self.console)
         revision = None if policy is None else policy.revision
         report = build_report(self.task, name, revision, self.seed, episodes, self.command)

@@ -19,7 +19,9 @@ from forcing.policy.particles import (
     disturbed,
     found_at,
     lagging,
+    likeliest_lag,
     motion_of,
+    of_likeliest_lag,
     unseen,
     weighed,
 )
@@ -289,7 +291,7 @@ class Believer:
             particles = self._heard(particles, _read_at(waiting, waiting[0][0]), rng)
             waiting = [entry for entry in waiting if entry[0] > waiting[0][0]]
         elif belief.ages is None:
-            particles = _of_likeliest_lag(particles)
+            particles = of_likeliest_lag(particles)
         clock = int(particles.clock[0])
         late = {self._names[entry[1]] for entry in waiting if entry[0] <= clock}
         assert told.late is not None
@@ -367,7 +369,7 @@ class Believer:
                 stuck=name in stuck,
                 unheard_steps=belief.unheard[name],
             )
-        steps = float(_likeliest_lag(now) if belief.late is None else belief.late)
+        steps = float(likeliest_lag(now) if belief.late is None else belief.late)
         return frozenset(stuck), Believed(values, noise, sensors, steps)
 
     def _doubt(self, now: Particles, number: int, value: Array) -> float:
@@ -397,15 +399,3 @@ def _trimmed(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
 
 def _read_at(waiting: Sequence[tuple[int, int, Array, float | None]], step: int) -> list[tuple[int, Reading]]:
     return [(number, Reading(value, noise)) for at, number, value, noise in waiting if at == step]
-
-
-def _of_likeliest_lag(particles: Particles) -> Particles:
-    """Those of one lag alone, whose clock they keep."""
-    index = np.flatnonzero(particles.lag == _likeliest_lag(particles))
-    return particles.rows(index, particles.log_weight[index])
-
-
-def _likeliest_lag(particles: Particles) -> int:
-    lags = np.unique(particles.lag)
-    weights = [particles.weight[particles.lag == lag].sum() for lag in lags]
-    return int(lags[np.argmax(weights)])

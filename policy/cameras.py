@@ -5,20 +5,32 @@ Codecs (`vision`) are fitted once and travel with the policy, whose spec keeps t
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+from torch import Tensor
 
+from forcing.policy.keypoints import KeypointCodec, fit_keypoints
 from forcing.policy.tokens import Normaliser
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec, blocks
-from forcing.policy.vision import BLOCK_BYTES, FrameCodec, fit_codec
+from forcing.policy.vision import BLOCK_BYTES, Codec, FrameCodec, VisionConfig, fit_codec
 
-Codecs = Mapping[str, FrameCodec]
+Codecs = Mapping[str, Codec]
 """Camera's stream -> its codec."""
-COUNTED = 4  # numbers that all latents of a camera count as in training: as many as they are, they drown the action
+COMPONENTS = VisionConfig()
 
 
-def fit_codecs(trajectories: Trajectories, *, seed: int = 0) -> dict[str, FrameCodec]:
-    """A codec for each camera. Raises ValueError if goals are given in one, or its frames are not uint8."""
+def fit_codecs(
+    trajectories: Trajectories,
+    vision: VisionConfig = COMPONENTS,
+    *,
+    seed: int = 0,
+    report: Callable[[str, int], None] = lambda camera, done: None,
+) -> dict[str, Codec]:
+    """A codec for each camera. Raises ValueError if goals are given in one, or its frames are not uint8.
+
+    report: called with a camera and the steps done so far, where codecs are trained.
+    """
     for stream in trajectories.spec.streams:
         if not stream.image:
             continue
@@ -32,7 +44,21 @@ def fit_codecs(trajectories: Trajectories, *, seed: int = 0) -> dict[str, FrameC
             raise ValueError(
                 f"stream {stream.name!r} must be frames of uint8, got {dtype}; convert the recording again"
             )
-    return {name: fit_codec(frames, seed=seed) for name, frames in trajectories.frames.items()}
+    if vision.kind == "components":
+        return {
+            name: fit_codec(frames, latents=vision.components, seed=seed)
+            for name, frames in trajectories.frames.items()
+        }
+    return {
+        name: fit_keypoints(frames, vision, seed=seed, report=partial(report, name))
+        for name, frames in trajectories.frames.items()
+    }
+
+
+def codec_of(tensors: Mapping[str, Tensor]) -> Codec:
+    """The codec that a checkpoint keeps as these. Raises KeyError if one is missing, ValueError if they do not fit
+    together."""
+    return FrameCodec.from_tensors(tensors) if "components" in tensors else KeypointCodec.from_tensors(tensors)
 
 
 def encoded(
@@ -52,12 +78,12 @@ def encoded(
     return replace(trajectories, spec=encoded_spec(trajectories.spec, codecs), streams=streams, frames={})
 
 
-def fit_normaliser(trajectories: Trajectories, codecs: Codecs) -> Normaliser:
-    """Of an encoded recording: as `Normaliser.fit`, but all latents of a camera together vary by as much as `COUNTED`
-    numbers (docs/decisions/0019). Raises ValueError on a non-finite value."""
+def fit_normaliser(trajectories: Trajectories, codecs: Codecs, vision: VisionConfig = COMPONENTS) -> Normaliser:
+    """Of an encoded recording: as `Normaliser.fit`, but all latents of a camera together vary by as much as
+    `vision.counted` numbers (docs/decisions/0019). Raises ValueError on a non-finite value."""
     fitted = Normaliser.fit(trajectories)
     wider = {
-        name: tuple(float(std * np.sqrt(max(1, codec.latents / COUNTED))) for std in fitted.std[name])
+        name: tuple(float(std * np.sqrt(max(1, codec.latents / vision.counted))) for std in fitted.std[name])
         for name, codec in codecs.items()
     }
     return replace(fitted, std={**fitted.std, **wider})

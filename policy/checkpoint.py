@@ -18,16 +18,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from forcing.policy.cameras import codec_of, encoded_spec
 from forcing.policy.config import from_json
 from forcing.policy.preset import Preset
 from forcing.policy.spread import Spread
+from forcing.policy.surprise import Surprise
 from forcing.policy.tokens import Normaliser
 from forcing.policy.types import TrajectorySpec
-from forcing.policy.vision import FrameCodec
+from forcing.policy.vision import Codec
 from forcing.policy.world import World
 
 VERSION = 1
-WORLD, SPREAD, CAMERA = "world.", "spread.", "camera."  # names of tensors that are no weights
+# Names of tensors that are no weights.
+WORLD, SPREAD, CAMERA, SURPRISE = "world.", "spread.", "camera.", "surprise."
 
 
 class CheckpointError(ValueError):
@@ -49,6 +52,7 @@ class PolicyFile:
     world: what the recording showed besides, None if nothing. spread: how far outcomes are from plans, None if that was
     not measured. cameras: streams of frames, and what the network sees of them, numbers to the normaliser. revision: 12
     hex digits of a sha256 over all that decides what the policy does: everything but the card and the spread.
+    surprise: what is usual of observations, by which readings may be left aside; None if that was not measured.
     """
 
     preset: Preset
@@ -59,7 +63,8 @@ class PolicyFile:
     revision: str
     world: World | None = None
     spread: Spread | None = None
-    cameras: Mapping[str, FrameCodec] = field(default_factory=dict)
+    cameras: Mapping[str, Codec] = field(default_factory=dict)
+    surprise: Surprise | None = None
 
 
 def save_policy(
@@ -71,7 +76,7 @@ def save_policy(
     card: Mapping[str, Any],
     world: World | None = None,
     spread: Spread | None = None,
-    cameras: Mapping[str, FrameCodec] | None = None,
+    cameras: Mapping[str, Codec] | None = None,
 ) -> None:
     """Writes a policy atomically. Raises OSError if the disk refuses; the old file then stays."""
     header = {
@@ -92,20 +97,22 @@ def load_policy_file(path: Path) -> PolicyFile:
     """Raises CheckpointError, naming the file and what is wrong with it."""
     header, tensors = read_tensors(path, "policy")
     decisive = {name: value for name, value in tensors.items() if not name.startswith(SPREAD)}
-    world, spread = _named(WORLD, tensors), _named(SPREAD, tensors)
+    world, spread, surprise = (_named(prefix, tensors) for prefix in (WORLD, SPREAD, SURPRISE))
     try:
         spec = TrajectorySpec.from_json(header["spec"])
-        cameras = {stream.name: _named(f"{CAMERA}{stream.name}.", tensors) for stream in spec.streams}
+        found = {stream.name: _named(f"{CAMERA}{stream.name}.", tensors) for stream in spec.streams}
+        cameras = {name: codec_of(codec) for name, codec in found.items() if codec}
         return PolicyFile(
             preset=from_json(Preset, header["preset"], "preset"),
             spec=spec,
             normaliser=Normaliser.from_json(header["normaliser"]),
-            weights={name: value for name, value in decisive.items() if not name.startswith((WORLD, CAMERA))},
+            weights={name: value for name, value in decisive.items() if not name.startswith((WORLD, CAMERA, SURPRISE))},
             card=header["card"],
             revision=tensors_digest(json.dumps({**header, "card": {}}, sort_keys=True), decisive)[:12],
             world=World.from_tensors(world, spec) if world else None,
             spread=Spread.from_tensors(spread, len(spec.of_role("observation"))) if spread else None,
-            cameras={name: FrameCodec.from_tensors(found) for name, found in cameras.items() if found},
+            cameras=cameras,
+            surprise=Surprise.of_tensors(surprise, encoded_spec(spec, cameras)) if surprise else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -118,10 +125,19 @@ def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save_spread(path: Path, spread: Spread, how: Mapping[str, Any]) -> None:
     """Writes a policy's spread into its file, atomically, and into its card how it was measured; all else in it stays.
     Raises CheckpointError, OSError."""
-    header, tensors = read_tensors(path, "policy")
-    kept = {name: value for name, value in tensors.items() if not name.startswith(SPREAD)}
-    measured = {SPREAD + name: value for name, value in spread.tensors().items()}
-    header["card"] = {**header["card"], "spread": dict(how)}
+    _save_measured(path, SPREAD, spread.tensors(), how)
+
+
+def save_surprise(path: Path, surprise: Surprise, how: Mapping[str, Any]) -> None:
+    """The same of what is usual of observations, by which it becomes another revision."""
+    _save_measured(path, SURPRISE, surprise.tensors(), how)
+
+
+def _save_measured(path: Path, prefix: str, tensors: Mapping[str, Tensor], how: Mapping[str, Any]) -> None:
+    header, before = read_tensors(path, "policy")
+    kept = {name: value for name, value in before.items() if not name.startswith(prefix)}
+    measured = {prefix + name: value for name, value in tensors.items()}
+    header["card"] = {**header["card"], prefix.removesuffix("."): dict(how)}
     write_tensors(path, "policy", header, {**kept, **measured})
 
 

@@ -15,8 +15,10 @@ import numpy as np
 from forcing.policy.belief import OLDEST_S, Belief, Believed
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
+from forcing.policy.readings import checked, shaped, unbelievable
 from forcing.policy.tracker import Tracker
-from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, SensorReport, Source
+from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, Recalled, SensorReport, Source
+from forcing.policy.watching import surprises, with_surprises
 
 SILENT_S = 0.5  # of a robot that acts of its own; following a belief through more would take longer than to begin anew
 
@@ -32,11 +34,16 @@ class Controller:
         self._believer = policy.believer if doubting else None
         self.plan: Plan | None = None
         self._history: deque[Believed] = deque(maxlen=policy.preset.layout.past_steps)
+        memory = policy.preset.memory
+        self._remembers = memory is not None
+        self._incredible = -np.log10(memory.false_alarms) if memory is not None and memory.doubt else np.inf
         self._readings: dict[str, Reading] | None = None
         self._unheard = {stream.name: 0 for stream in policy.spec.of_role("observation")}
         self._belief = self._believing = Belief()
-        memory = 1 + int(OLDEST_S * policy.spec.control_hz)
-        self._sent: deque[Array] = deque(maxlen=memory if self._believer is None else self._believer.memory)
+        sent = 1 + int(OLDEST_S * policy.spec.control_hz)
+        if self._remembers:
+            sent = policy.preset.layout.past_steps
+        self._sent: deque[Array] = deque(maxlen=sent if self._believer is None else self._believer.memory)
         self._asked_at = self._planned_at = 0
         self._tracker: Tracker | None = None
         self._open: PlanRequest | None = None
@@ -53,18 +60,18 @@ class Controller:
         if goal is not None:
             if spec.goal is None:
                 raise ValueError(f"goal must be absent: policy {self.policy.name!r} has no goal stream")
-            goal = _checked(goal, spec.goal, "goal", self.policy)
+            goal = checked(goal, spec.goal, "goal", self.policy)
         self.goal = goal
 
     def set_obstacles(self, obstacles: Obstacles | None) -> None:
-        """What plans stay out of from now on, in the stream that `Selector.name` says; None for nothing.
+        """What plans stay out of from now on, in the stream that `Policy.obstacle_stream` says; None for nothing.
 
-        Raises ValueError if the centres have not as many numbers as that stream, or it is a camera's.
+        Raises ValueError if the centres have not as many numbers as that stream, or there is none.
         """
-        name = self.policy.planner.selector.name
-        if obstacles is not None and name in self.policy.cameras:
-            raise ValueError(f"obstacles must be absent: policy {self.policy.name!r} knows no places but in {name!r}")
-        if obstacles is not None and np.shape(obstacles.centres)[1] != self.policy.spec[name].size:
+        name = self.policy.obstacle_stream
+        if obstacles is not None and name is None:
+            raise ValueError(f"obstacles must be absent: policy {self.policy.name!r} knows no places to stay out of")
+        if obstacles is not None and name is not None and np.shape(obstacles.centres)[1] != self.policy.spec[name].size:
             expected = self.policy.spec[name].size
             raise ValueError(f"centres must have {expected} numbers each, as {name!r} has, got {obstacles.centres}")
         self.obstacles = obstacles
@@ -81,8 +88,8 @@ class Controller:
 
         noise: stream -> standard error in its own units, of streams whose sensor is known. missing: streams that were
         not sensed. age_s: stream -> seconds since it was read. A reading that is not finite, farther than `FARTHEST`
-        from the recordings or older than `OLDEST_S` is left aside and reported as rejected. Raises ValueError naming
-        stream, expected and got.
+        from the recordings, older than `OLDEST_S` or, where the policy doubts (`memory.doubt`), too surprising is left
+        aside and reported as rejected. Raises ValueError naming stream, expected and got.
         """
         streams = self.policy.spec.of_role("observation")
         names = [stream.name for stream in streams]
@@ -91,7 +98,7 @@ class Controller:
             unknown = sorted(set(given) - set(names))
             if unknown:
                 raise ValueError(f"{label} {unknown[0]!r} is unknown; policy {self.policy.name!r} has {names}")
-        readings, wild = dict[str, Reading](), set[str]()
+        readings, wild, misfits = dict[str, Reading](), set[str](), dict[str, float]()
         for name in names:
             error, age = (noise or {}).get(name), (age_s or {}).get(name)
             if error is not None and name in self.policy.cameras:
@@ -106,20 +113,34 @@ class Controller:
             if name not in observation:
                 raise ValueError(f"observation {name!r} is missing; send it or name it in 'missing'")
             # Frames end here: what is kept of them are latents.
-            value = self.policy.seen(name, _shaped(observation[name], name, "observation", self.policy))
+            sensed = shaped(observation[name], name, "observation", self.policy)
+            value = self.policy.seen(name, sensed)
+            if self.policy.surprise is not None and name in self.policy.cameras:
+                misfits[name] = self.policy.misfit(name, sensed)
             if error is not None:  # more says no more, and its square might be too much for a float
                 error = min(error, FARTHEST * float(np.max(self.policy.normaliser.std[name])))
-            if _unbelievable(value, name, self.policy) is None and (age or 0.0) <= OLDEST_S:
+            if unbelievable(value, name, self.policy) is None and (age or 0.0) <= OLDEST_S:
                 steps = None if age is None else round(age * self.policy.spec.control_hz)
                 readings[name] = Reading(value, error, steps)
             else:
                 wild.add(name)
-        now = self._believed(readings, wild)
+        surprises = self._surprises(readings, misfits)
+        for name in [name for name, surprise in surprises.items() if surprise > self._incredible]:
+            del readings[name]
+            wild.add(name)
+        now = with_surprises(self._believed(readings, wild), surprises)
         if self._readings is not None:
             self._history[-1] = now  # the same step again: the newer observation counts
         else:
             self._history.append(now)
         self._readings = readings
+
+    def _surprises(self, readings: Mapping[str, Reading], misfits: Mapping[str, float]) -> dict[str, float]:
+        """How surprising each reading of this step is, where the policy knows what is usual."""
+        if self.policy.surprise is None:
+            return {}
+        before = list(self._history)[: -1 if self._readings is not None else None]
+        return surprises(self.policy, self.plan, before, self.step, readings, misfits)
 
     @property
     def slow(self) -> bool:
@@ -129,28 +150,25 @@ class Controller:
     def played(self, actions: Array) -> None:
         """The episode moves on by the steps, [K, A], at which the robot acted of its own, and nothing was sensed but
         what was observed before the first. After more than `SILENT_S` of that nothing is believed any more."""
-        names = [stream.name for stream in self.policy.spec.of_role("observation")]
-        if len(actions) > SILENT_S * self.policy.spec.control_hz:
-            self.step += len(actions)
-            self._belief, self._readings = Belief(step=self.step - 1), None
+        if len(actions) > SILENT_S * self.policy.spec.control_hz and not self._remembers:
+            self._belief, self._readings = Belief(step=self.step + len(actions) - 1), None
             self._history.clear()
-            self._sent.extend(actions)
-            self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
+        elif self._believer is None:
+            names = [stream.name for stream in self.policy.spec.of_role("observation")]
+            for action in actions:
+                if self._readings is None:
+                    self.observe({}, missing=names)
+                self._move_on(self._now(), action)
             return
-        if self._believer is not None and len(actions) and self._readings is not None:
-            self._move_on(self._now(), actions[0])
-            actions = actions[1:]
-        if self._believer is not None:
+        else:
+            if self._readings is not None and len(actions):
+                self._move_on(self._now(), actions[0])
+                actions = actions[1:]
             self._belief = self._believer.silent(self._belief, actions)
             self._history.extend([Believed({}, {}, {}, 0.0)] * len(actions))
-            self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
-            self._sent.extend(actions)
-            self.step += len(actions)
-            return
-        for action in actions:
-            if self._readings is None:
-                self.observe({}, missing=names)
-            self._move_on(self._now(), action)
+        self.step += len(actions)
+        self._sent.extend(actions)
+        self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
 
     def request(self, *, spare: bool = False) -> PlanRequest | None:
         """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.
@@ -165,6 +183,12 @@ class Controller:
         now = self._now()
         if not self._plan_due(now, spare):
             return None
+        if self._remembers:
+            self._asked_at = self.step
+            self._open = PlanRequest(
+                step=self.step, frames={}, noise={}, goal=None, seed=self.seed, recalled=self._recalled()
+            )
+            return self._open
         age = self._age()
         frames = {name: shown for name in now.values if (shown := self._frames(name, age)) is not None}
         self._asked_at = self.step
@@ -180,6 +204,21 @@ class Controller:
             doubt=self._doubt(now),
         )
         return self._open
+
+    def _recalled(self) -> Recalled:
+        """The episode up to now, every `token_steps` control steps, those counted from now."""
+        token, entries = self.policy.preset.layout.token_steps, list(self._history)
+        shown = entries[(len(entries) - 1) % token :: token]
+        values, noise = {}, {}
+        for stream in self.policy.seen_spec.of_role("observation"):
+            nothing = np.full(stream.shape, np.nan)
+            values[stream.name] = np.stack([entry.values.get(stream.name, nothing) for entry in shown])
+            noise[stream.name] = np.array([entry.noise.get(stream.name, np.inf) for entry in shown])
+        many = (len(shown) - 1) * token
+        sent = np.array(list(self._sent)[len(self._sent) - many :], dtype=np.float64)
+        return Recalled(
+            values=values, noise=noise, actions=sent.reshape(len(shown) - 1, token, self.policy.spec.action.size)
+        )
 
     def _doubt(self, now: Believed) -> dict[str, float]:
         """What the present may be off by, for a spread that was measured by it; nothing where nobody asks."""
@@ -320,38 +359,6 @@ class Controller:
             return False
         believable = error + 3 * now.noise.get(goal, 0.0)  # a sensor's own error is no reason for another plan
         return self._tracker.strayed(np.asarray(now.values[goal]), self.step) > believable
-
-
-def _checked(value: Array, name: str, label: str, policy: Policy) -> Array:
-    array = _shaped(value, name, label, policy)
-    wrong = _unbelievable(array, name, policy)
-    if wrong is not None:
-        raise ValueError(f"{label} {name!r} must be {wrong}")
-    return array
-
-
-def _shaped(value: Array, name: str, label: str, policy: Policy) -> Array:
-    shape = policy.spec[name].shape
-    try:
-        array = np.asarray(value, dtype=None if name in policy.cameras else np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{label} {name!r} must be numbers of shape {shape}: {error}") from error
-    if array.shape != shape:
-        raise ValueError(f"{label} {name!r} has shape {array.shape}, the policy {policy.name!r} expects {shape}")
-    return array
-
-
-def _unbelievable(array: Array, name: str, policy: Policy) -> str | None:
-    """The rule that no reading of a robot breaks, and what came; None if it is kept."""
-    if not np.isfinite(array).all():
-        return f"finite, got {array.tolist()}"
-    far = policy.away(name, array)
-    if far > FARTHEST:
-        return (
-            f"within {FARTHEST:g} standard deviations of the recordings, "
-            f"got {array.tolist()}, {far:.3g} away; check its units"
-        )
-    return None
 
 
 def _same(a: Array | None, b: Array | None) -> bool:

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from forcing.policy.causal import CausalDenoiser
 from forcing.policy.denoiser import TransformerDenoiser
 from forcing.policy.preset import Preset
 from forcing.policy.recurrent import RecurrentDenoiser
@@ -11,7 +12,9 @@ from forcing.policy.tokens import Tokenizer
 
 def build_denoiser(preset: Preset, tokenizer: Tokenizer) -> nn.Module:
     """An untrained denoiser; its weights come from torch's global generator."""
-    kind = RecurrentDenoiser if preset.denoiser.kind == "recurrent" else TransformerDenoiser
+    kind: type[nn.Module] = RecurrentDenoiser if preset.denoiser.kind == "recurrent" else TransformerDenoiser
+    if preset.memory is not None:
+        kind = CausalDenoiser
     return kind(preset.denoiser, tokenizer.stream_of_feature, preset.layout.max_length, preset.noise)
 
 

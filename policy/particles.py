@@ -352,3 +352,16 @@ def _resampled(particles: Particles, rng: np.random.Generator) -> Particles:
         kept.append(group * count + index)
         log_weight.append(weight)
     return particles.rows(np.concatenate(kept), np.concatenate(log_weight))
+
+
+def of_likeliest_lag(particles: Particles) -> Particles:
+    """Those of one lag alone, whose clock they keep."""
+    index = np.flatnonzero(particles.lag == likeliest_lag(particles))
+    return particles.rows(index, particles.log_weight[index])
+
+
+def likeliest_lag(particles: Particles) -> int:
+    """Control steps that readings are late by what most particles suppose, by weight."""
+    lags = np.unique(particles.lag)
+    weights = [particles.weight[particles.lag == lag].sum() for lag in lags]
+    return int(lags[np.argmax(weights)])

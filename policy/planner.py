@@ -26,7 +26,7 @@ from forcing.policy.search import Cost, SearchConfig, search
 from forcing.policy.selection import Selector
 from forcing.policy.support import Support
 from forcing.policy.tokens import Tokenizer
-from forcing.policy.types import Array, Obstacles, Plan
+from forcing.policy.types import Array, Obstacles, Plan, Recalled
 
 ANOTHER = 7919**4  # between the seeds of attempts at one plan: far beyond any number of steps
 
@@ -120,6 +120,7 @@ class PlanRequest:
     None. seed: of the session; the same request gives the same plan. obstacles: to stay out of, in the goal stream, or
     without one in the first observation. current: the plan that is being followed, if it may be kept. sent: [k, A]
     actions of the first k steps, which are held as they are: the frames are k steps old.
+    recalled: what came before and is now, for policies that remember, whose requests have no frames.
     doubt: stream -> what its newest frame may be off by, see `Believed`; it widens the spread and does nothing else.
     """
 
@@ -131,6 +132,7 @@ class PlanRequest:
     obstacles: Obstacles | None = None
     current: Plan | None = None
     sent: Array | None = None
+    recalled: Recalled | None = None
     doubt: Mapping[str, float] = field(default_factory=dict)
 
 

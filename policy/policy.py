@@ -13,7 +13,10 @@ import torch
 
 from forcing.policy.belief import BeliefConfig, Believer
 from forcing.policy.cameras import Codecs, encoded_spec
+from forcing.policy.causal import CausalDenoiser
 from forcing.policy.checkpoint import CheckpointError, PolicyFile, load_policy_file
+from forcing.policy.history_planner import HistoryPlanner
+from forcing.policy.memory import MemoryConfig
 from forcing.policy.names import UnknownName, did_you_mean
 from forcing.policy.network import as_model, build_denoiser
 from forcing.policy.planner import Planner, PlannerConfig, PlanRequest, attempted
@@ -21,6 +24,7 @@ from forcing.policy.preset import PRESETS, Preset
 from forcing.policy.rehearsal import Feedback
 from forcing.policy.rolling import RollingConfig, RollingPlanner
 from forcing.policy.spread import Spread, arrival_of
+from forcing.policy.surprise import Surprise
 from forcing.policy.tokens import Normaliser, Tokenizer
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.types import Array, Plan, TrajectorySpec
@@ -63,18 +67,32 @@ class Policy:
         self.parameters: int = sum(weight.numel() for weight in denoiser.parameters())
         self.world: World | None = file.world
         self.spread: Spread | None = file.spread
+        self.surprise: Surprise | None = file.surprise
         self.feedback: Feedback | None = None if file.world is None else file.world.feedback(tokenizer)
-        model, rolling = as_model(file.preset, tokenizer, denoiser), file.preset.rolling
-        self.planner = (Planner if rolling is None else partial(RollingPlanner, rolling=rolling))(
-            model,
-            tokenizer,
-            file.preset.planner,
-            feedback=self.feedback,
-            support=None if file.world is None else file.world.support,
-        )
+        self._planner: Planner | None = None
+        self.history_planner: HistoryPlanner | None = None
+        if isinstance(denoiser, CausalDenoiser):
+            assert file.preset.memory is not None
+            self.history_planner = HistoryPlanner(
+                denoiser, file.preset.noise, tokenizer, file.preset.planner, file.preset.memory
+            )
+        else:
+            model, rolling = as_model(file.preset, tokenizer, denoiser), file.preset.rolling
+            self._planner = (Planner if rolling is None else partial(RollingPlanner, rolling=rolling))(
+                model,
+                tokenizer,
+                file.preset.planner,
+                feedback=self.feedback,
+                support=None if file.world is None else file.world.support,
+            )
         self.believer: Believer | None = None
         if file.preset.belief is not None and file.world is not None:
             self.believer = Believer(file.preset.belief, file.world.dynamics, self.seen_spec, file.normaliser)
+        if file.preset.memory is not None and file.preset.memory.doubt and file.surprise is None:
+            raise CheckpointError(
+                f"policy {name!r} cannot doubt what it sees before it knows what is usual; "
+                f"measure that with: forcing calibrate {name} --data DATA"
+            )
         if file.preset.tracker.kind == "feedback" and self.feedback is None:
             raise CheckpointError(
                 f"policy {name!r}: a feedback tracker needs dynamics, and its recording showed none; "
@@ -90,19 +108,36 @@ class Policy:
         """First 12 hex digits of the sha256 of the normaliser as JSON."""
         return hashlib.sha256(json.dumps(self.normaliser.to_json(), sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def planner(self) -> Planner:
+        """That of a policy which plans to a goal from what it sees now. Raises ValueError for one that remembers."""
+        if self._planner is None:
+            raise ValueError(
+                f"policy {self.name!r} acts from its episode's history; it knows no candidates and no rules"
+            )
+        return self._planner
+
+    @property
+    def obstacle_stream(self) -> str | None:
+        """The stream in which obstacles are given, None if plans know no places to stay out of."""
+        name = None if self._planner is None else self._planner.selector.name
+        return None if name in self.cameras else name
+
     def plan(self, request: PlanRequest) -> Plan:
         """The same request gives the same plan. Raises FloatingPointError if the network's output is not finite."""
         with torch.no_grad():
+            if self.history_planner is not None:
+                return self.history_planner.plan(request)
             return self._with_spread(request, self.planner.plan(request))
 
     def plan_many(self, requests: Sequence[PlanRequest]) -> list[Plan | Exception]:
         """As `plan` of each, what it raises in place of a plan that cannot be made; a policy that keeps plans up
         (`rolling`) makes several at less cost than one by one."""
-        if not isinstance(self.planner, RollingPlanner):
+        if not isinstance(self._planner, RollingPlanner):
             return [attempted(self.plan, request) for request in requests]
         try:
             with torch.no_grad():
-                plans = self.planner.plan_many(requests)
+                plans = self._planner.plan_many(requests)
         except Exception:  # of one of them, before they parted
             return [attempted(self.plan, request) for request in requests]
         return [
@@ -132,6 +167,17 @@ class Policy:
         latents: Array = self.cameras[name].encode(frame[None])[0].astype(np.float64)
         return latents
 
+    def misfit(self, name: str, value: Array) -> float:
+        """By how many standard deviations more than usual a camera's codec loses of a frame, one that can be `seen`."""
+        frame = as_bytes(np.asarray(value))
+        assert frame is not None
+        return float(self.cameras[name].misfit(frame[None])[0])
+
+    def level_of(self, name: str, sigma: float) -> float:
+        """Level at which a stream's value with the standard error `sigma`, in its units, enters."""
+        scale = float(np.mean(self.normaliser.std[name]))
+        return float(self.preset.noise.level_of(torch.tensor(sigma / scale)))
+
     def away(self, name: str, value: Array) -> float:
         """How far a stream's value, as it is `seen`, is from the mean of the recordings, in standard deviations.
 
@@ -147,22 +193,38 @@ class Policy:
         tracker: TrackerConfig | None = None,
         belief: BeliefConfig | Literal["same"] | None = "same",
         rolling: RollingConfig | Literal["same"] | None = "same",
+        memory: MemoryConfig | None = None,
     ) -> "Policy":
-        """The same weights, planned or tracked otherwise, or with readings otherwise doubted, or plans kept up."""
+        """The same weights, planned or tracked otherwise, or with readings otherwise doubted, or plans kept up, or the
+        past otherwise recalled. Raises CheckpointError if the policy lacks what that needs."""
         preset = replace(
             self.preset,
             planner=planner or self.preset.planner,
             tracker=tracker or self.preset.tracker,
             belief=self.preset.belief if belief == "same" else belief,
             rolling=self.preset.rolling if rolling == "same" else rolling,
+            memory=memory or self.preset.memory,
         )
         # Its spread was measured of plans that were made and followed as before; kept up as often they miss by as much
         # (docs/experiments.md).
         spread = self.spread if replace(preset, rolling=self.preset.rolling) == self.preset else None
         how = hashlib.sha256(json.dumps(asdict(preset), sort_keys=True).encode()).hexdigest()[:6]
         revision = f"{self._file.revision.partition('-')[0]}-adjusted-{how}"
-        adjusted = replace(self._file, preset=preset, revision=revision, spread=spread)
+        surprise = self.surprise if _foresees_alike(preset, self.preset) else None
+        adjusted = replace(self._file, preset=preset, revision=revision, spread=spread, surprise=surprise)
         return Policy(self.name, adjusted)
+
+
+def _foresees_alike(one: Preset, other: Preset) -> bool:
+    """Whether what is usual for one is so for the other: it was measured of plans that were made in the same way."""
+    if one.memory is None or other.memory is None:
+        return False
+    doubt, false_alarms, often = other.memory.doubt, other.memory.false_alarms, other.planner.replan_steps
+    memory, planner = (
+        replace(one.memory, doubt=doubt, false_alarms=false_alarms),
+        replace(one.planner, replan_steps=often),
+    )
+    return (memory, planner) == (other.memory, other.planner)
 
 
 def shipped_policies() -> list[str]:

@@ -6,13 +6,16 @@ from typing import get_args
 from forcing.policy.belief import BeliefConfig
 from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.levels import LevelMix
+from forcing.policy.memory import MemoryConfig, RecallMix
 from forcing.policy.noise import NoiseSchedule
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.polishing import PolishConfig
 from forcing.policy.refinement import RefineConfig
 from forcing.policy.rolling import RollingConfig
+from forcing.policy.schedules import Schedule
 from forcing.policy.tokens import TokenLayout
 from forcing.policy.tracker import TrackerConfig
+from forcing.policy.vision import VisionConfig
 from forcing.policy.weights import Weight
 
 
@@ -55,7 +58,8 @@ class OptimiserConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """A recipe: token layout, network, noise, optimiser, planner, tracker, how readings are doubted, None to believe
-    them all, and how the plan that is followed is kept up, None to make another one each time."""
+    them all, how the plan that is followed is kept up, None to make another one each time, how cameras are seen, and
+    how the policy remembers its episode, None if it plans to a goal from what it sees now."""
 
     name: str
     layout: TokenLayout = field(default_factory=TokenLayout)
@@ -67,6 +71,23 @@ class Preset:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     belief: BeliefConfig | None = field(default_factory=BeliefConfig)
     rolling: RollingConfig | None = None
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    memory: MemoryConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout.chunks != (self.memory is not None):
+            raise ValueError(
+                f"layout.chunks must be {self.memory is not None} with{'' if self.memory else 'out'} memory, "
+                f"got {self.layout.chunks}"
+            )
+        if self.memory is None:
+            return
+        if self.layout.stride != self.layout.token_steps:
+            raise ValueError(
+                f"layout.stride must be token_steps {self.layout.token_steps} with memory, got {self.layout.stride}"
+            )
+        if self.rolling is not None or self.belief is not None:
+            raise ValueError("belief and rolling must be none with memory; readings are recalled as they came")
 
 
 # For policies that carry dynamics and visited places: few samples, and the best of them improved.
@@ -121,6 +142,38 @@ _GENERIC = Preset(
     tracker=TrackerConfig(kind="actions"),
 )
 
+
+def _remembering(name: str, *, token_steps: int = 5, history: int = 64, width: int = 128) -> Preset:
+    """For demonstrations of an arm: chunks of actions from all that the episode has shown (docs/experiments.md)."""
+    return Preset(
+        name=name,
+        layout=TokenLayout(token_steps=token_steps, stride=token_steps, history=history, horizon=2, chunks=True),
+        denoiser=DenoiserConfig(width=width, depth=4, heads=4, causal=True),
+        optimiser=OptimiserConfig(batch_tokens=1920, learning_rate=1e-3, constant=0.5, ema=0.998),
+        planner=PlannerConfig(
+            schedule=Schedule(sampling_steps=8, uncertainty_scale=4.0), samples=1, passes=None, replan_steps=token_steps
+        ),
+        tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
+        belief=None,
+        memory=MemoryConfig(),
+    )
+
+
+def _modelling(name: str, *, token_steps: int = 3, history: int = 5) -> Preset:
+    """For models of the world: what actions lead to, from a short past, token after token (docs/swap.md)."""
+    mix = RecallMix(behind=1.0, slightly=0.3, lost=0.0, known_actions=1.0)
+    return Preset(
+        name=name,
+        layout=TokenLayout(token_steps=token_steps, stride=token_steps, history=history, horizon=1, chunks=True),
+        denoiser=DenoiserConfig(width=96, depth=3, heads=4, causal=True),
+        optimiser=OptimiserConfig(batch_tokens=480, learning_rate=2e-3, warmup_steps=100, ema=0.99),
+        planner=PlannerConfig(schedule=Schedule(sampling_steps=4), samples=1, replan_steps=token_steps),
+        tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
+        belief=None,
+        memory=MemoryConfig(mix=mix, hold_tokens=0, observation_share=1.0, recall_level=0.02),
+    )
+
+
 _HORIZONS = {"medium": 10, "large": 14, "giant": 22}
 PRESETS = {
     preset.name: preset
@@ -132,5 +185,9 @@ PRESETS = {
             for kind in ("navigate", "stitch")
         ),
         _GENERIC,
+        _remembering("swap"),
+        replace(_remembering("swap-cameras"), vision=VisionConfig(kind="keypoints", counted=32.0)),
+        _modelling("swap-world"),
+        replace(_modelling("swap-cameras-world"), vision=VisionConfig(kind="keypoints", counted=32.0)),
     )
 }

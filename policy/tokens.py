@@ -70,13 +70,15 @@ class TokenLayout:
     """How many steps a token covers, and every how many of them a frame is kept.
 
     token_steps: control steps a token covers. stride: control steps between frames, a divisor of token_steps;
-    observations are sampled, actions averaged over the stride. history: tokens up to now. horizon: most plan tokens.
+    observations are sampled, actions averaged over the stride, or kept as they are, every one, if `chunks`.
+    history: tokens up to now. horizon: most plan tokens.
     """
 
     token_steps: int = 32
     stride: int = 4
     history: int = 1
     horizon: int = 12
+    chunks: bool = False
 
     def __post_init__(self) -> None:
         for name in ("token_steps", "stride", "history", "horizon"):
@@ -110,12 +112,16 @@ class Tokenizer:
     def __init__(self, spec: TrajectorySpec, layout: TokenLayout, normaliser: Normaliser) -> None:
         self.spec, self.layout, self.normaliser = spec, layout, normaliser
         self.streams: tuple[StreamSpec, ...] = tuple(s for s in spec.streams if s.role != "reward")
-        widths = [layout.frames * stream.size for stream in self.streams]
+        widths = [layout.token_steps // self._every(stream) * stream.size for stream in self.streams]
         bounds = np.concatenate([[0], np.cumsum(widths)]).tolist()
         self.slices = {s.name: slice(bounds[i], bounds[i + 1]) for i, s in enumerate(self.streams)}
         self.width = int(bounds[-1])
         self.goal_index = None if spec.goal is None else [s.name for s in self.streams].index(spec.goal)
         self.stream_of_feature = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths))
+
+    def _every(self, stream: StreamSpec) -> int:
+        """Control steps of one entry of a stream."""
+        return 1 if self.layout.chunks and stream.role == "action" else self.layout.stride
 
     def per_feature(self, levels: Tensor) -> Tensor:
         """[..., S] levels to [..., D]: each feature's own level."""
@@ -138,7 +144,7 @@ class Tokenizer:
             if stream.role == "observation":
                 frames = values[rows, index[:, layout.stride :: layout.stride]]
             else:
-                frames = values.reshape(batch, -1, layout.stride, stream.size).mean(axis=2)
+                frames = values.reshape(batch, -1, self._every(stream), stream.size).mean(axis=2)
             columns.append(self.normaliser.apply(stream.name, frames).reshape(batch, tokens, -1))
         sequence = np.concatenate(columns, axis=-1)
         goal = np.zeros((batch, 1, self.width), dtype=np.float32)
@@ -149,9 +155,10 @@ class Tokenizer:
         return torch.from_numpy(np.concatenate([sequence, goal], axis=1))
 
     def encode_frames(self, name: str, frames: Array) -> Tensor:
-        """[tokens * frames, *shape] physical frames of one stream to [tokens, frames * size]."""
+        """[tokens * entries, *shape] physical entries of one stream to [tokens, entries * size]."""
         flat = np.asarray(frames, dtype=np.float64).reshape(-1, self.spec[name].size)
-        return torch.from_numpy(self.normaliser.apply(name, flat)).reshape(-1, self.layout.frames * flat.shape[1])
+        where = self.slices[name]
+        return torch.from_numpy(self.normaliser.apply(name, flat)).reshape(-1, where.stop - where.start)
 
     def decode(self, tokens: Tensor) -> dict[str, NDArray[np.float64]]:
         """[..., T, D] to stream -> [..., T * frames, *shape] in physical units."""

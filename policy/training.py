@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from forcing.policy.cameras import Codecs, raw_spec
+from forcing.policy.causal import CausalDenoiser
 from forcing.policy.checkpoint import TrainingState, load_training_state, save_policy, save_training_state
 from forcing.policy.config import from_json
+from forcing.policy.histories import Episodes, HistorySource
 from forcing.policy.levels import SequenceShape, draw_levels
+from forcing.policy.memory_training import recall_loss, streams_of
 from forcing.policy.network import build_denoiser
 from forcing.policy.preset import Preset
 from forcing.policy.tokens import Normaliser, Tokenizer
@@ -96,7 +99,7 @@ class Trainer:
     def __init__(
         self,
         preset: Preset,
-        windows: WindowSource,
+        windows: WindowSource | Episodes,
         normaliser: Normaliser,
         *,
         seed: int = 0,
@@ -104,8 +107,8 @@ class Trainer:
         world: World | None = None,
         cameras: Codecs | None = None,
     ) -> None:
-        """world: what the recording shows besides trajectories. cameras: what made the windows' latents of frames. Both
-        are saved with the policy, not trained."""
+        """windows: whole episodes for a recipe with memory. world: what the recording shows besides trajectories.
+        cameras: what made the windows' latents of frames. The last two are saved with the policy, not trained."""
         self.preset, self.windows, self.seed, self.device = preset, windows, seed, torch.device(device)
         self.world, self.cameras = world, dict(cameras or {})
         self.tokenizer = Tokenizer(windows.spec, preset.layout, normaliser)
@@ -115,7 +118,14 @@ class Trainer:
             actions=tuple(stream.role == "action" for stream in streams),
             goal=self.tokenizer.goal_index,
         )
-        self.horizons, self.horizon_shares = _horizons(preset, windows)
+        if preset.memory is not None:
+            if not isinstance(windows, Episodes):
+                raise ValueError(f"preset {preset.name!r} remembers, and learns from whole episodes, not from windows")
+            self._histories = HistorySource(windows, self.tokenizer, preset.memory)
+            self._streams = streams_of(self.tokenizer, frozenset(self.cameras))
+        else:
+            assert not isinstance(windows, Episodes)
+            self.horizons, self.horizon_shares = _horizons(preset, windows)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.denoiser = build_denoiser(preset, self.tokenizer).to(self.device)
@@ -135,18 +145,10 @@ class Trainer:
     def advance(self, budget: Budget) -> float:
         """One optimiser step; returns its loss. Raises FloatingPointError if loss or gradient is not finite."""
         started = time.monotonic()
-        layout, optimiser = self.preset.layout, self.preset.optimiser
-        horizon = int(self.rng.choice(self.horizons, p=self.horizon_shares))
-        count = max(1, optimiser.batch_tokens // (layout.history + horizon + 1))
-        steps, drawn = horizon * layout.token_steps, self.windows_seen
-        windows = self.windows.sample(self.rng, count, layout.past_steps, steps, drawn=drawn)
-        # Half of the histories show this moment alone, as at the start of an episode; the others a random part of the
-        # past.
-        shown = self.rng.integers(0, layout.past_steps + 1, count) * self.rng.integers(0, 2, count)
-        clean = self.tokenizer.encode(windows, np.minimum(shown, windows.past_valid))
+        optimiser = self.preset.optimiser
+        loss, count = self._window_loss() if self.preset.memory is None else self._recall_loss()
         for group in self.optimiser.param_groups:
             group["lr"] = optimiser.learning_rate * self._rate(budget)
-        loss = training_loss(self, clean, self.generator)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), optimiser.clip)
@@ -161,6 +163,31 @@ class Trainer:
         self._average()
         self.elapsed_s += time.monotonic() - started
         return float(loss.detach())
+
+    def _window_loss(self) -> tuple[Tensor, int]:
+        """Of windows of one horizon, and how many they were."""
+        layout, windows = self.preset.layout, self.windows
+        assert not isinstance(windows, Episodes)
+        horizon = int(self.rng.choice(self.horizons, p=self.horizon_shares))
+        count = max(1, self.preset.optimiser.batch_tokens // (layout.history + horizon + 1))
+        steps, drawn = horizon * layout.token_steps, self.windows_seen
+        drawn_windows = windows.sample(self.rng, count, layout.past_steps, steps, drawn=drawn)
+        # Half of the histories show this moment alone, as at the start of an episode; the others a random part of the
+        # past.
+        shown = self.rng.integers(0, layout.past_steps + 1, count) * self.rng.integers(0, 2, count)
+        clean = self.tokenizer.encode(drawn_windows, np.minimum(shown, drawn_windows.past_valid))
+        return training_loss(self, clean, self.generator), count
+
+    def _recall_loss(self) -> tuple[Tensor, int]:
+        """Of whole episodes, and how many they were."""
+        # Those that are guessed behind a known past pass twice.
+        count = max(1, self.preset.optimiser.batch_tokens // (2 * self._histories.usual))
+        histories = self._histories.draw(self.rng, count)
+        assert isinstance(self.denoiser, CausalDenoiser)
+        loss = recall_loss(
+            self.denoiser, self.preset, self.tokenizer, self._streams, histories, self.generator, self.device
+        )
+        return loss, count
 
     def total_steps(self, budget: Budget) -> int:
         """The step at which the run ends; an estimate until the learning rate begins to fall, if minutes are given."""
@@ -322,6 +349,7 @@ def _settings(trainer: Trainer, budget: Budget) -> dict[str, Any]:
         "denoiser": asdict(preset.denoiser),
         "noise": asdict(preset.noise),
         "levels": asdict(preset.levels),
+        "memory": None if preset.memory is None else asdict(preset.memory),
         "optimiser": asdict(preset.optimiser),
         "normaliser": trainer.tokenizer.normaliser.to_json(),
     }

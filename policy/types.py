@@ -254,6 +254,20 @@ class WindowSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """What is recalled of an episode, every so many control steps, up to now; for policies that remember.
+
+    values: observation stream -> [n, *shape], NaN where it is not known. noise: observation stream -> [n] its standard
+    error in its own units, infinite where it is not known. actions: [n - 1, steps between, A], those that led from each
+    to the next.
+    """
+
+    values: Mapping[str, Array]
+    noise: Mapping[str, NDArray[np.float64]]
+    actions: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A plan, in physical units.
 
@@ -324,12 +338,14 @@ class Reading:
 class SensorReport:
     """What is thought of one sensor. noise: its standard error, as told or as estimated, in its units; None if nothing
     tells. rejected: this step's reading was left aside. stuck: it repeats itself while the robot moves. unheard_steps:
-    control steps without a reading, 0 if there is one now."""
+    control steps without a reading, 0 if there is one now. surprise: of a policy that remembers, -log10 of the share of
+    recorded readings that were as unlikely, given what the policy foresaw; None if nothing tells."""
 
     noise: float | None
     rejected: bool
     stuck: bool
     unheard_steps: int
+    surprise: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,19 @@
-"""What a network sees of a camera: a few numbers a frame, its principal components, fixed before training.
+"""What a network sees of a camera: a few numbers a frame, by a codec that is fixed before training.
 
-Frames are averaged over areas to a small grid, and the grid to latents of variance 1 (decision 0019). Knows no network
-and no recording's format.
+What every codec does, and the plainest: frames are averaged over areas to a small grid, and the grid's principal
+components are latents of variance 1 (decision 0019). Knows no network and no recording's format.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Literal, Protocol, TypeVar, get_args, get_type_hints
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from forcing.policy.grids import Floats, averaged, spread_out
 from forcing.policy.types import Array, Frames, blocks
 
 GRID = 32  # cells a side at the most
@@ -20,18 +21,119 @@ LATENTS = 32
 SAMPLE = 4096  # frames that components are fitted on
 SPARE, ROUNDS = 16, 4  # directions beside those wanted, and rounds, of the randomised decomposition
 ROUNDING = 12**-0.5  # standard deviation of rounding to whole grey levels: what varies less shows nothing
+LEAST_LOG = 0.01  # least standard deviation of what is usually lost, as a log: a recording may lose the same always
 LIMIT = 10.0  # standard deviations: a frame unlike any recorded must not drown what else is known
 BLOCK_BYTES = 1 << 22  # of frames that are looked at together; as float32 they take four times as much
 
-Floats = NDArray[np.float32]
+Kind = TypeVar("Kind", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionConfig:
+    """How cameras are seen.
+
+    kind: of codec; principal components (`fit_codec`), or keypoints of a small auto-encoder that is trained first
+    (`keypoints`). components: latents a camera, at the most, of the first kind. keypoints, values: of the second; a
+    keypoint is two latents, a value one. steps: of training the second, on `batch` frames each. counted: numbers that
+    all latents of a camera together count as when a policy is trained: as many as they are, they drown the action.
+    """
+
+    kind: Literal["components", "keypoints"] = "components"
+    components: int = LATENTS
+    keypoints: int = 12
+    values: int = 8
+    steps: int = 3000
+    batch: int = 32
+    counted: float = 4.0
+
+    def __post_init__(self) -> None:
+        kinds = get_args(get_type_hints(type(self))["kind"])
+        if self.kind not in kinds:
+            raise ValueError(f"kind must be one of {', '.join(kinds)}, got {self.kind!r}")
+        for name in ("components", "keypoints", "values", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.counted > 0:
+            raise ValueError(f"counted must be positive, got {self.counted}")
+
+    @property
+    def latents(self) -> int:
+        """Numbers that a frame becomes; of components it may be fewer."""
+        return self.components if self.kind == "components" else 2 * self.keypoints + self.values
+
+
+class Codec(Protocol):
+    """Frames of one camera to latents and back.
+
+    shape: [h, w, c] of a frame, uint8. latents: how many numbers a frame becomes. explained: share of the frames'
+    variance that they hold.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def latents(self) -> int: ...
+
+    @property
+    def explained(self) -> float: ...
+
+    def encode(self, frames: Array) -> Floats:
+        """[N, h, w, c] uint8 to [N, k], mean 0 and variance about 1 over the recording, cut to `LIMIT`."""
+        ...
+
+    def decode(self, latents: Array) -> NDArray[np.uint8]:
+        """[N, k] to [N, h, w, c]: the frames as far as latents tell them."""
+        ...
+
+    def misfit(self, frames: Array) -> Floats:
+        """[N]: how unlike its own decoding each frame [N, h, w, c] is, see `Usual`."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As a checkpoint keeps it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """What is lost of a frame by a codec over its recording: mean and standard deviation of the log of the mean square
+    error, in grey levels squared, to which that of rounding is added."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, errors: Array) -> "Usual":
+        """errors: [N], mean square of what is lost of each frame."""
+        logs = _log(errors)
+        return cls(mean=float(logs.mean()), std=max(float(logs.std()), LEAST_LOG))
+
+    @classmethod
+    def of_tensor(cls, tensor: Tensor) -> "Usual":
+        """From `tensor`. Raises ValueError if that is not of two numbers, the second positive."""
+        values = tensor.tolist()
+        if tensor.shape != (2,) or not np.isfinite(values).all() or not values[1] > 0:
+            raise ValueError(f"what a camera usually loses must be a mean and a positive deviation, got {values}")
+        return cls(mean=values[0], std=values[1])
+
+    def tensor(self) -> Tensor:
+        """[2] float64."""
+        return torch.tensor([self.mean, self.std], dtype=torch.float64)
+
+    def misfit(self, errors: Array) -> Floats:
+        """[N]: by how many standard deviations more than usual is lost; below 0 where it is less."""
+        result: Floats = ((_log(errors) - self.mean) / self.std).astype(np.float32)
+        return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameCodec:
-    """Frames of one camera to latents and back.
+    """The codec of principal components.
 
     shape: [h, w, c] of a frame, uint8. mean: [P] of the grid's cells, in grey levels, C order. components: [k, P],
-    orthonormal rows. std: [k] of the sample along them. explained: share of the grid's variance that they hold.
+    orthonormal rows. std: [k] of the sample along them. explained: share of the grid's variance that they hold. usual:
+    of the sample's cells, None in files from before it was told.
     """
 
     shape: tuple[int, int, int]
@@ -39,33 +141,51 @@ class FrameCodec:
     components: Floats
     std: Floats
     explained: float
+    usual: Usual | None = None
 
     @property
     def latents(self) -> int:
         return len(self.std)
 
     def encode(self, frames: Array) -> Floats:
-        """[N, h, w, c] uint8 to [N, k], mean 0 and variance 1 over the sample, cut to `LIMIT`."""
-        latents = (_cells(frames) - self.mean) @ self.components.T / self.std
-        return np.clip(latents, -LIMIT, LIMIT).astype(np.float32, copy=False)
+        """See `Codec`."""
+        return self._latents(_cells(frames))
 
     def decode(self, latents: Array) -> NDArray[np.uint8]:
-        """[N, k] to [N, h, w, c]: the frames as far as latents tell them."""
+        """See `Codec`."""
         height, width, channels = self.shape
-        grid = ((latents * self.std) @ self.components + self.mean).reshape(len(latents), _side(height), -1)
-        rows = _spread_out(_averaging(height)) @ grid
-        pixels = rows.reshape(-1, _side(width) * channels) @ _spread_out(_per_channel(width, channels)).T
-        return np.clip(np.rint(pixels), 0, 255).astype(np.uint8).reshape(len(latents), *self.shape)
+        grid = self._shown(latents).reshape(len(latents), _side(height), _side(width), channels)
+        return as_pixels(spread_out(grid, height, width))
+
+    def misfit(self, frames: Array) -> Floats:
+        """See `Codec`. Raises ValueError if the codec is of a file that does not tell what is usual."""
+        if self.usual is None:
+            raise ValueError(
+                "this camera's codec does not tell what it usually loses of a frame; train the policy anew"
+            )
+        cells = _cells(frames)
+        return self.usual.misfit(np.square(cells - self._shown(self._latents(cells))).mean(axis=1))
 
     def tensors(self) -> dict[str, Tensor]:
-        """As a checkpoint keeps it."""
-        return {
+        """See `Codec`."""
+        usual = {} if self.usual is None else {"usual": self.usual.tensor()}
+        return usual | {
             "shape": torch.tensor(self.shape),
             "mean": torch.from_numpy(self.mean),
             "components": torch.from_numpy(self.components),
             "std": torch.from_numpy(self.std),
             "explained": torch.tensor([self.explained], dtype=torch.float64),
         }
+
+    def _latents(self, cells: Floats) -> Floats:
+        """[N, P] to [N, k]."""
+        latents = (cells - self.mean) @ self.components.T / self.std
+        return np.clip(latents, -LIMIT, LIMIT).astype(np.float32, copy=False)
+
+    def _shown(self, latents: Array) -> Array:
+        """[N, k] to [N, P]."""
+        cells: Array = (latents * self.std) @ self.components + self.mean
+        return cells
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "FrameCodec":
@@ -82,6 +202,7 @@ class FrameCodec:
             components=values["components"],
             std=values["std"],
             explained=float(values["explained"][0]),
+            usual=Usual.of_tensor(tensors["usual"]) if "usual" in tensors else None,
         )
 
 
@@ -93,7 +214,7 @@ def fit_codec(frames: Frames, *, latents: int = LATENTS, seed: int = 0) -> Frame
     Randomised subspace iteration: Halko, Martinsson and Tropp, SIAM Review 53 (2011), algorithms 4.4 and 5.1.
     """
     rng = np.random.default_rng(seed)
-    cells = _sample(frames, rng)
+    cells = sampled(frames, SAMPLE, rng, _cells)
     mean = cells.mean(axis=0, dtype=np.float64).astype(np.float32)
     cells -= mean
     count = min(latents + SPARE, *cells.shape)
@@ -107,8 +228,11 @@ def fit_codec(frames: Frames, *, latents: int = LATENTS, seed: int = 0) -> Frame
     varying = int((std[:latents] > max(ROUNDING, 1e-4 * std[0])).sum())
     if varying == 0:  # a picture that never changes: one latent, which is always 0
         nothing = np.zeros((1, cells.shape[1]), np.float32)
-        return FrameCodec(shape=shape, mean=mean, components=nothing, std=np.ones(1, np.float32), explained=1.0)
+        usual = Usual.of(np.square(cells).mean(axis=1))
+        ones = np.ones(1, np.float32)
+        return FrameCodec(shape=shape, mean=mean, components=nothing, std=ones, explained=1.0, usual=usual)
     components, std = components[:varying], std[:varying]
+    lost = np.square(cells - (cells @ components.T) @ components).mean(axis=1)
     largest = components[np.arange(varying), np.abs(components).argmax(axis=1)]
     return FrameCodec(
         shape=shape,
@@ -116,7 +240,28 @@ def fit_codec(frames: Frames, *, latents: int = LATENTS, seed: int = 0) -> Frame
         components=np.ascontiguousarray(components * np.sign(largest)[:, None], dtype=np.float32),
         std=std.astype(np.float32),
         explained=float(np.square(std, dtype=np.float64).sum() * len(cells) / np.square(cells, dtype=np.float64).sum()),
+        usual=Usual.of(lost),
     )
+
+
+def sampled(
+    frames: Frames, most: int, rng: np.random.Generator, reduced: Callable[[Array], NDArray[Kind]]
+) -> NDArray[Kind]:
+    """Up to `most` frames at random, in order, as `reduced` makes them of some at a time; of the frames themselves
+    [N, h, w, c] only a block is in memory."""
+    total, starts = frames.shape[0], blocks(frames, BLOCK_BYTES)
+    chosen = np.sort(rng.choice(total, min(most, total), replace=False))
+    found = []
+    for start in starts:
+        rows = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, start + starts.step)]
+        if len(rows):
+            found.append(reduced(frames[int(rows[0]) : int(rows[-1]) + 1][rows - rows[0]]))
+    return np.concatenate(found)
+
+
+def as_pixels(frames: Array) -> NDArray[np.uint8]:
+    """Grey levels as uint8, rounded and cut to what a byte holds."""
+    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
 def as_bytes(values: Array) -> NDArray[np.uint8] | None:
@@ -129,51 +274,16 @@ def as_bytes(values: Array) -> NDArray[np.uint8] | None:
     return whole if (whole == values).all() else None
 
 
-def _sample(frames: Frames, rng: np.random.Generator) -> Floats:
-    """[S, P] cells of up to `SAMPLE` frames."""
-    total, starts = frames.shape[0], blocks(frames, BLOCK_BYTES)
-    chosen = np.sort(rng.choice(total, min(SAMPLE, total), replace=False))
-    found = []
-    for start in starts:
-        rows = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, start + starts.step)]
-        if len(rows):
-            found.append(_cells(frames[int(rows[0]) : int(rows[-1]) + 1][rows - rows[0]]))
-    return np.concatenate(found)
-
-
 def _cells(frames: Array) -> Floats:
     """[N, h, w, c] to [N, P], each the mean over an area of the frame."""
-    count, height, width, channels = frames.shape
-    values = frames.reshape(count, height, width * channels).astype(np.float32)
-    if height > GRID:
-        values = _averaging(height) @ values
-    if width > GRID:
-        values = values.reshape(-1, width * channels) @ _per_channel(width, channels).T
-    return values.reshape(count, -1)
+    _, height, width, _ = frames.shape
+    return averaged(frames, _side(height), _side(width)).reshape(len(frames), -1)
+
+
+def _log(errors: Array) -> Array:
+    logs: Array = np.log(errors + ROUNDING**2)
+    return logs
 
 
 def _side(size: int) -> int:
     return min(size, GRID)
-
-
-@lru_cache
-def _averaging(size: int) -> Floats:
-    """[cells, size] shares of pixels in the mean of each cell of one side."""
-    edges = np.linspace(0, size, _side(size) + 1)
-    pixels = np.arange(size)
-    shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    shared = np.maximum(shared, 0)
-    result: Floats = (shared / shared.sum(axis=1, keepdims=True)).astype(np.float32)
-    return result
-
-
-@lru_cache
-def _per_channel(size: int, channels: int) -> Floats:
-    """As `_averaging`, for rows of pixels with channels beside each other: [cells * c, size * c]."""
-    return np.kron(_averaging(size), np.eye(channels, dtype=np.float32))
-
-
-def _spread_out(means: Floats) -> Floats:
-    """[size, cells] that gives each pixel the mean of the cells it lies in, from [cells, size] of averaging."""
-    result: Floats = (means / means.sum(axis=0)).T
-    return result

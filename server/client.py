@@ -43,9 +43,9 @@ class ActResult:
 
     action: [A] float64. action_chunk: [H, A], `action` first; may be played until step valid_until_step if no further
     answer comes. source: fresh, plan or hold. noise_level, spread: of the planned frame being followed. feasible:
-    whether that plan keeps all the planner's rules. sensors: stream -> noise, noise_level, rejected, stuck and
-    unheard_steps, as the server sees them; late_steps: that readings seem to be late. timing: queue_ms, plan_ms,
-    total_ms. What was not wanted is None. answered: False where no answer came in time, see `Session.drive`.
+    whether that plan keeps all the planner's rules. sensors: stream -> noise, noise_level, rejected, stuck,
+    unheard_steps and surprise, as the server sees them; late_steps: that readings seem to be late. timing: queue_ms,
+    plan_ms, total_ms. What was not wanted is None. answered: False where no answer came in time, see `Session.drive`.
     """
 
     request_id: str

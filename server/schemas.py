@@ -195,7 +195,9 @@ class SensorReply(_Reply):
 
     noise: its standard error in its units, as told or as estimated, null if nothing tells. noise_level: the level at
     which such a reading enters, 0 exact to 1 worthless. rejected: this step's reading was left aside. stuck: it repeats
-    itself while the robot moves. unheard_steps: control steps without a reading, 0 if there is one now.
+    itself while the robot moves. unheard_steps: control steps without a reading, 0 if there is one now. surprise: of a
+    policy that remembers, how rare so unlikely a reading is in its recording, given what the policy foresaw, 3 for one
+    in a thousand; null if nothing tells.
     """
 
     noise: float | None
@@ -203,6 +205,7 @@ class SensorReply(_Reply):
     rejected: bool
     stuck: bool
     unheard_steps: int
+    surprise: float | None = None
 
 
 class ActReply(_Reply):

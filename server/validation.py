@@ -128,11 +128,10 @@ def goal_errors(policy: Policy, goal: Array | None) -> list[FieldError]:
 
 def obstacle_errors(policy: Policy, obstacles: Sequence[Ball]) -> list[FieldError]:
     """Every fault of the obstacles' centres."""
-    stream = policy.spec[policy.planner.selector.name]
-    if obstacles and stream.name in policy.cameras:
-        expected = f"nothing: this policy knows no places but in the camera {stream.name!r}"
-        return [FieldError("obstacles", expected, f"{len(obstacles)} of them")]
-    errors = []
+    if policy.obstacle_stream is None:
+        expected = "nothing: this policy knows no places to stay out of"
+        return [FieldError("obstacles", expected, f"{len(obstacles)} of them")] if obstacles else []
+    stream, errors = policy.spec[policy.obstacle_stream], list[FieldError]()
     for index, ball in enumerate(obstacles):
         errors += _array_errors(f"obstacles.{index}.centre", policy, stream, ball.centre)
         far = ball.radius / min(policy.normaliser.std[stream.name])

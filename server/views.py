@@ -50,10 +50,11 @@ def act_reply(request: ActRequest, answer: Answer, policy: Policy, total_ms: flo
 def _sensor_reply(name: str, report: SensorReport, policy: Policy) -> SensorReply:
     return SensorReply(
         noise=report.noise,
-        noise_level=None if report.noise is None else policy.planner.level_of(name, report.noise),
+        noise_level=None if report.noise is None else policy.level_of(name, report.noise),
         rejected=report.rejected,
         stuck=report.stuck,
         unheard_steps=report.unheard_steps,
+        surprise=report.surprise,
     )
 
 

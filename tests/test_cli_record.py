@@ -67,7 +67,7 @@ def test_a_recording_is_what_the_robot_did_is_gone_on_with_and_trains(
     code, out, err = call(f"record {TASK.name} --out driven --episodes 1 --seed 11", capsys)
     assert (code, err) == (0, "")
     assert f"episode 0 (1 of 1): {STEPS} steps, goal in " in out
-    assert "forcing train generic --data driven --out runs/recorded" in out
+    assert "forcing train --data driven --out runs/recorded" in out
     with serving([load_policy(TASK.policy)]) as url:
         code, out, err = call(f"record {TASK.name} --out driven --episodes 1 --seed 11 --url {url}", capsys)
     assert (code, err) == (0, "")
@@ -92,7 +92,7 @@ def test_a_recording_is_what_the_robot_did_is_gone_on_with_and_trains(
         assert said in out
     for copy in ("driven.zarr", "data/me/driven-v0"):
         np.testing.assert_array_equal(read_recording(copy).streams["position"], found.streams["position"])
-    code, out, err = call("train generic --data driven --out runs/recorded --steps 2", capsys)
+    code, out, err = call("train --data driven --out runs/recorded --steps 2", capsys)
     assert code == 0, err
     assert load_policy(str(here / "runs/recorded")).spec == found.spec
 

@@ -130,6 +130,29 @@ def test_training_on_a_camera_goes_on_and_ends_as_if_it_had_not_stopped(here: Pa
     assert (parts.card["steps"], parts.revision) == (6, whole.revision)
 
 
+def test_keypoints_are_learnt_first_and_kept_by_a_run_that_goes_on(here: Path) -> None:
+    line = "train --data dots.zarr --steps 4 --set vision.kind=keypoints --set vision.steps=3 --out"
+    code, out, err = call(f"{line} whole")
+    assert code == 0, err
+    assert "camera 'front': 32 numbers a frame hold" in out
+    assert "learning to see" in err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forcing.progress.stop_requests", lambda: nullcontext([signal.SIGINT]))
+        assert call(f"{line} parts")[0] == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forcing.policy.cameras.fit_codecs", lambda *_, **__: pytest.fail("fitted again"))
+        assert call(f"{line} parts --resume")[0] == 0
+    whole, parts = (load_policy_file(here / out / "policy.safetensors") for out in ("whole", "parts"))
+    assert whole.preset.vision.kind == "keypoints"
+    assert (parts.card["steps"], parts.revision) == (4, whole.revision)
+    code, _, err = call(f"{line} parts --resume --set vision.values=9")
+    assert code == 2
+    assert "vision.values of the saved run is 8, of this one 9; go on with the settings it began with" in err
+    code, _, err = call(f"{line} parts --resume --stream picture=front")
+    assert code == 2, err
+    assert "cameras of the saved run are {'front': (" in err
+
+
 def test_a_source_with_a_camera_that_is_no_store_becomes_one_first(here: Path, dots: Trajectories) -> None:
     episodes = [dots.episode(index) for index in range(3)]
     write_minari(

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from tyro.extras import SubcommandApp
 
 from forcing.commands import bench, data
+from forcing.commands.calibrate import calibrate
 from forcing.commands.generate import generate
 from forcing.commands.policies import demo, evaluate, policies, serve
 from forcing.commands.record import record
-from forcing.commands.train import calibrate, clone, train
+from forcing.commands.train import clone, train
 from forcing.usage import command, run
 
 app = SubcommandApp()

@@ -51,6 +51,23 @@ def progress_bar(extra: str = "") -> Iterator[Progress]:
 
 
 @contextmanager
+def counted(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What to tell how much of the total is done, for a bar, or a line every ten seconds."""
+    with progress_bar() as progress:
+        bar, began = progress.add_task(name, total=total), time.monotonic()
+        printed = began
+
+        def report(done: int) -> None:
+            nonlocal printed
+            progress.update(bar, completed=done)
+            if not progress.console.is_terminal and (now := time.monotonic()) - printed >= LINE_EVERY_S:
+                printed, left = now, (total - done) * (now - began) / max(1, done)
+                print(f"{name}: {done} of {total}, {left / 60:.1f} min left", flush=True)
+
+        yield report
+
+
+@contextmanager
 def stop_requests() -> Iterator[list[int]]:
     """A list that Ctrl-C and SIGTERM fill instead of breaking off the block."""
     asked: list[int] = []

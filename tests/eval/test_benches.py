@@ -21,9 +21,10 @@ from forcing.eval.adjust import Adjusted
 from forcing.eval.bench_ablation import Recipe, Train
 from forcing.eval.bench_ablation import run_bench as run_ablation
 from forcing.eval.load import Load
+from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.plan_rows import ROWS, Row, rows_of
 from forcing.eval.report import Report
-from forcing.eval.tasks import Task, find_task
+from forcing.eval.tasks import find_maze
 from forcing.eval.trial import Trial
 from forcing.policy.config import override
 from forcing.policy.names import UnknownName
@@ -78,7 +79,7 @@ def test_the_serving_bench_measures_robots_at_their_rate_and_a_naive_server_besi
 
 
 def _trial(**changes: Any) -> Trial:
-    asked = {"task": find_task("maze2d-umaze-multi"), "episodes": 1, "seed": 1, "workers": 1, "command": "c"}
+    asked = {"task": find_maze("maze2d-umaze-multi"), "episodes": 1, "seed": 1, "workers": 1, "command": "c"}
     return Trial(**{**asked, "console": Console(quiet=True), **changes})
 
 
@@ -259,8 +260,8 @@ def _recipe(out: Path, train: Train = _train) -> Recipe:
 
 
 @pytest.fixture
-def short_task() -> Iterator[Task]:
-    task = find_task("maze2d-umaze-multi")
+def short_task() -> Iterator[MazeTask]:
+    task = find_maze("maze2d-umaze-multi")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             type(task),
@@ -271,7 +272,7 @@ def short_task() -> Iterator[Task]:
 
 
 def test_the_ablation_trains_each_variant_from_each_seed_and_keeps_what_it_took(
-    tmp_path: Path, short_task: Task
+    tmp_path: Path, short_task: MazeTask
 ) -> None:
     report, trial = tmp_path / "r.json", _trial(task=short_task)
     variants, quiet = variants_of(["as-is", "half-tokens", "history"]), Console(quiet=True)
@@ -296,7 +297,7 @@ def test_the_ablation_trains_each_variant_from_each_seed_and_keeps_what_it_took(
 
 
 def test_an_ablation_goes_on_where_it_was_and_trains_nothing_twice(
-    tmp_path: Path, short_task: Task, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short_task: MazeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report, trial = tmp_path / "r.json", _trial(task=short_task)
     steps = list[int]()
@@ -321,7 +322,7 @@ def test_an_ablation_goes_on_where_it_was_and_trains_nothing_twice(
 
 
 def test_every_variant_of_the_ablation_fits_every_recipe_with_a_benchmark() -> None:
-    for task in (find_task("maze2d-umaze-multi"), find_task("maze2d-large-multi")):
+    for task in (find_maze("maze2d-umaze-multi"), find_maze("maze2d-large-multi")):
         preset = PRESETS[task.policy]
         changed = {variant.key: override(preset, *variant.settings(preset)) for variant in VARIANTS}
         assert changed["as-is"] == replace(preset, planner=preset.planner.sampling_alone())

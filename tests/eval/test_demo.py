@@ -5,13 +5,13 @@ from PIL import Image
 from rich.console import Console
 
 from forcing.eval.demo import run_demo
-from forcing.eval.tasks import find_task
+from forcing.eval.tasks import find_maze
 
 
 def test_the_demo_drives_over_http_scores_and_draws(tmp_path: Path) -> None:
     console = Console(record=True, width=200)
     run_demo(
-        find_task("maze2d-umaze-single"),
+        find_maze("maze2d-umaze-single"),
         episodes=1,
         seed=2,
         out=tmp_path / "out",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from forcing.eval.animation import BETWEEN_MS, LAST_MS, PASS_MS, animate_denoising
 from forcing.eval.denoising import denoising_passes
-from forcing.eval.tasks import find_task
+from forcing.eval.tasks import find_maze
 from forcing.policy.checkpoint import PolicyFile
 from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.network import build_denoiser
@@ -22,7 +22,7 @@ from forcing.policy.search import SearchConfig
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import StreamSpec, TrajectorySpec
 
-TASK = find_task("maze2d-umaze-multi")
+TASK = find_maze("maze2d-umaze-multi")
 REQUEST = PlanRequest(
     step=0,
     frames={"position": np.full((2, 2), -0.5), "velocity": np.zeros((2, 2))},

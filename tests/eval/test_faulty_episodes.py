@@ -14,14 +14,14 @@ from rich.console import Console
 from forcing.eval import bench_faults, bench_filter
 from forcing.eval.faults_picture import draw_faults
 from forcing.eval.faults_tables import PICTURE, faults_table, filter_table
-from forcing.eval.tasks import find_task
+from forcing.eval.tasks import find_maze
 from forcing.eval.trial import Trial
 from forcing.policy.names import UnknownName
 from forcing.policy.policy import load_policy
 from forcing.server.client import ActResult, Client
 from forcing.server.serve import serving
 
-TASK = find_task("maze2d-umaze-multi")
+TASK = find_maze("maze2d-umaze-multi")
 LOST = np.full(2, np.nan)
 Floats = NDArray[np.float64]
 Read = dict[str, Floats]

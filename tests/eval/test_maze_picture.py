@@ -11,10 +11,10 @@ from PIL import Image
 from forcing.eval.drivers import Trace
 from forcing.eval.maze_picture import draw_episode, draw_run
 from forcing.eval.rollout import Episode
-from forcing.eval.tasks import find_task
+from forcing.eval.tasks import find_maze
 from forcing.policy.types import Array, Plan
 
-TASK = find_task("maze2d-medium-multi")
+TASK = find_maze("maze2d-medium-multi")
 HALF_M = 3.45  # of the 8 m wide maze, with 0.55 m cut off on each side
 WALL, INK, CLEAN, NOISE = (198, 204, 212), (28, 36, 48), (13, 8, 135), (253, 191, 41)
 Pixels = NDArray[np.int64]
@@ -103,6 +103,7 @@ def test_a_drive_without_plans_is_one_square_maze_with_path_and_goal(tmp_path: P
     (box,) = panels(pixels)
     assert box[2] - box[0] == pytest.approx(box[3] - box[1], abs=2)
     assert box[2] - box[0] > 1500
+    assert episode.goal is not None
     assert at(pixels, box, episode.goal) == INK
     assert all(at(pixels, box, position) == INK for position in episode.positions[5:50:5])
     assert at(pixels, box, np.array([-1.5 + 0.2, 1.5])) == (255, 255, 255)

@@ -9,11 +9,11 @@ from forcing.envs.floor_plan import FloorPlan
 from forcing.eval.drivers import Trace
 from forcing.eval.plan_metrics import measure_plan, measure_plans, plan_jumps, predicted_steps, wall_depth
 from forcing.eval.rollout import Episode
-from forcing.eval.tasks import find_task
+from forcing.eval.tasks import find_maze
 from forcing.policy.types import Array, Plan
 
 HZ = 100.0
-UMAZE = find_task("maze2d-umaze-multi")  # free: a U of 1 m cells around the wall at its centre
+UMAZE = find_maze("maze2d-umaze-multi")  # free: a U of 1 m cells around the wall at its centre
 
 
 def _plan(

@@ -13,7 +13,7 @@ from forcing.eval.plan_picture import Anatomy, dissect
 from forcing.eval.planning_pictures import draw_plan_of_episode, make_pictures, with_ends
 from forcing.eval.recording_picture import draw_recordings, shown_episodes, speeds_of
 from forcing.eval.rollout import first_request
-from forcing.eval.tasks import find_task
+from forcing.eval.tasks import find_maze
 from forcing.policy.checkpoint import PolicyFile, save_policy
 from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.network import build_denoiser
@@ -27,7 +27,7 @@ from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import Plan, StreamSpec, Trajectories, TrajectorySpec
 from forcing.policy.world import fit_world
 
-TASK = find_task("maze2d-umaze-multi")
+TASK = find_maze("maze2d-umaze-multi")
 SPEC = TrajectorySpec(
     streams=(
         StreamSpec(name="position", role="observation", shape=(2,), units="m"),

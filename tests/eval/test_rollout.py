@@ -14,16 +14,18 @@ import torch
 from rich.console import Console
 
 from forcing.envs.maze2d import GOAL_RADIUS_M
+from forcing.eval.conditions import Conditions
 from forcing.eval.drivers import ServerDriver, StraightDriver, Trace
+from forcing.eval.maze_tasks import Maze2D
 from forcing.eval.report import build_report, table_of, write_report
 from forcing.eval.rollout import DriverSpec, Episode, rollout, run_episode
-from forcing.eval.tasks import TASKS, Maze2D, find_task
+from forcing.eval.tasks import TASKS, find_maze, find_task
 from forcing.policy.policy import load_policy, shipped_policies
 from forcing.policy.types import Array, Plan
 from forcing.server.client import Session
 from forcing.server.serve import serving
 
-TASK = find_task("maze2d-umaze-multi")
+TASK = find_maze("maze2d-umaze-multi")
 assert isinstance(TASK, Maze2D)
 EPISODE_STEPS = TASK.definition.episode_steps
 
@@ -75,10 +77,10 @@ def test_returns_through_a_server_are_those_in_process_to_the_last_step_and_no_s
 
 def test_with_faulty_sensors_returns_are_the_same_in_process_in_workers_and_through_a_server() -> None:
     faults = "noise=0.1+dropout=0.3/10+spikes=0.1/2@position+delay=2/2"
-    spec = DriverSpec(policy=TASK.policy, faults=faults)
+    spec = DriverSpec(policy=TASK.policy, under=Conditions(faults=faults))
     here, other = list(rollout(TASK, spec, episodes=2, seed=11, workers=1))
     with serving([load_policy(TASK.policy)]) as url, closing(ServerDriver(url, TASK.policy, TASK)) as driver:
-        there = run_episode(TASK, driver, 0, 11, faults)
+        there = run_episode(TASK, driver, 0, 11, Conditions(faults=faults))
     np.testing.assert_array_equal(there.actions, here.actions)
     in_workers = [episode.actions for episode in rollout(TASK, spec, episodes=2, seed=11, workers=2)]
     np.testing.assert_array_equal(in_workers, [here.actions, other.actions])
@@ -91,7 +93,7 @@ def test_with_faulty_sensors_returns_are_the_same_in_process_in_workers_and_thro
 @pytest.mark.parametrize("policy", ["straight", "expert"])
 def test_yardsticks_that_need_all_readings_are_not_driven_by_faulty_sensors(policy: str) -> None:
     with pytest.raises(ValueError, match=f"faults lose readings, and {policy} needs them all"):
-        DriverSpec(policy=policy, faults="dropout=0.1")
+        DriverSpec(policy=policy, under=Conditions(faults="dropout=0.1"))
 
 
 def test_workers_change_nothing_and_order_is_kept() -> None:
@@ -186,6 +188,7 @@ def test_what_is_fetched_for_pictures_does_not_count_as_time_of_the_action(monke
 
 def test_an_episode_counts_the_steps_that_end_near_the_goal() -> None:
     episode = next(iter(rollout(TASK, DriverSpec(policy="expert"), episodes=1, seed=3, workers=1)))
+    assert episode.goal is not None
     distance = np.linalg.norm(episode.positions[1:] - episode.goal, axis=1)
     near = distance <= GOAL_RADIUS_M
     assert episode.episode_return == near.sum()

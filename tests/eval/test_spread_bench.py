@@ -15,13 +15,13 @@ from forcing.eval.drivers import Trace
 from forcing.eval.rollout import Episode
 from forcing.eval.spread_picture import draw_spread
 from forcing.eval.spread_table import PICTURE, spread_table
-from forcing.eval.tasks import find_task
+from forcing.eval.tasks import find_maze
 from forcing.eval.trial import Trial
 from forcing.policy.checkpoint import save_spread
 from forcing.policy.policy import SHIPPED, load_policy
 from forcing.policy.types import Plan
 
-TASK = find_task("maze2d-umaze-multi")
+TASK = find_maze("maze2d-umaze-multi")
 
 
 def _plan(made_at: int, spread: float) -> Plan:

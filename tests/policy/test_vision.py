@@ -139,7 +139,7 @@ def test_frames_are_read_in_blocks_of_bounded_size(monkeypatch: pytest.MonkeyPat
     )
     codecs, told = fit_codecs(streamed), list[int]()
     assert 1 <= watched.most <= 7
-    assert vision._sample(watched, np.random.default_rng(0)).shape == (20, 576)
+    assert vision.sampled(watched, 20, np.random.default_rng(0), vision._cells).shape == (20, 576)
     seen = encoded(streamed, codecs, told.append)
     assert watched.most == 7
     assert told == [*range(7, watched.shape[0], 7), watched.shape[0]]
@@ -245,6 +245,7 @@ def _act(policy: Policy, frame: Array, **told: object) -> Array:
 
 def test_a_policy_keeps_its_cameras_and_shows_the_frames_that_it_wants(folder: Path, seeing: Policy) -> None:
     fitted = fit_codecs(_recording())["front"]
+    assert isinstance(fitted, FrameCodec)
     for name, value in fitted.tensors().items():
         assert torch.equal(seeing.cameras["front"].tensors()[name], value), name
     assert seeing.spec["front"].shape == (12, 16, 3)

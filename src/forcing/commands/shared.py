@@ -3,7 +3,7 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ from tyro.conf import Positional, UseAppendAction, arg
 from forcing.usage import UsageError, at_least
 
 if TYPE_CHECKING:
+    from forcing.policy.cameras import Codecs
     from forcing.policy.preset import Preset
     from forcing.policy.types import Trajectories
-    from forcing.policy.vision import FrameCodec
+    from forcing.policy.vision import VisionConfig
     from forcing.policy.world import World
 
 TaskName = Annotated[Positional[str], arg(metavar="TASK")]
@@ -136,28 +137,38 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def seen_by_networks(recorded: "Trajectories") -> "tuple[Trajectories, dict[str, FrameCodec]]":
+def seen_by_networks(
+    recorded: "Trajectories", vision: "VisionConfig", codecs: "Codecs | None" = None, *, seed: int = 0
+) -> "tuple[Trajectories, Codecs]":
     """The recording in numbers alone, latents in place of its cameras' frames, and what made them.
 
-    Raises ValueError if a goal is given in a camera's stream, or frames are not of uint8.
+    codecs: of the run that is gone on with, which stay as they are; fitted to the recording if not given. seed: of
+    fitting them. Raises ValueError if a goal is given in a camera's stream, or frames are not of uint8.
     """
     from forcing.policy.cameras import encoded, fit_codecs
-    from forcing.progress import progress_bar
+    from forcing.progress import counted
 
-    codecs = fit_codecs(recorded)
-    if not codecs:
+    if not recorded.frames:
         return recorded, {}
-    with progress_bar() as progress:
-        bar = progress.add_task("looking at frames", total=sum(frames.shape[0] for frames in recorded.frames.values()))
-        trajectories = encoded(recorded, codecs, lambda done: progress.update(bar, completed=done))
+    if codecs is None and vision.kind == "components":
+        codecs = fit_codecs(recorded, vision, seed=seed)
+    elif codecs is None:
+        every = list(recorded.frames)
+        with counted("learning to see", vision.steps * len(every)) as report:
+            codecs = fit_codecs(
+                recorded,
+                vision,
+                seed=seed,
+                report=lambda camera, done: report(every.index(camera) * vision.steps + done),
+            )
+    with counted("looking at frames", sum(frames.shape[0] for frames in recorded.frames.values())) as report:
+        trajectories = encoded(recorded, codecs, report)
     for name, codec in codecs.items():
         print(f"camera {name!r}: {codec.latents} numbers a frame hold {codec.explained:.0%} of what varies in it")
     return trajectories, codecs
 
 
-def world_for(
-    recipe: "Preset", trajectories: "Trajectories", cameras: "Mapping[str, FrameCodec] | None" = None
-) -> "World | None":
+def world_for(recipe: "Preset", trajectories: "Trajectories", cameras: "Codecs | None" = None) -> "World | None":
     """What the recording shows besides trajectories, None if nothing. Raises NoWorld if the recipe needs it.
 
     cameras: streams of latents, of which no dynamics are fitted.

@@ -1,13 +1,15 @@
-"""`forcing train` and `forcing clone`: networks trained on a recording; `forcing calibrate`: how far they are off."""
+"""`forcing train` and `forcing clone`: networks trained on a recording."""
 
 import shlex
-import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from tyro.conf import Positional, arg
 
+from forcing.commands.calibrate import keep_usual
 from forcing.commands.recorded import recordings_of, shares_of
 from forcing.commands.shared import (
     Reading,
@@ -18,15 +20,17 @@ from forcing.commands.shared import (
     one_thread,
     seen_by_networks,
     world_for,
-    writable,
     wrong_usage,
 )
 from forcing.usage import UsageError, at_least, known, typed
 
 if TYPE_CHECKING:
+    from forcing.policy.cameras import Codecs
+    from forcing.policy.checkpoint import PolicyFile
+    from forcing.policy.histories import Episodes
     from forcing.policy.preset import Preset
     from forcing.policy.training import Budget
-    from forcing.policy.types import Trajectories
+    from forcing.policy.types import Trajectories, WindowSource
 
 READING = Reading()
 PresetName = Annotated[Positional[str], arg(metavar="[PRESET]")]
@@ -42,6 +46,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: Literal["cpu", "cuda"] = "cpu",
+    eyes: str | None = None,
     reading: ReadingOptions = READING,
     set_: Settings = (),
 ) -> None:
@@ -61,16 +66,17 @@ def train(
         resume: go on with the run in OUT, same budget, seed and data. It ends at the weights of an uninterrupted run,
             bit for bit: with steps always, with minutes if the learning rate had begun to fall.
         device: cpu or cuda.
+        eyes: policy, or folder of one, of the same cameras, whose codecs see for this one too; it learns none itself.
         set_: a setting of the recipe, such as denoiser.kind=recurrent or optimiser.weight=fused_snr; several --set may
             follow.
     """
     import torch
 
-    from forcing.datasets.joining import divided, joined
-    from forcing.datasets.mixture import windows_of
+    from forcing.datasets.joining import joined
     from forcing.policy import training
     from forcing.policy.cameras import fit_normaliser
-    from forcing.policy.policy import FILE_NAME
+    from forcing.policy.checkpoint import load_policy_file
+    from forcing.policy.policy import FILE_NAME, find_policy
     from forcing.progress import train_watched
 
     one_thread()
@@ -87,21 +93,25 @@ def train(
     shares = shares_of(weights, len(data))
     recordings = recordings_of(data, reading, folder, resume=resume)
     recorded = joined(recordings)
+    # A run that was killed at once has not even a policy's file.
+    begun = load_policy_file(folder / FILE_NAME) if resume and (folder / FILE_NAME).exists() else None
     if recipe is None:
-        begun = resume and (folder / FILE_NAME).exists()  # a run that was killed at once has not even that
-        recipe = _resumed(folder, set_) if begun else _inferred(recorded, set_)
-    trajectories, cameras = seen_by_networks(recorded)
+        recipe = _inferred(recorded, set_) if begun is None else _resumed(begun, set_)
+    seeing = begun or (None if eyes is None else load_policy_file(find_policy(eyes)))
+    cameras = None if seeing is None else _cameras_of(seeing, recipe, recorded)
+    trajectories, cameras = seen_by_networks(recorded, recipe.vision, cameras, seed=seed)
     trainer = training.Trainer(
         recipe,
-        windows_of(divided(trajectories, [len(part.lengths) for part in recordings]), shares),
-        fit_normaliser(trajectories, cameras),
+        _learned_from(recipe, trajectories, [len(part.lengths) for part in recordings], shares),
+        fit_normaliser(trajectories, cameras, recipe.vision),
         seed=seed,
         device=device,
-        world=world_for(recipe, trajectories, cameras),
+        world=None if recipe.memory is not None else world_for(recipe, trajectories, cameras),
         cameras=cameras,
     )
     named = "".join(f" --data {shlex.quote(source)}" for source in data)
     changed = "" if weights is None else f" --weights {weights}"
+    changed += "" if eyes is None else f" --eyes {shlex.quote(eyes)}"
     changed += reading.typed() + "".join(f" --set {shlex.quote(setting)}" for setting in set_)
     card: dict[str, object] = {
         "task": preset,
@@ -117,9 +127,29 @@ def train(
             name: {"latents": c.latents, "explained": round(c.explained, 4)} for name, c in cameras.items()
         }
     path = train_watched(trainer, budget, folder, card, resume=resume)
+    if recipe.memory is not None:
+        keep_usual(path, trajectories, recorded.frames, seed, f"{card['command']}")
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
     if trainer.world is not None and trajectories.spec.goal is not None:
         print(f"its plans tell how far the robot will be from them after: forcing calibrate {path.parent}")
+
+
+def _learned_from(
+    recipe: "Preset", recorded: "Trajectories", episodes: "Sequence[int]", shares: "Sequence[float] | None"
+) -> "WindowSource | Episodes":
+    """What a recipe learns from: whole episodes if it remembers, else windows. episodes: of each recording. shares: how
+    often each is drawn from."""
+    from forcing.datasets.joining import divided
+    from forcing.datasets.mixture import windows_of
+    from forcing.policy.histories import Episodes
+
+    parts = divided(recorded, episodes)
+    if recipe.memory is None:
+        return windows_of(parts, shares)
+    steps = [part.lengths.sum() for part in parts]
+    often = steps if shares is None else shares
+    each = [part.lengths * (share / total) for part, share, total in zip(parts, often, steps, strict=True)]
+    return Episodes(recorded, np.concatenate(each))
 
 
 def _recipe(preset: str, settings: Sequence[str]) -> "Preset | None":
@@ -156,15 +186,30 @@ def _inferred(recorded: "Trajectories", settings: Sequence[str]) -> "Preset":
     return recipe
 
 
-def _resumed(folder: Path, settings: Sequence[str]) -> "Preset":
-    """The recipe that the run in the folder began with. Raises CheckpointError, UsageError."""
-    from forcing.policy.checkpoint import load_policy_file
+def _resumed(begun: "PolicyFile", settings: Sequence[str]) -> "Preset":
+    """The recipe that a run began with. Raises UsageError."""
     from forcing.policy.config import override
-    from forcing.policy.policy import FILE_NAME
 
-    recipe = load_policy_file(folder / FILE_NAME).preset
     with wrong_usage():
-        return override(recipe, *settings)
+        return override(begun.preset, *settings)
+
+
+def _cameras_of(other: "PolicyFile", recipe: "Preset", recorded: "Trajectories") -> "Codecs":
+    """What made the latents of another run, or of this one before it was resumed. Raises UsageError if they are not the
+    recipe's, or not of the recording's cameras."""
+    for name, saved in asdict(other.preset.vision).items():
+        if (present := getattr(recipe.vision, name)) != saved:
+            raise UsageError(
+                f"vision.{name} of the saved run is {saved!r}, of this one {present!r}; "
+                "go on with the settings it began with, or let this run learn to see by itself"
+            )
+    known = {name: codec.shape for name, codec in other.cameras.items()}
+    shown = {name: tuple(frames.shape[1:]) for name, frames in recorded.frames.items()}
+    if known != shown:
+        raise UsageError(
+            f"cameras of the saved run are {known}, of this recording {shown}; name the data it began with"
+        )
+    return other.cameras
 
 
 def clone(
@@ -209,55 +254,6 @@ def clone(
         ),
     )
     print(f"wrote {path}; score it: forcing eval TASK --policy {path.parent}")
-
-
-def calibrate(
-    policy: Annotated[Positional[str], arg(metavar="POLICY")],
-    drives: int = 128,
-    seed: int = 0,
-    contacts: float | None = None,
-    room: float | None = None,
-) -> None:
-    """Measure how far a robot will be from a policy's plans, and keep it in the policy's file as its spread.
-
-    The policy drives in its own world, on the dynamics fitted to its recording, among the places that were visited
-    there; no simulator is asked. What it does and its revision stay.
-
-    Args:
-        policy: folder of a trained policy, or the name of a shipped one.
-        drives: from one visited place to another, half of them with noisy sensors; more tell more of far horizons.
-        seed: of everything random; the same seed gives the same spread.
-        contacts: how often something strikes the robot there, a control step; as often as beliefs suppose if not given.
-        room: between visited places and the walls there, in the goal's units; what plans may leave visited places by
-            if not given. Where the spread is too wide or too narrow on the robot, these two are what to change.
-    """
-    from forcing.policy.calibration import Harshness
-    from forcing.policy.calibration import calibrate as measure
-    from forcing.policy.checkpoint import save_spread
-    from forcing.policy.policy import find_policy, load_policy
-    from forcing.progress import progress_bar
-
-    one_thread()
-    at_least(2, drives=drives)
-    at_least(0, seed=seed)
-    with wrong_usage():
-        harshness = Harshness(room=room) if contacts is None else Harshness(contacts=contacts, room=room)
-    path, began, loaded = find_policy(policy), time.monotonic(), load_policy(policy)
-    writable(policy=path)
-    with progress_bar() as progress:
-        bar = progress.add_task(f"driving {path.parent.name}", total=drives)
-        spread = measure(
-            loaded,
-            drives=drives,
-            seed=seed,
-            harshness=harshness,
-            report=lambda done: progress.update(bar, completed=done),
-        )
-    minutes = round((time.monotonic() - began) / 60, 1)
-    if (before := loaded.card.get("spread")) is not None:
-        print(f"in place of what {before.get('drives')} drives told: {before.get('command')}")
-    save_spread(path, spread, {"drives": drives, "seed": seed, "command": typed(), "minutes": minutes})
-    print(f"wrote {path}; plans tell their spread now")
 
 
 def _budget(minutes: float | None, steps: int | None, resumed: Path | None = None) -> "Budget":

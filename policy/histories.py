@@ -1,0 +1,86 @@
+"""Token sequences of whole episodes, for policies that remember. Knows no network, no noise and no file."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from forcing.policy.memory import MemoryConfig
+from forcing.policy.tokens import Tokenizer
+from forcing.policy.types import Trajectories, TrajectorySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Episodes:
+    """What such a policy learns from: a recording in numbers. shares: [E] how often each episode is drawn, None for by
+    its length."""
+
+    trajectories: Trajectories
+    shares: NDArray[np.float64] | None = None
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        return self.trajectories.spec
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """tokens: [B, L, D], normalised. lengths: [B] of them that are an episode's; the others repeat its last."""
+
+    tokens: Tensor
+    lengths: Tensor
+
+
+class HistorySource:
+    """Draws sequences of a recording whose streams are numbers in memory."""
+
+    def __init__(self, episodes: Episodes, tokenizer: Tokenizer, config: MemoryConfig) -> None:
+        """Raises ValueError if no episode has the steps of a token."""
+        layout, trajectories, shares = tokenizer.layout, episodes.trajectories, episodes.shares
+        self.tokenizer, self.config, self.most = tokenizer, config, layout.history + layout.horizon
+        self._lengths = trajectories.lengths
+        mean = float((trajectories.lengths // layout.token_steps + 1).mean()) + config.hold_tokens / 2
+        self.usual = min(round(mean), self.most)  # tokens of a sequence
+        if int(self._lengths.max()) < layout.token_steps:
+            raise ValueError(
+                f"no episode has the {layout.token_steps} steps of one token; use shorter tokens or longer recordings"
+            )
+        weights = np.where(self._lengths >= layout.token_steps, self._lengths if shares is None else shares, 0.0)
+        self._shares = weights / weights.sum()
+        self._starts = {stream.name: trajectories.starts(stream.role) for stream in tokenizer.streams}
+        self._values = {
+            stream.name: tokenizer.normaliser.apply(
+                stream.name, trajectories.streams[stream.name].reshape(-1, stream.size)
+            )
+            for stream in tokenizer.streams
+        }
+
+    def draw(self, rng: np.random.Generator, count: int) -> Histories:
+        """`count` sequences of as many tokens as the longest of them has, at most history and horizon together.
+
+        An episode that fits begins within its first token's steps, at random, so that every step is seen in every place
+        of a token; a part of a longer one begins anywhere.
+        """
+        token = self.tokenizer.layout.token_steps
+        episodes = rng.choice(len(self._lengths), size=count, p=self._shares)
+        steps = self._lengths[episodes]
+        held = rng.integers(0, self.config.hold_tokens + 1, size=count)
+        later = np.maximum(steps // token + 1 + held - self.most, 0)
+        begin = np.minimum(rng.integers(0, later * token + token), steps - token)
+        lengths = np.minimum((steps - begin) // token + 1 + held, self.most)
+        return Histories(self._tokens(episodes, begin, int(lengths.max())), torch.from_numpy(lengths))
+
+    def _tokens(self, episodes: NDArray[np.int64], begin: NDArray[np.int64], length: int) -> Tensor:
+        token = self.tokenizer.layout.token_steps
+        steps, columns = self._lengths[episodes][:, None], []
+        for stream in self.tokenizer.streams:
+            first = self._starts[stream.name][episodes][:, None]
+            if stream.role == "observation":
+                rows = np.minimum(begin[:, None] + token * np.arange(length), steps)
+            else:  # those that led to a token's observation; before the first nobody knows
+                rows = begin[:, None] + np.arange(-token, token * (length - 1))
+                rows = np.clip(rows, 0, steps - 1)
+            columns.append(self._values[stream.name][first + rows].reshape(len(episodes), length, -1))
+        return torch.from_numpy(np.concatenate(columns, axis=-1))
