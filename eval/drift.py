@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from forcing.envs.swap_detector import find_cubes
 from numpy.typing import NDArray
 from torch import Tensor
 
+from forcing.envs.swap_detector import find_cubes
 from forcing.eval.held_out import POSITIONS, HeldOut
 from forcing.policy.cameras import Codecs
 from forcing.policy.tokens import Tokenizer

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forcing.envs.swap_detector import Found
 from gymnasium import spaces
 from PIL import Image
 from rich.console import Console
 
 from forcing.datasets.minari_writer import write_minari
 from forcing.datasets.recording import read_recording
+from forcing.envs.swap_detector import Found
 from forcing.eval import drift as drifting
 from forcing.eval.bench_imagine import DF, FULL, SEEN, STILL, TEACHER, ImagineBench, at, method_of, run_bench, verdict
 from forcing.eval.drift import drift, where_cubes_are
