@@ -16,6 +16,7 @@ from forcing.envs.swap_layout import CAMERAS, CUBES, IMAGE_SIZE, Camera
 RED, BLUE = (20.0, 45.0), (32.0, 45.0)
 ALONE = 0.3  # of the square of nine pixels around one
 REACH = 12  # pixels from the middle of a cube to its furthest corners, and some more
+AT_ONCE = 256  # frames of each camera, for memory's sake
 LEAST_PIXELS = 6.0  # fewer are no cube
 CUT = 0.02  # what a view tells along an axis on which its edge cuts the cube counts so much
 END = 0.015  # so much of a cube may lie beyond what is taken for its ends: stray pixels do
@@ -36,11 +37,24 @@ class Found:
 
 def find_cubes(frames: Mapping[str, NDArray[np.uint8]]) -> Found:
     """frames: [..., 64, 64, 3] of each of `CAMERAS`, 0 to 255."""
-    lead = np.shape(next(iter(frames.values())))[:-3]
-    normal, aim = np.zeros((*lead, len(CUBES), 3, 3)), np.zeros((*lead, len(CUBES), 3))
-    pixels = np.zeros((*lead, len(CUBES), len(CAMERAS)))
+    lead = np.shape(frames[next(iter(CAMERAS))])[:-3]
+    flat = {name: np.reshape(frames[name], (-1, IMAGE_SIZE, IMAGE_SIZE, 3)) for name in CAMERAS}
+    count = int(np.prod(lead))
+    parts = [
+        _find({name: of[first : first + AT_ONCE] for name, of in flat.items()}) for first in range(0, count, AT_ONCE)
+    ]
+    position = np.concatenate([np.empty((0, len(CUBES), 3)), *(part.position_m for part in parts)])
+    pixels = np.concatenate([np.empty((0, len(CUBES), len(CAMERAS))), *(part.pixels for part in parts)])
+    return Found(position.reshape(*lead, *position.shape[1:]), pixels.reshape(*lead, *pixels.shape[1:]))
+
+
+def _find(frames: Mapping[str, NDArray[np.uint8]]) -> Found:
+    """Of n at once: [n, 64, 64, 3]."""
+    count = len(frames[next(iter(CAMERAS))])
+    normal, aim = np.zeros((count, len(CUBES), 3, 3)), np.zeros((count, len(CUBES), 3))
+    pixels = np.zeros((count, len(CUBES), len(CAMERAS)))
     for index, (name, camera) in enumerate(CAMERAS.items()):
-        shown = np.stack(_shown(frames[name]), axis=-3)  # [..., 2, 64, 64]
+        shown = np.stack(_shown(frames[name]), axis=1)  # [n, 2, 64, 64]
         mass = shown.sum(axis=(-2, -1))
         mass[mass < LEAST_PIXELS] = 0
         pixels[..., index] = mass
@@ -49,7 +63,7 @@ def find_cubes(frames: Mapping[str, NDArray[np.uint8]]) -> Found:
         weight = mass[..., None] * np.where(np.stack([beside, above], axis=-1), CUT, 1.0)
         normal += np.swapaxes(rows, -1, -2) @ (weight[..., None] * rows)
         aim += ((weight * values)[..., None, :] @ rows)[..., 0, :]
-    position = np.full((*lead, len(CUBES), 3), np.nan)
+    position = np.full((count, len(CUBES), 3), np.nan)
     seen = (pixels > 0).all(axis=-1)
     position[seen] = np.linalg.solve(normal[seen], aim[seen][..., None])[..., 0]
     return Found(position, pixels)

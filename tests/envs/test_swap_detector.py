@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from forcing.envs import swap_detector
 from forcing.envs.rendering import use_headless
 from forcing.envs.swap import LAYOUTS, Swap
 from forcing.envs.swap_detector import find_cubes
@@ -51,6 +52,16 @@ def test_discs_are_found_where_they_are_drawn_one_frame_or_many() -> None:
     alone = find_cubes({camera: frame[1] for camera, frame in frames.items()})
     np.testing.assert_array_equal(alone.position_m, found.position_m[1])
     assert alone.position_m.shape == (2, 3)
+
+
+def test_frames_of_any_leading_shape_are_looked_at_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = {camera: np.stack([drawn(camera, PLACES[index % 2]) for index in range(6)]) for camera in CAMERAS}
+    monkeypatch.setattr(swap_detector, "AT_ONCE", 4)
+    found = find_cubes({camera: frame.reshape(2, 3, 64, 64, 3) for camera, frame in frames.items()})
+    assert (found.position_m.shape, found.pixels.shape) == ((2, 3, 2, 3), (2, 3, 2, 2))
+    np.testing.assert_allclose(found.position_m.reshape(6, 2, 3), np.array(PLACES * 3), atol=0.001)
+    nothing = find_cubes({camera: frame[:0] for camera, frame in frames.items()})
+    assert nothing.position_m.shape == (0, 2, 3)
 
 
 def test_what_an_edge_cuts_off_is_supposed_to_be_there() -> None:
