@@ -6,7 +6,6 @@ At which grasp it begins, and of which camera, goes by the seed, so that a run h
 from collections.abc import Callable, Mapping
 
 from forcing.envs.swap_distractors import Distractor
-
 from forcing.envs.swap_layout import CAMERAS
 
 GRASPS = 3  # of an exchange

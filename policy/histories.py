@@ -41,7 +41,7 @@ class HistorySource:
         layout, trajectories, shares = tokenizer.layout, episodes.trajectories, episodes.shares
         self.tokenizer, self.config, self.most = tokenizer, config, layout.history + layout.horizon
         self._lengths = trajectories.lengths
-        mean = float((trajectories.lengths // layout.token_steps + 1 + config.hold_tokens).mean())
+        mean = float((trajectories.lengths // layout.token_steps + 1).mean()) + config.hold_tokens / 2
         self.usual = min(round(mean), self.most)  # tokens of a sequence
         if int(self._lengths.max()) < layout.token_steps:
             raise ValueError(
@@ -66,9 +66,10 @@ class HistorySource:
         token = self.tokenizer.layout.token_steps
         episodes = rng.choice(len(self._lengths), size=count, p=self._shares)
         steps = self._lengths[episodes]
-        later = np.maximum(steps // token + 1 + self.config.hold_tokens - self.most, 0)
+        held = rng.integers(0, self.config.hold_tokens + 1, size=count)
+        later = np.maximum(steps // token + 1 + held - self.most, 0)
         begin = np.minimum(rng.integers(0, later * token + token), steps - token)
-        lengths = np.minimum((steps - begin) // token + 1 + self.config.hold_tokens, self.most)
+        lengths = np.minimum((steps - begin) // token + 1 + held, self.most)
         return Histories(self._tokens(episodes, begin, int(lengths.max())), torch.from_numpy(lengths))
 
     def _tokens(self, episodes: NDArray[np.int64], begin: NDArray[np.int64], length: int) -> Tensor:

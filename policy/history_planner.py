@@ -89,12 +89,14 @@ class HistoryPlanner:
         if self.memory.equal_levels:
             return self._inpainted(known, levels, state, rows), len(rows)
         past = self._denoiser.remember(known, levels).rows(samples)
-        model = self._model(past)
+        model = self.model(past)
         for row in rows:
             state = denoise_step(model, state, row[:, None].expand_as(state.levels[0]).expand_as(state.levels))
         return finite(state), len(rows) + 1
 
-    def _model(self, past: Past | None) -> Model:
+    def model(self, past: Past | None = None) -> Model:
+        """The network, for tokens behind what it keeps of a past."""
+
         def denoise(x: Tensor, levels: Tensor, lengths: Tensor) -> Tensor:
             guess: Tensor = self._denoiser(x, levels, lengths, past)
             return guess
@@ -104,7 +106,7 @@ class HistoryPlanner:
     def _inpainted(self, known: Tensor, levels: Tensor, state: PlanState, rows: Tensor) -> PlanState:
         """As full-sequence diffusion recalls, which knows one level for a whole sequence: the past noised to the level
         of what is sampled, in every pass anew (Lugmayr et al. 2022, arXiv:2201.09865, without resampling)."""
-        samples, model = len(state.tokens), self._model(None)
+        samples, model = len(state.tokens), self.model(None)
         for row in rows:
             level = torch.maximum(levels, state.levels[:1, :1]).expand(samples, -1, -1)
             noise = torch.randn(samples, *known.shape[1:], generator=state.generator)
