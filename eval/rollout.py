@@ -244,6 +244,7 @@ _worker: dict[str, Any] = {}
 
 def _initialise(task_name: str, driver: DriverSpec) -> None:
     torch.set_num_threads(1)
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's renderer draws the same in this thread
     task = find_task(task_name)
     _worker.update(task=task, driver=driver.build(task), under=driver.under)
 
