@@ -144,9 +144,7 @@ class Actor:
         try:
             decision = controller.decide()
         except NoPlan as error:
-            raise NoPlanYet(
-                f"{error}; hold your place and send what is sensed then, for this step again"
-            ) from error
+            raise NoPlanYet(f"{error}; hold your place and send what is sensed then, for this step again") from error
         except FloatingPointError as error:
             self._refuse(str(error), error)
         if not (np.isfinite(decision.action).all() and np.isfinite(decision.action_chunk).all()):

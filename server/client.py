@@ -325,10 +325,10 @@ class Session:
         asked later, the result is not `answered`: its action is the next of the last chunk until `valid_until_step`,
         then the last one, made smaller in `stop_steps` equal steps, as fast as `limits.change` allows, and then 0.
         That lets what is driven by forces or velocities come to rest; a robot that is sent positions must hold its
-        place by itself from `valid_until_step` on. The next request tells the server what was done. The first call waits
-        where there is nothing to do before a first plan (`no-plan-yet`): asked again every within_s, as long as the
-        client's timeout_s. Raises ValueError if stop_steps is below 1, ServerProblem on refusals that will not pass,
-        such as an expired session or a wrong observation, and before the first answer what `act` raises.
+        place by itself from `valid_until_step` on. The next request tells the server what was done. The first call of
+        an episode waits for a plan where there is nothing to do before (`no-plan-yet`): it asks every within_s, as long
+        as the client's timeout_s. Raises ValueError if stop_steps is below 1, ServerProblem on refusals that will not
+        pass, such as an expired session or a wrong observation, and before the first answer what `act` raises.
         """
         if stop_steps < 1:
             raise ValueError(f"stop_steps must be at least 1, got {stop_steps}")

@@ -88,7 +88,9 @@ def test_pure_noise_says_nothing_stream_by_stream(kind: Kind) -> None:
     other = x.clone()
     other[:, 2, :3] = float("nan")
     torch.testing.assert_close(denoiser(other, levels), denoiser(x, levels))
-    kept = [denoiser(x[:, 3:], levels[:, 3:], past=denoiser.remember(each[:, :3], levels[:, :3])) for each in (x, other)]
+    kept = [
+        denoiser(x[:, 3:], levels[:, 3:], past=denoiser.remember(each[:, :3], levels[:, :3])) for each in (x, other)
+    ]
     torch.testing.assert_close(kept[0], kept[1])
     other = x.clone()
     other[:, 2, 3:] += 1.0  # the stream beside it is known

@@ -43,9 +43,7 @@ def _recorded(*lengths: int) -> Trajectories:
     return Trajectories(spec=SPEC, streams=streams, lengths=np.array(lengths))
 
 
-def _source(
-    *lengths: int, history: int = 8, hold: int = 1, shares: Sequence[float] | None = None
-) -> HistorySource:
+def _source(*lengths: int, history: int = 8, hold: int = 1, shares: Sequence[float] | None = None) -> HistorySource:
     episodes = Episodes(_recorded(*lengths), None if shares is None else np.array(shares))
     layout = TokenLayout(token_steps=3, stride=3, history=history, horizon=2, chunks=True)
     return HistorySource(episodes, Tokenizer(episodes.spec, layout, NORMALISER), MemoryConfig(hold_tokens=hold))
