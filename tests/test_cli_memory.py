@@ -114,7 +114,7 @@ def test_recordings_are_drawn_from_by_weight(here: Path, forcing: Forcing, weigh
         patch.setattr(training, "recall_loss", seen)
         line = f"train swap --data near.zarr --data far.zarr {weights} --steps 20 --out run {SMALL}"
         assert forcing(f"{line} --set optimiser.batch_tokens=256").code == 0
-    assert len(drawn) > 400
+    assert len(drawn) > 300
     assert float((np.array(drawn) > 0).mean()) == pytest.approx(share, abs=0.08)  # the mean lies between them
 
 
@@ -124,7 +124,7 @@ def test_recordings_are_drawn_from_by_weight(here: Path, forcing: Forcing, weigh
         ("--set layout.token_steps=10", "layout.stride must be token_steps 10 with memory, got 5"),
         ("--set layout.chunks=false", "layout.chunks must be True with memory, got False"),
         ("--set memory=none", "layout.chunks must be False without memory, got True"),
-        ("--set memory.mix.recalled=0.9", "memory.mix.recalled, independent, shared, pyramid, next_token and cloned"),
+        ("--set memory.mix.shared=0.9", "memory.mix.independent, shared and pyramid must sum to 1, got 1.7"),
         ("--set memory.recall_level=1", "memory.recall_level must be at least 0 and below 1, got 1.0"),
         ("--set memory.hold_tokens=-1", "memory.hold_tokens must be at least 0, got -1"),
         ("--set memory.hold_token=1", "did you mean 'memory.hold_tokens'?"),

@@ -81,6 +81,19 @@ def test_a_past_of_one_row_serves_many_and_each_as_its_own(kind: Kind) -> None:
 
 
 @both
+def test_behind_its_past_every_token_is_guessed_as_if_it_came_next(kind: Kind) -> None:
+    denoiser = _denoiser(kind)
+    known, known_levels = _input(2, 6)
+    ahead, levels = _input(2, 6, seed=1)
+    together = denoiser.behind(known, known_levels, ahead, levels)
+    _close(together[:, :1], denoiser(ahead[:, :1], levels[:, :1]))
+    for token in range(1, 6):
+        past = denoiser.remember(known[:, :token], known_levels[:, :token])
+        here = slice(token, token + 1)
+        _close(together[:, here], denoiser(ahead[:, here], levels[:, here], past=past))
+
+
+@both
 def test_pure_noise_says_nothing_stream_by_stream(kind: Kind) -> None:
     denoiser = _denoiser(kind)
     x, levels = _input(1, 5)
