@@ -43,7 +43,7 @@ def _recorded(*lengths: int) -> Trajectories:
     return Trajectories(spec=SPEC, streams=streams, lengths=np.array(lengths))
 
 
-def _source(*lengths: int, history: int = 8, hold: int = 1, shares: Sequence[float] | None = None) -> HistorySource:
+def _source(*lengths: int, history: int = 8, hold: int = 2, shares: Sequence[float] | None = None) -> HistorySource:
     episodes = Episodes(_recorded(*lengths), None if shares is None else np.array(shares))
     layout = TokenLayout(token_steps=3, stride=3, history=history, horizon=2, chunks=True)
     return HistorySource(episodes, Tokenizer(episodes.spec, layout, NORMALISER), MemoryConfig(hold_tokens=hold))
@@ -65,20 +65,27 @@ def _draw(source: HistorySource, count: int = 600) -> Histories:
     return source.draw(np.random.default_rng(0), count)
 
 
-def test_a_token_is_the_actions_of_its_steps_and_what_they_led_to_from_any_beginning_to_a_held_end() -> None:
+def test_a_token_is_the_actions_of_its_steps_and_what_they_led_to_from_any_beginning() -> None:
     """Seven steps in tokens of three: from the first, the second or the third on."""
-    assert _rows(_draw(_source(7, hold=2))) == {
-        (0, 3, 6, 7, 7): ([[0, 1, 2], [3, 4, 5], [6, 6, 6], [6, 6, 6]], 5),
-        (1, 4, 7, 7, 7): ([[1, 2, 3], [4, 5, 6], [6, 6, 6], [6, 6, 6]], 5),
-        (2, 5, 7, 7): ([[2, 3, 4], [5, 6, 6], [6, 6, 6]], 4),
-    }
-
-
-def test_without_a_held_end_a_sequence_ends_with_its_last_whole_token() -> None:
     assert _rows(_draw(_source(7, hold=0))) == {
         (0, 3, 6): ([[0, 1, 2], [3, 4, 5]], 3),
         (1, 4, 7): ([[1, 2, 3], [4, 5, 6]], 3),
         (2, 5): ([[2, 3, 4]], 2),
+    }
+
+
+def test_the_end_of_an_episode_is_held_for_some_tokens() -> None:
+    """Up to two: what follows the last whole token leads to the end, and the last action is gone on with."""
+    assert _rows(_draw(_source(7, hold=2))) == {
+        (0, 3, 6): ([[0, 1, 2], [3, 4, 5]], 3),
+        (0, 3, 6, 7): ([[0, 1, 2], [3, 4, 5], [6, 6, 6]], 4),
+        (0, 3, 6, 7, 7): ([[0, 1, 2], [3, 4, 5], [6, 6, 6], [6, 6, 6]], 5),
+        (1, 4, 7): ([[1, 2, 3], [4, 5, 6]], 3),
+        (1, 4, 7, 7): ([[1, 2, 3], [4, 5, 6], [6, 6, 6]], 4),
+        (1, 4, 7, 7, 7): ([[1, 2, 3], [4, 5, 6], [6, 6, 6], [6, 6, 6]], 5),
+        (2, 5): ([[2, 3, 4]], 2),
+        (2, 5, 7): ([[2, 3, 4], [5, 6, 6]], 3),
+        (2, 5, 7, 7): ([[2, 3, 4], [5, 6, 6], [6, 6, 6]], 4),
     }
 
 
@@ -98,20 +105,24 @@ def test_an_episode_of_hardly_a_token_begins_where_one_is_left() -> None:
     }
 
 
-def test_parts_of_a_long_episode_begin_anywhere_and_have_as_many_tokens_as_a_policy_remembers_and_plans() -> None:
-    """Two and two of 20 steps: the last part is observed at 14, 17 and 20, and held."""
-    found = _rows(_draw(_source(20, history=2), 4000))
-    assert {rows[0] for rows in found} == set(range(15))
-    for (begin, *rest), (actions, length) in found.items():
-        assert length == 4
+@pytest.mark.parametrize("hold", [0, 1])
+def test_parts_of_a_long_episode_begin_anywhere_and_have_as_many_tokens_as_a_policy_remembers_and_plans(
+    hold: int,
+) -> None:
+    """Two and two of 20 steps: the last part is observed at 11, 14, 17 and 20, or at 14, 17 and 20, and held."""
+    found = _rows(_draw(_source(20, history=2, hold=hold), 4000))
+    whole = {rows: said for rows, said in found.items() if said[1] == 4}
+    assert {rows[0] for rows in whole} == set(range(12 + 3 * hold))
+    assert found.keys() == whole.keys()
+    for (begin, *rest), (actions, _) in whole.items():
         assert rest == [min(begin + 3 * token, 20) for token in (1, 2, 3)]
         assert actions == [[min(begin + 3 * token + step, 19) for step in range(3)] for token in range(3)]
 
 
 def test_shorter_sequences_beside_longer_ones_are_filled_up_with_their_end() -> None:
-    histories = _draw(_source(3, 20))
-    assert histories.tokens.shape == (600, 8, 6)  # 20 // 3 + 1 and one that is held
-    assert set(histories.lengths.tolist()) == {3, 8}
+    histories = _draw(_source(3, 20, hold=0))
+    assert histories.tokens.shape == (600, 7, 6)
+    assert set(histories.lengths.tolist()) == {2, 7}
     for tokens, length in zip(histories.tokens, histories.lengths.tolist(), strict=True):
         assert bool((tokens[length:, 0] == (3 if tokens[0, 0] < 100 else 120)).all())
 
@@ -127,7 +138,7 @@ def test_episodes_are_drawn_by_their_shares_and_by_their_length_without() -> Non
 
 
 def test_a_usual_sequence_is_told_for_the_size_of_a_batch() -> None:
-    assert _source(6, 12).usual == 5  # 3 and 5 tokens, and one each that is held
+    assert _source(6, 12, hold=4).usual == 6  # 3 and 5 tokens, and up to four more that are held
     assert _source(6, 120, history=4).usual == 6, "no more than a policy remembers and plans"
 
 

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 ERROR = torch.tensor([1.0, 2.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 3.0])
 ACTIONS, OBSERVED = float(np.square([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).mean()), float(np.square([1.0, 2.0, 3.0]).mean())
 # All that is guessed is pure noise, where an error's weight is 1.
-NOISE = {"behind": 1.0, "pure": 1.0, "led": 0.0, "lost": 0.0}
+NOISE = RecallMix(behind=1.0, pure=1.0, led=0.0, lost=0.0)
 
 
 class Off:
@@ -43,9 +43,9 @@ class Off:
 
 
 def _loss(
-    arm: Any, error: Tensor, *, length: int = 3, share: float = 0.5, seed: int = 0, **mix: float
+    arm: Any, error: Tensor, mix: RecallMix, *, length: int = 3, share: float = 0.5, seed: int = 0
 ) -> tuple[float, Off]:
-    memory = MemoryConfig(mix=RecallMix(**mix), observation_share=share)
+    memory = MemoryConfig(mix=mix, observation_share=share)
     preset: Preset = replace(arm.preset, memory=memory)
     clean = torch.randn(64, 3, 9, generator=torch.Generator().manual_seed(1))
     histories, network = Histories(clean, torch.full((64,), length)), Off(clean, error)
@@ -58,24 +58,24 @@ def _loss(
 def test_errors_of_actions_count_1_and_those_of_all_observations_together_their_share(arm: Any, share: float) -> None:
     """A mean over tokens of the mean squares; the first has no actions."""
     expected = (share * OBSERVED + 2 * (ACTIONS + share * OBSERVED)) / 3
-    assert _loss(arm, ERROR, share=share, **NOISE)[0] == pytest.approx(expected, rel=1e-5)
+    assert _loss(arm, ERROR, NOISE, share=share)[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_tokens_behind_the_end_of_an_episode_do_not_count(arm: Any) -> None:
     error = ERROR.repeat(3, 1)
     error[2] = 100.0
     expected = (0.5 * OBSERVED + ACTIONS + 0.5 * OBSERVED) / 2
-    assert _loss(arm, error, length=2, **NOISE)[0] == pytest.approx(expected, rel=1e-5)
-    assert _loss(arm, error, length=3, **NOISE)[0] > 100
+    assert _loss(arm, error, NOISE, length=2)[0] == pytest.approx(expected, rel=1e-5)
+    assert _loss(arm, error, NOISE)[0] > 100
 
 
 def test_actions_that_are_known_are_not_guessed(arm: Any) -> None:
-    assert _loss(arm, ERROR, **{**NOISE, "led": 1.0})[0] == pytest.approx(0.5 * OBSERVED, rel=1e-5)
+    assert _loss(arm, ERROR, replace(NOISE, led=1.0))[0] == pytest.approx(0.5 * OBSERVED, rel=1e-5)
 
 
 def test_errors_count_by_their_level_as_the_recipe_says(arm: Any) -> None:
     """Of sequences of one shared level each, the weight is min(1 + signal to noise, 5)."""
-    loss, network = _loss(arm, ERROR, behind=0.0, independent=0.0, shared=1.0, pyramid=0.0)
+    loss, network = _loss(arm, ERROR, RecallMix(behind=0.0, independent=0.0, shared=1.0, pyramid=0.0))
     ((_, levels),) = network.shown
     share = arm.preset.noise.alpha_bar(levels[:, 1, 0].double()).numpy()
     weight = np.minimum(1 + share / (1 - share), 5)
@@ -84,7 +84,7 @@ def test_errors_count_by_their_level_as_the_recipe_says(arm: Any) -> None:
 
 
 def test_past_and_guess_are_noised_apart_each_to_its_level(arm: Any) -> None:
-    _, network = _loss(arm, ERROR, behind=1.0, slightly=0.5, lost=0.0)
+    _, network = _loss(arm, ERROR, RecallMix(behind=1.0, slightly=0.5, lost=0.0))
     ((known, known_levels, ahead, levels),) = network.shown
     noises = []
     for tokens, their_levels in ((known, known_levels), (ahead, levels)):
@@ -100,7 +100,7 @@ def test_past_and_guess_are_noised_apart_each_to_its_level(arm: Any) -> None:
 
 
 def test_that_share_of_batches_is_guessed_behind_a_past(arm: Any) -> None:
-    kinds = [len(_loss(arm, ERROR, behind=0.25, seed=seed)[1].shown[0]) for seed in range(200)]
+    kinds = [len(_loss(arm, ERROR, RecallMix(behind=0.25), seed=seed)[1].shown[0]) for seed in range(200)]
     assert kinds.count(4) == pytest.approx(50, abs=25)
     assert set(kinds) == {2, 4}
 

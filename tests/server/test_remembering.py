@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -227,13 +228,6 @@ def test_goals_and_obstacles_are_refused_by_name(
     assert error["expected"].startswith(expected)
 
 
-def _until(true: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
-
-
 def _raw(url: str, session: Session, number: int, **fields: Any) -> httpx.Response:
     """An act of step 0."""
     body = {"request_id": f"r{number}", "step": 0, "observation": _plain(_seen(number)), "deadline_ms": 1, **fields}
@@ -342,51 +336,36 @@ def test_a_driven_robot_waits_no_longer_than_its_client_would(gated: Gated) -> N
         gated.gate.set()
 
 
-def _kept(policy: Policy, state: Path, stops: Sequence[int]) -> list[list[float]]:
-    """Actions at STEPS, the server begun anew after so many acts of them each time."""
+@contextmanager
+def _process(arm_dir: Path, state: Path) -> Iterator[str]:
+    """A server of its own, killed in the end."""
+    command = [sys.executable, "-m", "forcing", "serve", "--policy", str(arm_dir), "--port", "0"]
+    command += ["--state-dir", str(state)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield server.stdout.readline().split()[-1]
+            time.sleep(0.3)  # what was answered is written soon, not at once
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize(("killed", "stops"), [(False, (2, 5, 8, 11)), (True, (5, 11))])
+def test_a_session_goes_on_with_all_that_it_remembered_after_a_restart(
+    arm: Policy, arm_dir: Path, tmp_path: Path, killed: bool, stops: Sequence[int]
+) -> None:
     actions, session = list[list[float]](), ""
     for stop in stops:
-        with serving([policy], settings=ServerSettings(state_dir=state)) as url:
+        settings = ServerSettings(state_dir=tmp_path)
+        with _process(arm_dir, tmp_path) if killed else serving([arm], settings=settings) as url:
             if not session:
-                opened = httpx.post(f"{url}/v1/sessions", json={"policy": "arm", "seed": 3})
-                session = opened.raise_for_status().json()["session_id"]
-            while len(actions) < stop:
-                actions.append(_kept_act(url, session, len(actions)))
-    return actions
-
-
-def _kept_act(url: str, session: str, number: int) -> list[float]:
-    step, lost = STEPS[number], _lost(STEPS[number])
-    seen = {name: value for name, value in _plain(_seen(step)).items() if name not in lost}
-    body = {"request_id": f"r{step}", "step": step, "observation": seen, "missing": lost}
-    body |= {"played": OWN.tolist()} if step == 9 else {}
-    answer = httpx.post(f"{url}/v1/sessions/{session}/act", json=body).raise_for_status()
-    action: list[float] = answer.json()["action"]
-    return action
-
-
-def test_a_session_goes_on_with_all_that_it_remembered_after_a_restart(arm: Policy, tmp_path: Path) -> None:
-    assert _kept(arm, tmp_path, (2, 5, 8, len(STEPS))) == _in_process(arm)
-
-
-def test_a_session_goes_on_after_kill_9(arm: Policy, arm_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "forcing", "serve", "--policy", str(arm_dir), "--port", "0"]
-    actions, session = list[list[float]](), ""
-    for stop in (5, len(STEPS)):
-        with subprocess.Popen(
-            [*command, "--state-dir", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as server:
-            try:
-                assert server.stdout is not None
-                url = server.stdout.readline().split()[-1]
-                session = (
-                    session or httpx.post(f"{url}/v1/sessions", json={"policy": "arm", "seed": 3}).json()["session_id"]
-                )
-                while len(actions) < stop:
-                    actions.append(_kept_act(url, session, len(actions)))
-                time.sleep(0.3)
-            finally:
-                server.kill()
+                session = httpx.post(f"{url}/v1/sessions", json={"policy": "arm", "seed": 3}).json()["session_id"]
+            for step in STEPS[len(actions) : stop]:
+                seen = {name: value for name, value in _plain(_seen(step)).items() if name not in _lost(step)}
+                body = {"request_id": f"r{step}", "step": step, "observation": seen, "missing": _lost(step)}
+                body |= {"played": OWN.tolist()} if step == 9 else {}
+                answer = httpx.post(f"{url}/v1/sessions/{session}/act", json=body)
+                actions.append(answer.raise_for_status().json()["action"])
     assert actions == _in_process(arm)
 
 
