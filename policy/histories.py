@@ -1,4 +1,7 @@
-"""Token sequences of whole episodes, for policies that remember. Knows no network, no noise and no file."""
+"""Token sequences of whole episodes, for policies that remember (docs/decisions/0021-episodes-as-memory.md).
+
+Knows no network, no noise and no file.
+"""
 
 from dataclasses import dataclass, replace
 
