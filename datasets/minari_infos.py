@@ -19,6 +19,7 @@ def minari_infos(id_or_path: str | Path, names: Sequence[str]) -> Iterator[dict[
     """
     folder = locate_minari(id_or_path)
     metadata = MinariStorage.read_raw_metadata(folder / "data")
-    leaves = {("infos", name): spaces.Box(-np.inf, np.inf) for name in names}
+    number = spaces.Box(-np.inf, np.inf)
+    leaves: dict[tuple[str, ...], spaces.Box] = {("infos", name): number for name in names}
     for rows in minari_rows(folder, metadata["data_format"], int(metadata["total_episodes"]), leaves):
         yield {name: rows["infos", name] for name in names}

@@ -78,7 +78,7 @@ def where_cubes_are(values: Mapping[str, Array], frames: Mapping[str, Array]) ->
     if set(POSITIONS) <= values.keys():
         return np.stack([values[name] for name in POSITIONS], axis=2), 0.0
     found = find_cubes(frames).position_m
-    missing = np.isnan(found).any(axis=-1)
+    missing = np.asarray(np.isnan(found).any(axis=-1))
     return _held(found, missing), float(missing.mean())
 
 

@@ -61,8 +61,10 @@ class HistoryPlanner:
             if stream.role == "action":
                 if self.memory.show_actions and count > 1:
                     shown = recalled.actions.reshape((count - 1) * layout.token_steps, stream.size)
-                    tokens[0, 1:, where] = tokenizer.encode_frames(stream.name, shown)
-                    levels[0, 1:, index] = self.memory.recall_level
+                    encoded = tokenizer.encode_frames(stream.name, shown)
+                    told = encoded.isfinite().all(dim=1)
+                    tokens[0, 1:, where] = torch.where(told[:, None], encoded, 0.0)
+                    levels[0, 1:, index] = torch.where(told, self.memory.recall_level, 1.0)
                 continue
             noise, known = recalled.noise[stream.name], np.isfinite(recalled.noise[stream.name])
             scale = float(np.mean(tokenizer.normaliser.std[stream.name]))  # as `Policy.level_of`
@@ -151,7 +153,11 @@ class HistoryPlanner:
         costs = self._costs(ahead)
         chosen, steps = int(costs.argmin()), layout.horizon * layout.token_steps
         decoded = tokenizer.decode(ahead)
-        start = {name: values[-1] for name, values in request.recalled.values.items()}
+        # Who is not seen is supposed to be where he is seen next.
+        start = {
+            name: np.where(np.isfinite(values[-1]), values[-1], decoded[name][chosen, 0])
+            for name, values in request.recalled.values.items()
+        }
         streams, spread = {}, {}
         for stream in tokenizer.streams:
             values = decoded[stream.name]

@@ -88,6 +88,8 @@ class Preset:
             )
         if self.rolling is not None or self.belief is not None:
             raise ValueError("belief and rolling must be none with memory; readings are recalled as they came")
+        if self.tracker.kind != "actions":
+            raise ValueError(f"tracker.kind must be actions with memory, got {self.tracker.kind!r}")
 
 
 # For policies that carry dynamics and visited places: few samples, and the best of them improved.

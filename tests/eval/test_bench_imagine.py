@@ -87,7 +87,7 @@ def _recorded(folder: Path, *, cameras: bool, seed: int) -> str:
         f"toy/{'cameras' if cameras else 'state'}-v{seed}",
         _episodes(cameras, seed),
         description=f"toy, --seed {seed}.",
-        observation_space=spaces.Dict(HAND | (VIEWS if cameras else PLACES)),
+        observation_space=spaces.Dict({**HAND, **(VIEWS if cameras else PLACES)}),
         action_space=spaces.Box(-1000, 1000, (2,), np.float32),
         control_hz=20.0,
     )
@@ -271,7 +271,7 @@ def test_a_film_shows_every_token_of_what_happened_and_what_was_imagined(
     data, policy = cameras
     _run([policy], data, None, film=tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as film:
-        assert film.n_frames == 12
+        assert getattr(film, "n_frames") == 12  # noqa: B009  # PIL has it where a format has frames
         assert film.size[0] == 2 * (128 + 16)
         film.seek(5)
         shown = np.asarray(film.convert("RGB"))
