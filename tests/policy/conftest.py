@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from forcing.policy.checkpoint import save_policy
 from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.dynamics import LinearDynamics
+from forcing.policy.memory import MemoryConfig
 from forcing.policy.network import build_denoiser
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.preset import OptimiserConfig, Preset
+from forcing.policy.schedules import Schedule
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.tracker import TrackerConfig
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
@@ -150,3 +152,48 @@ class Cart:
 @pytest.fixture
 def cart() -> Cart:
     return Cart()
+
+
+class Arm:
+    """A hand that is told at 10 Hz where it shall be, in tokens of 3 steps: 4 are remembered, 2 are planned."""
+
+    spec = TrajectorySpec(
+        streams=(
+            StreamSpec(name="hand", role="observation", shape=(2,), units="m"),
+            StreamSpec(name="action", role="action", shape=(2,), low=(0.25, -0.5), high=(0.75, 0.5)),
+            StreamSpec(name="load", role="observation", shape=(), units="kg"),
+        ),
+        control_hz=10.0,
+    )
+    preset = Preset(
+        name="arm",
+        layout=TokenLayout(token_steps=3, stride=3, history=4, horizon=2, chunks=True),
+        denoiser=DenoiserConfig(width=16, depth=1, heads=2, causal=True),
+        planner=PlannerConfig(schedule=Schedule(sampling_steps=2, uncertainty_scale=1.0), samples=1, replan_steps=3),
+        tracker=TrackerConfig(kind="actions", chunk_steps=4),
+        belief=None,
+        memory=MemoryConfig(),
+    )
+    normaliser = Normaliser(
+        mean={"hand": (0.5, 0.0), "action": (0.5, 0.25), "load": (1.0,)},
+        std={"hand": (0.25, 0.25), "action": (0.125, 0.5), "load": (2.0,)},
+    )
+    tokenizer = Tokenizer(spec, preset.layout, normaliser)
+
+
+@pytest.fixture
+def arm() -> Arm:
+    return Arm()
+
+
+@pytest.fixture(scope="session")
+def remembering(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """Untrained, of the arm."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        denoiser = build_denoiser(Arm.preset, Arm.tokenizer)
+        for parameter in denoiser.parameters():  # as large as trained ones, so that what is recalled counts
+            torch.nn.init.normal_(parameter, std=0.3)
+    path = tmp_path_factory.mktemp("policies") / "policy.safetensors"
+    save_policy(path, Arm.preset, Arm.spec, Arm.normaliser, denoiser.state_dict(), {"task": "arm"})
+    return load_policy(str(path))
