@@ -13,8 +13,18 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from forcing.envs import demonstrations, maze2d, ogbench_demonstrations, ogbench_maze, swap, swap_demonstrations
-from forcing.envs.swap_control import ACTION
+from forcing.envs import (
+    arm_demonstrations,
+    cube,
+    cube_demonstrations,
+    demonstrations,
+    maze2d,
+    ogbench_demonstrations,
+    ogbench_maze,
+    swap,
+    swap_demonstrations,
+)
+from forcing.envs.arm_control import ACTION
 from forcing.envs.swap_layout import IMAGE_SIZE
 
 
@@ -84,6 +94,20 @@ def _swap(cameras: bool) -> Recipe:
     )
 
 
+def _cube(kind: cube.Kind) -> Recipe:
+    return Recipe(
+        collect=partial(arm_demonstrations.collect, cube_demonstrations.lesson(kind)),  # type: ignore[arg-type]
+        env=partial(cube.environment_spec, kind),
+        control_hz=cube.CONTROL_HZ,
+        expert="after OGBench's cube oracle",
+        noise=cube_demonstrations.NOISE_STD,
+        observation_space=cube.observation_space(kind),
+        action_space=ACTION,
+        units=cube.units(kind),
+        bytes_a_step=1000,
+    )
+
+
 RECIPES: Mapping[str, Recipe] = {
     **{f"maze2d-{maze}": _maze2d(maze) for maze in maze2d.MAZE_MAPS},
     **{
@@ -93,4 +117,5 @@ RECIPES: Mapping[str, Recipe] = {
     },
     "swap": _swap(cameras=False),
     "swap-cameras": _swap(cameras=True),
+    **{f"cube-{kind}": _cube(kind) for kind in get_args(cube.Kind)},
 }

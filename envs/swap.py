@@ -17,8 +17,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from forcing.envs.arm_control import ACTION
 from forcing.envs.rendering import use_headless, without_display
-from forcing.envs.swap_control import ACTION
 from forcing.envs.swap_distractors import Distractor, Disturbance
 from forcing.envs.swap_layout import CAMERAS, CUBE_HALF_M, CUBES, IMAGE_SIZE, SLOT_RADIUS_M, SLOTS
 
@@ -65,11 +65,11 @@ class Progress:
 class Swap(gymnasium.Env[Observation, NDArray[Any]]):
     """The exchange of two cubes; an episode is cut after 300 steps of 0.05 s and never ends before.
 
-    Observation, float32: effector_position [3] in m; effector_heading [2], cosine and sine of its yaw; gripper [2], 0
-    open to 1 closed, and 0 to 1 for the force on a finger; red_position, blue_position [3] in m; red_heading,
-    blue_heading [2], cosine and sine of four times the yaw, as a cube looks the same after a quarter of a turn. With
-    cameras also front and side, [64, 64, 3] uint8. Action: [5], where the effector and the gripper shall be: x, y, z in
-    m, yaw in rad, and 0 open to 1 closed; cut to the space's limits. A step goes towards there, as far as ogbench lets
+    Observation, float32: effector_position [3] in m; effector_heading [2], cosine and sine of four times its yaw, as
+    cubes and grasps are the same after a quarter of a turn; gripper [2], 0 open to 1 closed, and 0 to 1 for the force
+    on a finger; red_position, blue_position [3] in m; red_heading, blue_heading [2], as the effector's. With cameras
+    also front and side, [64, 64, 3] uint8. Action: [6], where the effector and the gripper shall be: x, y, z in m, the
+    heading [2], and 0 open to 1 closed; cut to the space's limits. A step goes towards there, as far as ogbench lets
     it (0.05 m along an axis, 0.3 rad), so that a held action holds the arm. Reward: 1 while swapped, else 0.
     Info: success, whether swapped now; at an episode's last step, whether it held; with cameras also distracted, the
     names of those whose present frame is disturbed, for scoring alone. reset takes options={"layout": (red's slot,

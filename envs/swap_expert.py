@@ -10,9 +10,9 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from forcing.envs.arm_control import after_step, pose, step_towards, target_at
 from forcing.envs.swap import Observation, Swap, resting_slot
-from forcing.envs.swap_control import pose, step_towards, target_of, within_limits, wrapped
-from forcing.envs.swap_layout import CUBE_HALF_M, CUBES, HOME, HOME_SPREAD_M, HOME_YAW_RAD, PLACE_SPREAD_M, SLOTS
+from forcing.envs.swap_layout import CUBE_HALF_M, CUBES, HOME, HOME_SPREAD_M, HOME_YAW_RAD, SLOTS
 from forcing.envs.swap_pushes import Pushes
 
 # As ogbench's oracle has them, but for placing, which is a little closer.
@@ -20,16 +20,18 @@ ABOVE_M, HOVER_M, CARRIED_M = 0.16, 0.20, 0.35
 NEAR_M, ALIGNED_M = 0.04, 0.02
 OPEN_CONTACT, CLOSED_CONTACT = 0.1, 0.5
 OPEN, CLOSED = 0.0, 1.0
-MOST_YAW_RAD = np.pi / 2  # a cube is turned the nearest way seen from no further than here, which keeps clear of pi
 LIFTED_M = 0.04
+# It aims well within a slot, and puts a cube again that lies nearer to the edge than this: who learns from it errs by
+# more.
+AIMED_M, PLACED_M, WELL_PLACED_M = 0.005, 0.014, 0.022
 
 
 class Episode(TypedDict):
     """T control steps.
 
-    observations: [T + 1, ...] by name, see `Swap`. actions: [T, 5] float32, what the expert wanted; what was executed,
+    observations: [T + 1, ...] by name, see `Swap`. actions: [T, 6] float32, what the expert wanted; what was executed,
     pushed about, is in infos. rewards: [T] float64. terminations: [T] all False. truncations: [T], the last is True.
-    infos: executed [T + 1, 5], of which the last row is 0; success [T + 1].
+    infos: executed [T + 1, 6], of which the last row is 0; success [T + 1].
     """
 
     observations: dict[str, NDArray[Any]]
@@ -60,12 +62,10 @@ class SwapExpert:
         self._leg, self.done = None, False
 
     def act(self, observation: Observation) -> NDArray[np.float32]:
-        """[5], for `Swap.step`. `done` tells whether both cubes are where they shall be, and the gripper above."""
+        """[6], for `Swap.step`. `done` tells whether both cubes are where they shall be, and the gripper above."""
         if self._leg is None or self._is_over(observation):
             self._begin_next(observation)
-        target = self._target(observation)
-        target[3] = wrapped(target[3])
-        return within_limits(target)
+        return target_at(self._target(observation))
 
     def _begin_next(self, observation: Observation) -> None:
         displaced = [(cube, slot) for cube, slot in self._goals if not _lies(observation, cube, slot)]
@@ -75,7 +75,7 @@ class SwapExpert:
         self._leg = self._legs.pop(0) if self._legs else displaced[0]
         self._away = HOME + self._rng.uniform(-HOME_SPREAD_M, HOME_SPREAD_M)
         self._away_yaw = self._rng.uniform(-HOME_YAW_RAD, HOME_YAW_RAD)
-        place = SLOTS[self._leg[1]] + self._rng.uniform(-PLACE_SPREAD_M, PLACE_SPREAD_M, 2)
+        place = SLOTS[self._leg[1]] + self._rng.uniform(-AIMED_M, AIMED_M, 2)
         self._place = np.array([*place, CUBE_HALF_M])
         self._place_yaw = self._rng.uniform(-np.pi / 4, np.pi / 4)
 
@@ -85,29 +85,27 @@ class SwapExpert:
         return bool(risen) and _lies(observation, *self._leg)
 
     def _target(self, observation: Observation) -> NDArray[np.float64]:
-        """The phases of ogbench's cube oracle, told from the observation alone: it starts again where it failed."""
+        """[5], a pose: the phases of ogbench's cube oracle, told from the observation; it retries what failed."""
         assert self._leg is not None
         effector = pose(observation)
         cube, turned = _cube(observation, CUBES[self._leg[0]])
         turned = _nearest_turn(turned, effector[3])
-        grasp_yaw = _nearest_turn(turned, np.clip(effector[3], -MOST_YAW_RAD, MOST_YAW_RAD))
         contact, risen = observation["gripper"][1], effector[2] > ABOVE_M
         to_place = self._place - cube
-        if np.linalg.norm(to_place) <= ALIGNED_M:
+        if np.linalg.norm(to_place) <= PLACED_M:
             if contact >= OPEN_CONTACT:
                 return np.array([*effector[:3] + to_place, effector[3], OPEN])
             if not risen:
                 return np.array([*cube[:2], CARRIED_M, self._away_yaw, OPEN])
             return np.array([*self._away, self._away_yaw, OPEN])
         if np.linalg.norm(cube[:2] - effector[:2]) > NEAR_M:
-            return np.array([*cube[:2], HOVER_M, grasp_yaw, OPEN])
+            return np.array([*cube[:2], HOVER_M, turned, OPEN])
         if np.linalg.norm(cube - effector[:3]) > ALIGNED_M:
-            return np.array([*cube, grasp_yaw, OPEN])
+            return np.array([*cube, turned, OPEN])
         if contact <= CLOSED_CONTACT:
-            return np.array([*cube, grasp_yaw, CLOSED])
+            return np.array([*cube, turned, CLOSED])
         # From here the cube is in the gripper: what counts is where it is, not where the gripper is.
-        place_yaw = _nearest_turn(self._place_yaw, np.clip(effector[3], -MOST_YAW_RAD, MOST_YAW_RAD))
-        yaw = place_yaw + effector[3] - turned
+        yaw = _nearest_turn(self._place_yaw, effector[3]) + effector[3] - turned
         if np.linalg.norm(to_place[:2]) <= NEAR_M:
             return np.array([*effector[:3] + to_place, yaw, CLOSED])
         if not risen:
@@ -157,17 +155,17 @@ def demonstrate(
         rewards=np.array(rewards),
         terminations=np.zeros(steps, dtype=np.bool_),
         truncations=np.arange(steps) == steps - 1,
-        infos={"executed": np.stack([*executed, np.zeros(5, np.float32)]), "success": np.array(successes)},
+        infos={"executed": np.stack([*executed, np.zeros_like(actions[0])]), "success": np.array(successes)},
     )
 
 
 def _pushed(action: NDArray[np.float32], observation: Observation, pushes: Pushes) -> NDArray[np.float32]:
     at = pose(observation)
     highest = max(observation[f"{cube}_position"][2] for cube in CUBES)
-    closes = bool(action[4] > 0.5)
+    closes = bool(action[5] > 0.5)
     carrying = closes and highest > LIFTED_M
-    step = pushes.next(step_towards(action, at), grasping=closes and not carrying, carrying=carrying)
-    return target_of(step, at)
+    step = step_towards(action, at[:3], at[3], at[4])
+    return target_at(after_step(pushes.next(step, grasping=closes and not carrying, carrying=carrying), at))
 
 
 def _cube(observation: Observation, cube: str) -> tuple[NDArray[np.float64], float]:
@@ -189,4 +187,6 @@ def _slot(observation: Observation, cube: str) -> int:
 
 
 def _lies(observation: Observation, cube: int, slot: int) -> bool:
-    return resting_slot(observation[f"{CUBES[cube]}_position"], observation["effector_position"]) == slot
+    place = observation[f"{CUBES[cube]}_position"]
+    near = bool(np.linalg.norm(SLOTS[slot] - place[:2]) <= WELL_PLACED_M)
+    return near and resting_slot(place, observation["effector_position"]) == slot

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ogbench.manipspace import lie
 from ogbench.manipspace.envs.cube_env import CubeEnv
 
+from forcing.envs.arm_control import heading, step_towards
 from forcing.envs.rendering import render_fast
-from forcing.envs.swap_control import step_towards
 from forcing.envs.swap_layout import (
     CAMERAS,
     CUBE_HALF_M,
@@ -83,10 +83,10 @@ class SwapScene(CubeEnv):  # type: ignore[misc]  # ogbench has no types
         self.post_step()
 
     def set_control(self, action: NDArray[np.float64]) -> None:
-        """action: [5], see `swap.Swap`."""
+        """action: [6], see `swap.Swap`."""
         found = self.compute_ob_info()
-        at = [found[f"proprio/{name}"] for name in ("effector_pos", "effector_yaw", "gripper_opening")]
-        super().set_control(step_towards(action, np.concatenate(at)))
+        yaw, gripper = found["proprio/effector_yaw"][0], found["proprio/gripper_opening"][0]
+        super().set_control(step_towards(action, found["proprio/effector_pos"], yaw, gripper))
 
     def post_step(self) -> None:
         """ogbench colours cubes by its own success here."""
@@ -101,16 +101,14 @@ class SwapScene(CubeEnv):  # type: ignore[misc]  # ogbench has no types
     def compute_observation(self) -> dict[str, NDArray[np.float32]]:
         """State by name; see `swap.Swap`."""
         found = self.compute_ob_info()
-        yaw = found["proprio/effector_yaw"][0]
         observed = {
             "effector_position": found["proprio/effector_pos"],
-            "effector_heading": (np.cos(yaw), np.sin(yaw)),
+            "effector_heading": heading(found["proprio/effector_yaw"][0]),
             "gripper": (found["proprio/gripper_opening"][0], found["proprio/gripper_contact"][0]),
         }
         for index, cube in enumerate(CUBES):
-            turns = 4 * found[f"privileged/block_{index}_yaw"][0]  # a cube looks the same after a quarter of a turn
             observed[f"{cube}_position"] = found[f"privileged/block_{index}_pos"]
-            observed[f"{cube}_heading"] = (np.cos(turns), np.sin(turns))
+            observed[f"{cube}_heading"] = heading(found[f"privileged/block_{index}_yaw"][0])
         return {name: np.array(value, np.float32) for name, value in observed.items()}
 
     def frame(self, camera: str, *, bag: Bag | None = None, light: tuple[float, ...] = (1, 1, 1)) -> NDArray[np.uint8]:

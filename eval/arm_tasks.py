@@ -5,7 +5,7 @@ A task more is an entry more in `arm_tasks`. Nothing of a simulator's extra is i
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from forcing.envs import swap
 from forcing.envs.swap_expert import SwapExpert
 from forcing.envs.swap_layout import CAMERAS, CUBES
+from forcing.eval.distractors import DISTRACTORS
 from forcing.eval.task import Env, Expert, Observation, Outcome, Task
 from forcing.policy.types import Array
 
@@ -22,7 +23,8 @@ class ArmTask(Task):
     """env: makes the environment, told whether it shall show the cameras; its info says `success` after every step.
     scripted: makes the expert, which sees all that the environment observes. observed: what policies may see of that.
     effector: the observation that says where the arm's end is, in m. cameras: observations that are frames, whether
-    policies see them or not. units: of observations."""
+    policies see them or not. units: of observations. distractors: by name, seed of an episode -> what the environment's
+    reset takes as its `distractor`. telling: where things lie, in words."""
 
     env: Callable[[bool], Env]
     scripted: Callable[[], Expert]
@@ -30,6 +32,8 @@ class ArmTask(Task):
     effector: str
     cameras: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
+    distractors: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
+    telling: Callable[[Observation], str] = lambda observation: ""
     score: ClassVar[str] = "percentage of episodes whose success holds at their last step"
 
     @property
@@ -83,4 +87,13 @@ def _swap(*, cameras: bool) -> ArmTask:
         effector="effector_position",
         cameras=tuple(CAMERAS),
         units=swap.UNITS,
+        distractors=DISTRACTORS if cameras else {},
+        telling=_where_cubes_lie,
     )
+
+
+def _where_cubes_lie(observation: Observation) -> str:
+    slots = {
+        cube: swap.resting_slot(observation[f"{cube}_position"], observation["effector_position"]) for cube in CUBES
+    }
+    return ", ".join(f"{cube}: {'in none' if slot is None else f'slot {slot}'}" for cube, slot in slots.items())

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from forcing.eval.bench_records import Records
+from forcing.eval.conditions import Conditions
 from forcing.eval.console import rows_table
 from forcing.eval.evaluate import watch
 from forcing.eval.report import Report, build_report
@@ -38,7 +39,7 @@ def run_bench(trial: Trial, *, policy: str | None, report: Path | None) -> None:
     for row, faults in FAULTS.items():
         if records.find(row, faults=faults, calibration=loaded.card["spread"]) is not None:
             continue
-        spec = DriverSpec(policy=name, faults=faults)
+        spec = DriverSpec(policy=name, under=Conditions(faults=faults))
         episodes = watch(trial.task, spec, trial.episodes, trial.seed, trial.workers, trial.console)
         entry = build_report(trial.task, name, loaded.revision, trial.seed, episodes, trial.command)
         measured = {"coverage": [counted(episode) for episode in episodes], "calibration": loaded.card["spread"]}

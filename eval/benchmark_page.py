@@ -12,6 +12,9 @@ from forcing.eval.data_table import data_table
 from forcing.eval.faults_picture import draw_faults
 from forcing.eval.faults_tables import faults_table, filter_table
 from forcing.eval.files import replacing
+from forcing.eval.imagine_picture import draw_imagine
+from forcing.eval.imagine_table import imagine_table
+from forcing.eval.manipulation_table import manipulation_table
 from forcing.eval.ogbench_table import ogbench_table
 from forcing.eval.plan_tables import obstacles_table, planning_table, rolling_table, search_table
 from forcing.eval.score_table import plans_table, score_table
@@ -29,20 +32,29 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "obstacles": obstacles_table,
     "ablation": ablation_table,
     "ogbench": ogbench_table,
+    "manipulation": manipulation_table,
     "faults": faults_table,
     "filter": filter_table,
     "spread": spread_table,
+    "imagine": imagine_table,
     "serve": serve_table,
     "data": data_table,
 }
+PICTURES = (
+    (draw_search, "search.png"),
+    (draw_faults, "faults.png"),
+    (draw_spread, "spread.png"),
+    (draw_imagine, "imagine.png"),
+)
 MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILINE | re.DOTALL)
 
 
 def write_page(page: Path, results: Path) -> list[str]:
     """What was done, line by line. results: folder of the reports.
 
-    The curves of the search, of faults and of spreads are drawn beside the page, in pictures/, if there are any. Raises
-    ValueError if there is no such folder, or a mark names no table or begins one that does not end.
+    The curves of the search, of faults, of spreads and of what is imagined are drawn beside the page, in pictures/, if
+    there are any. Raises ValueError if there is no such folder, or a mark names no table or begins one that does not
+    end.
     """
     if not results.is_dir():
         raise ValueError(f"results {results} must be a folder of reports, there is none; the page stays as it is")
@@ -58,7 +70,7 @@ def write_page(page: Path, results: Path) -> list[str]:
     with replacing(page) as beside:
         beside.write_text(written)
     said = [f"{page}: {len(names)} tables ({', '.join(names)})"]
-    for draw, name in ((draw_search, "search.png"), (draw_faults, "faults.png"), (draw_spread, "spread.png")):
+    for draw, name in PICTURES:
         picture = page.parent / "pictures" / name
         if draw(results, picture):
             said.append(f"{picture}: drawn")

@@ -1,7 +1,7 @@
 """`forcing eval`: episodes with progress, the yardstick beside them, a table, a report, pictures."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
-from forcing.envs.faults import parse_faults
 from forcing.eval.adjust import Adjusted
 from forcing.eval.console import LINE_EVERY_S
 from forcing.eval.drivers import served_streams
+from forcing.eval.film import Take, write_film
 from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.report import Report, arm_table, build_report, goals_table, table_of, write_report
 from forcing.eval.rollout import BASELINES, DriverSpec, Episode, rollout
@@ -27,63 +27,71 @@ from forcing.server.service import ServerSettings
 
 def evaluate_policy(
     task: Task,
+    driver: DriverSpec,
     *,
-    policy: str | None,
-    url: str | None,
     served: bool = False,
-    settings: tuple[str, ...] = (),
-    data: str | None = None,
-    faults: str = "",
-    most_steps: int | None = None,
     episodes: int,
     seed: int,
     report: Path | None,
-    pictures: Path | None,
+    pictures: Path | None = None,
+    film: Path | None = None,
     workers: int | None,
     command: str,
     console: Console,
 ) -> list[Report]:
-    """The policy's report, then, in mazes, that of driving straight at the goal on the same episodes; printed.
+    """The driver's report, then, in mazes, that of driving straight at the goal on the same episodes; printed.
 
-    url: of a server that has the policy. served: by a server of our own, over HTTP as well. settings: changes of the
-    policy's planner and tracker, see `Adjusted`; the report lists them as `changed`. data: the recording that policy
-    mpc stands on. faults: of the sensors, see `parse_faults`; nothing is driven straight then, which needs all
-    readings. most_steps: at which episodes are cut. Raises ValueError on settings, faults, a recording or a policy that
-    do not fit, CheckpointError on an unknown policy, ServerUnreachable or ServerProblem from a server.
+    served: by a server of our own, over HTTP. pictures: folder, of mazes alone. film: of the episodes that the driver's
+    conditions say. With faults nothing is driven straight, which needs all readings. Raises ValueError on what does not
+    fit together, CheckpointError on an unknown policy, ServerUnreachable or ServerProblem from a server.
     """
-    name = policy or task.policy
-    spec = DriverSpec(
-        policy=name,
-        url=url,
-        adjust=Adjusted(settings) if settings else None,
-        data=data,
-        faults=faults,
-        most_steps=most_steps,
-    )
-    spec.check(task)
-    if isinstance(task, MazeTask):
-        parse_faults(task.sensors, faults)  # says here what a worker process could only die of
-    _warn_of_another_task(spec, task, console)
-    with _at_its_server(spec, console) if served else nullcontext(spec) as driver:
-        revision = _revision(driver, task)
-        _check_streams(driver, task)
-        finished = watch(task, driver, episodes, seed, workers, console)
-    how = {"changed": list(settings), "faults": faults, "served": driver.url is not None, "most_steps": most_steps}
-    reports = [build_report(task, name, revision, seed, finished, command) | how]
-    if isinstance(task, MazeTask) and name not in BASELINES and not faults:
-        straight = list(rollout(task, DriverSpec(policy="straight", most_steps=most_steps), episodes, seed, workers))
-        reports.append(build_report(task, "straight", None, seed, straight, command))
-    console.print(table_of(reports) if isinstance(task, MazeTask) else arm_table(reports))
-    if faults:
-        console.print(f"sensors with faults: {faults}")
-    if reports[0]["goals"]:
-        console.print(goals_table(reports[0]))
+    driver.check(task)  # says here what a worker process could only die of
+    _warn_of_another_task(driver, task, console)
+    with _at_its_server(driver, console) if served else nullcontext(driver) as driving:
+        revision = _revision(driving, task)
+        _check_streams(driving, task)
+        finished = watch(task, driving, episodes, seed, workers, console)
+    how = _how(driver) | {"served": driving.url is not None}
+    reports = [build_report(task, driver.policy, revision, seed, finished, command) | how]
+    if isinstance(task, MazeTask) and driver.policy not in BASELINES and not driver.under.faults:
+        straight = DriverSpec(policy="straight", under=driver.under)
+        driven = list(rollout(task, straight, episodes, seed, workers))
+        reports.append(build_report(task, "straight", None, seed, driven, command))
+    _print(task, reports, console)
     if report is not None:
         write_report(reports[0], report)
         console.print(f"report: {report}")
     if pictures is not None and isinstance(task, MazeTask):
         _draw(task, finished[:12], pictures, console)
+    if film is not None:
+        takes = [Take(f"seed {episode.seed}", episode.shots, episode.success) for episode in finished if episode.shots]
+        write_film(takes, task.control_hz, film)
+        console.print(f"film: {film}")
     return reports
+
+
+def _how(driver: DriverSpec) -> Report:
+    """How the policy was changed, and under what it drove."""
+    changed = list(driver.adjust.settings) if isinstance(driver.adjust, Adjusted) else []
+    under = driver.under
+    return {
+        "changed": changed,
+        "faults": under.faults,
+        "distractor": under.distractor,
+        "handling": under.handling,
+        "most_steps": under.most_steps,
+    }
+
+
+def _print(task: Task, reports: Sequence[Report], console: Console) -> None:
+    console.print(table_of(reports) if isinstance(task, MazeTask) else arm_table(reports))
+    first = reports[0]
+    if first["faults"]:
+        console.print(f"sensors with faults: {first['faults']}")
+    if first["distractor"]:
+        console.print(f"cameras disturbed: {first['distractor']}, {first['handling']}")
+    if first["goals"]:
+        console.print(goals_table(first))
 
 
 def watch(

@@ -1,7 +1,7 @@
 """Reports read back from a folder, and the Markdown that tables of them are made of."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,15 @@ def read_report(path: Path) -> Report | None:
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold one report, got {type(found).__name__}")
     return found
+
+
+def read_reports(results: Path, tasks: Collection[str]) -> Iterator[tuple[Path, Report]]:
+    """Every evaluation's report of one of these tasks, files whose names begin with the task's, by name."""
+    paths = {path for task in tasks for path in (*results.glob(f"{task}.json"), *results.glob(f"{task}-*.json"))}
+    for path in sorted(paths):
+        report = read_report(path)
+        if report is not None and report.get("task") in tasks:
+            yield path, report
 
 
 def read_entries(path: Path) -> list[Report]:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import active_children, get_context
 from typing import Any
 
@@ -17,11 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from forcing.envs.faults import truth_of, with_faults
+from forcing.eval.arm_tasks import ArmTask
+from forcing.eval.conditions import Conditions
 from forcing.eval.drivers import CloneDriver, Driver, ExpertDriver, PolicyDriver, ServerDriver, StraightDriver, Trace
+from forcing.eval.film import Shot, shot
 from forcing.eval.fronts import Front
 from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.mpc_driver import MpcDriver
-from forcing.eval.task import Env, Task
+from forcing.eval.task import Env, Info, Observation, Task
 from forcing.eval.tasks import find_task
 from forcing.policy.clone import is_clone, load_clone
 from forcing.policy.controller import Controller
@@ -37,23 +40,19 @@ class DriverSpec:
     """What drives: a policy by name or folder in this process, the same at `url`, or a baseline.
 
     policy: name or folder, or one of `BASELINES`. adjust: changes the loaded policy before it drives, for ablations;
-    must be picklable. data: the recording that the baseline `mpc` stands on, and no other needs. faults: of the sensors
-    between the simulator and the driver, see `parse_faults`. front: between them and a policy in this process.
-    most_steps: at which episodes are cut, None for where the task ends them.
+    must be picklable. data: the recording that the baseline `mpc` stands on, and no other needs. front: between sensors
+    and a policy in this process. under: of the episodes.
     """
 
     policy: str
     url: str | None = None
     adjust: Callable[[Policy], Policy] | None = None
     data: str | None = None
-    faults: str = ""
     front: Front | None = None
-    most_steps: int | None = None
+    under: Conditions = field(default_factory=Conditions)
 
     def __post_init__(self) -> None:
-        if self.most_steps is not None and self.most_steps < 1:
-            raise ValueError(f"most_steps must be at least 1, got {self.most_steps}")
-        if self.faults and (self.policy in BASELINES or (self.url is None and is_clone(self.policy))):
+        if self.under.faults and (self.policy in BASELINES or (self.url is None and is_clone(self.policy))):
             raise ValueError(f"faults lose readings, and {self.policy} needs them all; name a planner's policy")
         if self.policy == "mpc" and self.data is None:
             raise ValueError("policy mpc finds its dynamics and places in a recording; name one with --data")
@@ -62,10 +61,9 @@ class DriverSpec:
 
     def check(self, task: Task) -> None:
         """Raises ValueError if the task lacks what this needs."""
+        self.under.check(task)
         if isinstance(task, MazeTask):
             return
-        if self.faults:
-            raise ValueError(f"faults are of mazes' sensors, {task.name} has none of those; leave out --faults")
         if self.url is None and (self.policy in OF_MAZES or is_clone(self.policy)):
             raise ValueError(
                 f"policy {self.policy} is a yardstick of mazes, which {task.name} is not; expert is of all"
@@ -96,6 +94,7 @@ class Episode:
     positions: [T + 1, d] of the robot, in m. actions: [T, A]. success: as the task counts it. steps_to_goal: the first
     step at which it was at hand, None if never. goal: [d] that was told, None if none was. goal_number: which of the
     task's numbered goals it was, None if it has none. layout: how the environment says that it laid things out.
+    distracted_steps: at how many observations a camera was disturbed. shots: the film of it, if one was made.
     """
 
     index: int
@@ -110,40 +109,45 @@ class Episode:
     trace: Trace
     goal_number: int | None = None
     layout: Sequence[int] | None = None
+    distracted_steps: int = 0
+    shots: Sequence[Shot] = ()
 
 
-def run_episode(
-    task: Task, driver: Driver, index: int, seed: int, faults: str = "", most_steps: int | None = None
-) -> Episode:
+def run_episode(task: Task, driver: Driver, index: int, seed: int, under: Conditions | None = None) -> Episode:
     """Episode `index` of a run, from environment and session seed `seed + index`; ended with the driver as well.
 
-    faults: of a maze's sensors, see `parse_faults`; the episode's positions are the true ones. most_steps: at which it
-    is cut, None for where the task ends it.
+    The episode's positions are the true ones, whatever is wrong with sensors.
     """
-    env = with_faults(task.make(), task.sensors, faults) if isinstance(task, MazeTask) else task.make()
+    under = under or Conditions()
+    env = task.make("rgb_array" if index < under.filmed else None)
+    if isinstance(task, MazeTask):
+        env = with_faults(env, task.sensors, under.faults)
     try:
-        return drive_episode(env, task, driver, index, seed, most_steps)
+        return drive_episode(env, task, driver, index, seed, under)
     finally:
         env.close()
 
 
 def drive_episode(
-    env: Env, task: Task, driver: Driver, index: int, seed: int, most_steps: int | None = None
+    env: Env, task: Task, driver: Driver, index: int, seed: int, under: Conditions | None = None
 ) -> Episode:
     """`run_episode` in an environment of the task that may have had other episodes; the caller closes it."""
+    under = under or Conditions()
+    seen = _Seen(env, task, filmed=index < under.filmed)
     try:
-        observation, info = task.begin(env, index, seed + index)
+        observation, info = task.begin(env, index, seed + index, under.options(task, seed + index))
         trace, goal, layout = driver.begin(observation, seed + index), task.goal(observation), info.get("layout")
-        positions, actions, rewards, successes = [task.position(truth_of(env, observation))], [], [], []
+        seen.add(observation, info)
+        actions, rewards, successes = [], [], []
         done = False
         while not done:
-            action = driver.act(observation)
+            action = driver.act(under.told(observation, info))
             observation, reward, terminated, truncated, info = env.step(action)
-            positions.append(task.position(truth_of(env, observation)))
+            seen.add(observation, info)
             actions.append(action)
             rewards.append(float(reward))
             successes.append(bool(info.get("success", False)))
-            done = terminated or truncated or len(actions) == most_steps
+            done = terminated or truncated or len(actions) == under.most_steps
     finally:
         driver.end()
     outcome = task.outcome(np.array(rewards), np.array(successes))
@@ -155,12 +159,33 @@ def drive_episode(
         success=outcome.success,
         steps_to_goal=outcome.first,
         goal=goal,
-        positions=np.array(positions),
+        positions=np.array(seen.positions),
         actions=np.array(actions, dtype=np.float32),
         trace=trace,
         goal_number=task.goal_number(index),
         layout=None if layout is None else tuple(layout),
+        distracted_steps=seen.distracted,
+        shots=tuple(seen.shots),
     )
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is kept of an episode's observations."""
+
+    env: Env
+    task: Task
+    filmed: bool
+    positions: list[NDArray[np.float64]] = field(default_factory=list)
+    shots: list[Shot] = field(default_factory=list)
+    distracted: int = 0
+
+    def add(self, observation: Observation, info: Info) -> None:
+        self.positions.append(self.task.position(truth_of(self.env, observation)))
+        self.distracted += bool(info.get("distracted"))
+        if self.filmed:
+            assert isinstance(self.task, ArmTask)
+            self.shots.append(shot(self.task, observation, info))
 
 
 def first_request(task: MazeTask, policy: Policy, seed: int) -> PlanRequest:
@@ -219,13 +244,13 @@ _worker: dict[str, Any] = {}
 
 def _initialise(task_name: str, driver: DriverSpec) -> None:
     torch.set_num_threads(1)
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's renderer draws the same in this thread
     task = find_task(task_name)
-    _worker.update(task=task, driver=driver.build(task), spec=driver)
+    _worker.update(task=task, driver=driver.build(task), under=driver.under)
 
 
 def _run_one(index: int, seed: int) -> Episode:
-    spec = _worker["spec"]
-    return run_episode(_worker["task"], _worker["driver"], index, seed, spec.faults, spec.most_steps)
+    return run_episode(_worker["task"], _worker["driver"], index, seed, _worker["under"])
 
 
 def _run_range(task_name: str, spec: DriverSpec, indices: range, seed: int) -> Iterator[Episode]:
@@ -233,6 +258,6 @@ def _run_range(task_name: str, spec: DriverSpec, indices: range, seed: int) -> I
     driver = spec.build(task)
     try:
         for index in indices:
-            yield run_episode(task, driver, index, seed, spec.faults, spec.most_steps)
+            yield run_episode(task, driver, index, seed, spec.under)
     finally:
         driver.close()

@@ -64,10 +64,13 @@ class Task(ABC):
     def make(self, render_mode: str | None = None) -> Env:
         """A new environment; `reset` seeds it, the caller closes it."""
 
-    def begin(self, env: Env, index: int, seed: int) -> tuple[Observation, Info]:
-        """What `Env.reset` says of episode `index`, which depends on `seed` and on its goal's number."""
+    def begin(
+        self, env: Env, index: int, seed: int, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """What `Env.reset` says of episode `index`, which depends on `seed`, on its goal's number and on `options`."""
         goal = self.goal_number(index)
-        observation, info = env.reset(seed=seed, options=None if goal is None else {"task_id": goal})
+        told = {**({} if goal is None else {"task_id": goal}), **(options or {})}
+        observation, info = env.reset(seed=seed, options=told or None)
         return observation, info
 
     def reset(self, env: Env, index: int, seed: int) -> Observation:

@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 
 from forcing.eval.adjust import Adjusted
+from forcing.eval.conditions import Conditions
 from forcing.eval.evaluate import watch
 from forcing.eval.fronts import Front
 from forcing.eval.maze_tasks import MazeTask
@@ -44,7 +45,7 @@ class Trial:
         """The report of a yardstick by its name, or of a policy, found by this name, with these settings; under faults
         of the sensors, and with something between them and the policy."""
         adjust = Adjusted(tuple(settings)) if settings else None
-        spec = DriverSpec(policy=name, adjust=adjust, faults=faults, front=front)
+        spec = DriverSpec(policy=name, adjust=adjust, front=front, under=Conditions(faults=faults))
         episodes = watch(self.task, spec, self.episodes, self.seed, self.workers, self.console)
         revision = None if policy is None else policy.revision
         report = build_report(self.task, name, revision, self.seed, episodes, self.command)

@@ -23,6 +23,10 @@ from forcing.policy.watching import surprises, with_surprises
 SILENT_S = 0.5  # of a robot that acts of its own; following a belief through more would take longer than to begin anew
 
 
+class NoPlan(RuntimeError):
+    """There is no plan yet, and no action is known that keeps such a robot where it is."""
+
+
 class Controller:
     """History, plan and tracker of one episode. Not thread safe."""
 
@@ -141,6 +145,12 @@ class Controller:
             return {}
         before = list(self._history)[: -1 if self._readings is not None else None]
         return surprises(self.policy, self.plan, before, self.step, readings, misfits)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the robot must hold its place by itself until there is a plan: a policy that remembers plays what it
+        learned as it is, and where that is places, zero is one of them."""
+        return self._remembers and self.plan is None
 
     @property
     def slow(self) -> bool:
@@ -290,10 +300,13 @@ class Controller:
     def decide(self) -> Decision:
         """The action for the observation just given; the episode moves on one step.
 
-        Without a plan the action is zero, cut to its limits. Raises ValueError if nothing was observed at this step,
-        FloatingPointError if the action is not finite; it is never handed out.
+        Without a plan the action is zero, cut to its limits, or where that is no way to hold (`waits`) NoPlan is
+        raised. Raises ValueError if nothing was observed at this step, FloatingPointError if the action is not finite;
+        it is never handed out.
         """
         now = self._now()
+        if self.waits:
+            raise NoPlan(f"policy {self.policy.name!r} has no plan at step {self.step}, and no action to hold with")
         action_stream = self.policy.spec.action
         chunk, level, spread, feasible = np.zeros((1, action_stream.size)), 1.0, np.nan, False
         if self._tracker is not None and self.plan is not None:
@@ -328,6 +341,10 @@ class Controller:
         self._belief, self._readings = self._believing, None
         self._unheard = {name: report.unheard_steps for name, report in now.sensors.items()}
         self._sent.append(action)
+
+    def passed(self) -> None:
+        """The episode moves on by the step just observed, at which nobody says what was done."""
+        self._move_on(self._now(), np.full(self.policy.spec.action.size, np.nan))
 
     def correct(self, action: Array) -> None:
         """Says what was really sent at the step just decided on, [A]: a server may cut actions further."""

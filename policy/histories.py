@@ -1,6 +1,9 @@
-"""Token sequences of whole episodes, for policies that remember. Knows no network, no noise and no file."""
+"""Token sequences of whole episodes, for policies that remember (docs/decisions/0021-episodes-as-memory.md).
 
-from dataclasses import dataclass
+Knows no network, no noise and no file.
+"""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,7 +25,8 @@ class Episodes:
 
     @property
     def spec(self) -> TrajectorySpec:
-        return self.trajectories.spec
+        """Without a goal: what is wanted must be among what is observed."""
+        return replace(self.trajectories.spec, goal=None)
 
 
 @dataclass(frozen=True, slots=True)

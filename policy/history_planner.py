@@ -61,8 +61,10 @@ class HistoryPlanner:
             if stream.role == "action":
                 if self.memory.show_actions and count > 1:
                     shown = recalled.actions.reshape((count - 1) * layout.token_steps, stream.size)
-                    tokens[0, 1:, where] = tokenizer.encode_frames(stream.name, shown)
-                    levels[0, 1:, index] = self.memory.recall_level
+                    encoded = tokenizer.encode_frames(stream.name, shown)
+                    told = encoded.isfinite().all(dim=1)
+                    tokens[0, 1:, where] = torch.where(told[:, None], encoded, 0.0)
+                    levels[0, 1:, index] = torch.where(told, self.memory.recall_level, 1.0)
                 continue
             noise, known = recalled.noise[stream.name], np.isfinite(recalled.noise[stream.name])
             scale = float(np.mean(tokenizer.normaliser.std[stream.name]))  # as `Policy.level_of`
@@ -89,12 +91,14 @@ class HistoryPlanner:
         if self.memory.equal_levels:
             return self._inpainted(known, levels, state, rows), len(rows)
         past = self._denoiser.remember(known, levels).rows(samples)
-        model = self._model(past)
+        model = self.model(past)
         for row in rows:
             state = denoise_step(model, state, row[:, None].expand_as(state.levels[0]).expand_as(state.levels))
         return finite(state), len(rows) + 1
 
-    def _model(self, past: Past | None) -> Model:
+    def model(self, past: Past | None = None) -> Model:
+        """The network, for tokens behind what it keeps of a past."""
+
         def denoise(x: Tensor, levels: Tensor, lengths: Tensor) -> Tensor:
             guess: Tensor = self._denoiser(x, levels, lengths, past)
             return guess
@@ -104,7 +108,7 @@ class HistoryPlanner:
     def _inpainted(self, known: Tensor, levels: Tensor, state: PlanState, rows: Tensor) -> PlanState:
         """As full-sequence diffusion recalls, which knows one level for a whole sequence: the past noised to the level
         of what is sampled, in every pass anew (Lugmayr et al. 2022, arXiv:2201.09865, without resampling)."""
-        samples, model = len(state.tokens), self._model(None)
+        samples, model = len(state.tokens), self.model(None)
         for row in rows:
             level = torch.maximum(levels, state.levels[:1, :1]).expand(samples, -1, -1)
             noise = torch.randn(samples, *known.shape[1:], generator=state.generator)
@@ -149,7 +153,11 @@ class HistoryPlanner:
         costs = self._costs(ahead)
         chosen, steps = int(costs.argmin()), layout.horizon * layout.token_steps
         decoded = tokenizer.decode(ahead)
-        start = {name: values[-1] for name, values in request.recalled.values.items()}
+        # Who is not seen is supposed to be where he is seen next.
+        start = {
+            name: np.where(np.isfinite(values[-1]), values[-1], decoded[name][chosen, 0])
+            for name, values in request.recalled.values.items()
+        }
         streams, spread = {}, {}
         for stream in tokenizer.streams:
             values = decoded[stream.name]

@@ -53,11 +53,11 @@ class MemoryConfig:
     """How a policy remembers.
 
     mix: levels in training. hold_tokens: tokens at the most that an episode goes on after its end in training, its last
-    observation and action held; 0 where an action is no place to be. observation_share: what an error of observations counts in the
-    loss, beside 1 of actions. recall_level: level at which the past is declared in use, at least 0 and below 1.
-    show_actions: whether past actions are known in use. equal_levels: in use the past is as noisy as what is sampled,
-    as in full-sequence diffusion. doubt: whether in use a reading is left aside that is more surprising (`surprise`)
-    than the share `false_alarms` of those that were recorded, above 0 and below 1.
+    observation and action held; 0 where an action is no place to be. observation_share: what an error of observations
+    counts in the loss, beside 1 of actions. recall_level: level at which the past is declared in use, at least 0 and
+    below 1. show_actions: whether past actions are known in use. equal_levels: in use the past is as noisy as what is
+    sampled, as in full-sequence diffusion. doubt: whether in use a reading is left aside that is more surprising
+    (`surprise`) than the share `false_alarms` of those that were recorded, above 0 and below 1.
     """
 
     mix: RecallMix = field(default_factory=RecallMix)

@@ -6,7 +6,7 @@ from typing import get_args
 from forcing.policy.belief import BeliefConfig
 from forcing.policy.denoiser import DenoiserConfig
 from forcing.policy.levels import LevelMix
-from forcing.policy.memory import MemoryConfig
+from forcing.policy.memory import MemoryConfig, RecallMix
 from forcing.policy.noise import NoiseSchedule
 from forcing.policy.planner import PlannerConfig
 from forcing.policy.polishing import PolishConfig
@@ -88,6 +88,8 @@ class Preset:
             )
         if self.rolling is not None or self.belief is not None:
             raise ValueError("belief and rolling must be none with memory; readings are recalled as they came")
+        if self.tracker.kind != "actions":
+            raise ValueError(f"tracker.kind must be actions with memory, got {self.tracker.kind!r}")
 
 
 # For policies that carry dynamics and visited places: few samples, and the best of them improved.
@@ -159,6 +161,21 @@ def _remembering(name: str, *, token_steps: int = 5, history: int = 64, width: i
     )
 
 
+def _modelling(name: str, *, token_steps: int = 3, history: int = 5) -> Preset:
+    """For models of the world: what actions lead to, from a short past, token after token (docs/swap.md)."""
+    mix = RecallMix(behind=1.0, slightly=0.3, lost=0.0, known_actions=1.0)
+    return Preset(
+        name=name,
+        layout=TokenLayout(token_steps=token_steps, stride=token_steps, history=history, horizon=1, chunks=True),
+        denoiser=DenoiserConfig(width=96, depth=3, heads=4, causal=True),
+        optimiser=OptimiserConfig(batch_tokens=480, learning_rate=2e-3, warmup_steps=100, ema=0.99),
+        planner=PlannerConfig(schedule=Schedule(sampling_steps=4), samples=1, replan_steps=token_steps),
+        tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
+        belief=None,
+        memory=MemoryConfig(mix=mix, hold_tokens=0, observation_share=1.0, recall_level=0.02),
+    )
+
+
 _HORIZONS = {"medium": 10, "large": 14, "giant": 22}
 PRESETS = {
     preset.name: preset
@@ -172,5 +189,7 @@ PRESETS = {
         _GENERIC,
         _remembering("swap"),
         replace(_remembering("swap-cameras"), vision=VisionConfig(kind="keypoints", counted=32.0)),
+        _modelling("swap-world"),
+        replace(_modelling("swap-cameras-world"), vision=VisionConfig(kind="keypoints", counted=32.0)),
     )
 }

@@ -259,7 +259,7 @@ class Recalled:
 
     values: observation stream -> [n, *shape], NaN where it is not known. noise: observation stream -> [n] its standard
     error in its own units, infinite where it is not known. actions: [n - 1, steps between, A], those that led from each
-    to the next.
+    to the next, NaN where nobody says.
     """
 
     values: Mapping[str, Array]

@@ -9,10 +9,11 @@ from typing import NoReturn
 
 import numpy as np
 
+from forcing.policy.controller import NoPlan
 from forcing.policy.types import Array, Decision
 from forcing.server import entries
 from forcing.server.engine import Engine, Planned
-from forcing.server.errors import NonFiniteAction, NotFound, Overloaded, PlanningFailed
+from forcing.server.errors import NonFiniteAction, NoPlanYet, NotFound, Overloaded, PlanningFailed
 from forcing.server.metrics import Metrics
 from forcing.server.schemas import ActRequest
 from forcing.server.sessions import Session
@@ -40,7 +41,8 @@ class Actor:
     async def act(self, session: Session, request: ActRequest, *, new: bool, received: float) -> Answer:
         """The answer to a checked act that `session.begin` let in. new: the observation has not been given yet.
 
-        received: when the request came, by time.perf_counter. Raises PlanningFailed, NonFiniteAction, Overloaded.
+        received: when the request came, by time.perf_counter. Raises PlanningFailed, NonFiniteAction, Overloaded;
+        NoPlanYet where the deadline is over before the first plan of a policy that has no other way to hold.
         """
         if new:
             # A thread costs more than a quick belief: it takes turns with the event loop all the while.
@@ -141,6 +143,8 @@ class Actor:
         policy, controller = session.policy.name, session.controller
         try:
             decision = controller.decide()
+        except NoPlan as error:
+            raise NoPlanYet(f"{error}; hold your place and send what is sensed then, for this step again") from error
         except FloatingPointError as error:
             self._refuse(str(error), error)
         if not (np.isfinite(decision.action).all() and np.isfinite(decision.action_chunk).all()):

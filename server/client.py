@@ -66,7 +66,10 @@ class ActResult:
 
 
 class Client:
-    """A connection to one server; not thread safe. A broken connection is made anew, `retries` times a request."""
+    """A connection to one server; not thread safe. A broken connection is made anew, `retries` times a request.
+
+    timeout_s: for an answer, where no call says otherwise.
+    """
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class Client:
         self._media = _MEDIA[encoding]
         self._retries = retries
         token = os.environ.get("FORCING_TOKEN") if token is None else token
-        self._url, self._timeout_s = url.rstrip("/"), timeout_s
+        self._url, self.timeout_s = url.rstrip("/"), timeout_s
         self._identity = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._trusted = ssl.create_default_context(cafile=authorities)
         headers = {"Accept": self._media} | self._identity
@@ -232,7 +235,7 @@ class Client:
                 close_timeout=0,  # nobody waits for a server that may be frozen to say good-bye
             )
 
-        return Stream(dial, self._media, self._timeout_s)
+        return Stream(dial, self._media, self.timeout_s)
 
 
 class Session:
@@ -322,19 +325,32 @@ class Session:
         asked later, the result is not `answered`: its action is the next of the last chunk until `valid_until_step`,
         then the last one, made smaller in `stop_steps` equal steps, as fast as `limits.change` allows, and then 0.
         That lets what is driven by forces or velocities come to rest; a robot that is sent positions must hold its
-        place by itself from `valid_until_step` on. The next request tells the server what was done. Raises ValueError
-        if stop_steps is below 1, ServerProblem on refusals that will not pass, such as an expired session or a wrong
-        observation, and before the first answer what `act` raises.
+        place by itself from `valid_until_step` on. The next request tells the server what was done. The first call of
+        an episode waits for a plan where there is nothing to do before (`no-plan-yet`): it asks every within_s, as long
+        as the client's timeout_s. Raises ValueError if stop_steps is below 1, ServerProblem on refusals that will not
+        pass, such as an expired session or a wrong observation, and before the first answer what `act` raises.
         """
         if stop_steps < 1:
             raise ValueError(f"stop_steps must be at least 1, got {stop_steps}")
         body = self._body(observation, noise=noise, missing=missing, age_ms=age_ms, goal=goal, obstacles=obstacles)
+        body["deadline_ms"] = 500 * within_s
         try:
-            return self._asked(body | {"deadline_ms": 500 * within_s}, within_s=within_s)
+            return self._begun(body, within_s) if self._last is None else self._asked(body, within_s=within_s)
         except (ServerUnreachable, ServerProblem) as error:
             if self._last is None or (isinstance(error, ServerProblem) and not _passes(error)):
                 raise
         return self._without_answer(self._last, stop_steps)
+
+    def _begun(self, body: dict[str, Any], within_s: float) -> ActResult:
+        """The first answer. A robot that was told nothing yet is where it was: what it sensed stays true."""
+        give_up = time.monotonic() + self._client.timeout_s
+        while True:
+            try:
+                return self._asked(body, within_s=within_s)
+            except ServerProblem as problem:
+                if not problem.type.endswith("no-plan-yet") or time.monotonic() > give_up:
+                    raise
+            time.sleep(within_s)
 
     def _without_answer(self, last: ActResult, stop_steps: int) -> ActResult:
         """What the robot does at this step, of its own; the next request says so."""

@@ -15,7 +15,8 @@
     ├── PlanningFailed           500  the policy raised
     ├── NonFiniteAction          500  the policy planned NaN or infinity; no action was sent
     ├── NotSupported             501  in the contract, not in this version
-    └── NotReady                 503  warming up or shutting down
+    ├── NotReady                 503  warming up or shutting down
+    └── NoPlanYet                503  the deadline is over, there is no plan, and no action that would be safe without
 
 Knows nothing of FastAPI.
 """
@@ -125,6 +126,10 @@ class NotSupported(ServiceError):
 
 class NotReady(ServiceError):
     status, code, title = 503, "not-ready", "The server is not ready"
+
+
+class NoPlanYet(ServiceError):
+    status, code, title = 503, "no-plan-yet", "There is no plan yet"
 
 
 def unforeseen() -> ServiceError:

@@ -323,7 +323,7 @@ class Service:
         controller = Controller(policy, goal=goal, seed=seed, doubting=False)
         for observation in history[:-1]:
             controller.observe(observation)
-            controller.decide()
+            controller.passed()
         controller.observe(history[-1])
         limits = action_limits(policy.spec, None)
         return Session("", policy, controller, limits, goal, seed, lease_s=0.0, expires_at=0.0)

@@ -8,7 +8,8 @@ Takes `now` [s] as an argument; knows no clock, socket or network. A refused eve
     busy                    begin, reset                 refused: SessionBusy
     busy                    answered                     idle, step n + 1, reply remembered
     busy                    abandon                      idle, step n, which takes only the same observation again,
-                                                         or is among those that the robot played of its own
+                                                         or is among those that the robot played of its own; before a
+                                                         first plan that must be waited for, any observation
     idle                    reset                        idle, step 0, replies forgotten
     idle, lease over        anything                     gone: SessionExpired for as long as its id is remembered
 """
@@ -113,7 +114,7 @@ class Session:
                 f"step expected {expected}, got {request.step}",
                 errors=[FieldError("step", str(expected), str(request.step))],
             )
-        if self._observed is not None and request.steps_played == 0 and missed == 0:
+        if self._observed is not None and request.steps_played == 0 and missed == 0 and not self.controller.waits:
             raise StepConflict(
                 f"step {expected} was already observed; send the same observation again, go on with what the robot "
                 "played at it, or reset the session"

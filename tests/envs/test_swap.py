@@ -10,9 +10,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
+from forcing.envs.arm_control import heading, pose, step_towards
 from forcing.envs.rendering import use_headless
 from forcing.envs.swap import LAYOUTS, MAX_STEPS, Observation, Progress, Swap, environment_spec, resting_slot
-from forcing.envs.swap_control import pose, step_towards
 from forcing.envs.swap_distractors import Distractor
 from forcing.envs.swap_expert import Episode, SwapExpert, demonstrate
 from forcing.envs.swap_layout import SLOTS
@@ -51,7 +51,7 @@ def episodes(env: Swap) -> list[Episode]:
 
 
 def wandered(env: Swap, seed: int) -> list[Observation]:
-    actions = np.random.default_rng(0).uniform(env.action_space.low, env.action_space.high, (20, 5))  # type: ignore[attr-defined]
+    actions = np.random.default_rng(0).uniform(env.action_space.low, env.action_space.high, (20, 6))  # type: ignore[attr-defined]
     return [env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)]
 
 
@@ -74,12 +74,12 @@ def test_the_same_seed_gives_the_same_episode_to_the_bit_and_another_seed_anothe
 
 
 def test_an_action_says_where_effector_and_gripper_shall_be_and_a_held_one_holds_them_there(env: Swap) -> None:
-    target = np.array([0.5, -0.1, 0.25, 1.2, 0.6], np.float32)
+    target = np.array([0.5, -0.1, 0.25, *heading(0.6), 0.6], np.float32)
     env.reset(seed=0)
     reached = [pose(env.step(target)[0]) for _ in range(60)]
     for here in reached[30:]:
         np.testing.assert_allclose(here[:3], target[:3], atol=0.006)  # it sags by 5 mm
-        np.testing.assert_allclose(here[3:], target[3:], atol=0.05)
+        np.testing.assert_allclose(here[3:], [0.6, 0.6], atol=0.05)
 
 
 def test_an_action_beyond_the_limits_is_cut_to_them(env: Swap) -> None:
@@ -89,7 +89,7 @@ def test_an_action_beyond_the_limits_is_cut_to_them(env: Swap) -> None:
             observation, *_ = env.step(np.array(action))
         return pose(observation)
 
-    np.testing.assert_array_equal(last([0.9, 0, 0.2, 0, 2]), last([0.6, 0, 0.2, 0, 1]))
+    np.testing.assert_array_equal(last([0.9, 0, 0.2, 1, 0, 2]), last([0.6, 0, 0.2, 1, 0, 1]))
 
 
 def test_resets_without_a_seed_go_on_from_the_one_before(env: Swap) -> None:
@@ -198,12 +198,16 @@ def test_a_demonstration_has_the_layout_that_is_promised(episodes: list[Episode]
             "red_heading": (steps + 1, 2),
             "blue_position": (steps + 1, 3),
             "blue_heading": (steps + 1, 2),
-            "executed": (steps + 1, 5),
+            "executed": (steps + 1, 6),
             "success": (steps + 1,),
         }
         assert episode["truncations"].tolist() == [False] * (steps - 1) + [True]
         assert not episode["terminations"].any()
         np.testing.assert_array_equal(episode["rewards"], episode["infos"]["success"][1:])
+
+
+def _step(action: NDArray[np.float32], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    return step_towards(action, at[:3], at[3], at[4])
 
 
 def test_what_was_executed_replayed_gives_the_demonstration_back_and_labels_are_what_was_wanted(
@@ -215,7 +219,7 @@ def test_what_was_executed_replayed_gives_the_demonstration_back_and_labels_are_
         {name: column[step] for name, column in noisy["observations"].items()} for step in range(len(noisy["actions"]))
     ]
     wanted, done = (
-        np.stack([step_towards(action, pose(row)) for row, action in zip(rows, actions, strict=True)])
+        np.stack([_step(action, pose(row)) for row, action in zip(rows, actions, strict=True)])
         for actions in (noisy["actions"], noisy["infos"]["executed"][:-1])
     )
     free = np.abs(done[:, :4]) < 0.99  # what is cut to a step's limits is less than was drawn

@@ -119,7 +119,7 @@ def test_generate_check_and_convert_hand_the_streams_to_training(
         "red_heading": (2,),
         "blue_position": (3,),
         "blue_heading": (2,),
-        "action": (5,),
+        "action": (6,),
         "reward": (),
     }
     assert (stored.spec.goal, stored.spec.control_hz) == (None, 20.0)

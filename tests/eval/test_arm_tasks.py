@@ -13,6 +13,7 @@ import torch
 from forcing.datasets.recording import read_recording
 from forcing.datasets.store import write_store
 from forcing.envs.swap import STATE, UNITS, Swap
+from forcing.eval.conditions import Conditions
 from forcing.eval.drivers import sensed
 from forcing.eval.rollout import DriverSpec, Episode, rollout
 from forcing.eval.tasks import find_maze, find_task
@@ -55,7 +56,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory, forcing: Command) -> Path:
     folder = tmp_path_factory.mktemp("arm")
     write_store(wandering((60, 60)), folder / "arm.zarr")
     said = forcing(
-        "train generic --steps 2 --data", folder / "arm.zarr", "--out", folder / "tiny", "--set denoiser.width=16"
+        "train swap --steps 2 --data", folder / "arm.zarr", "--out", folder / "tiny", "--set denoiser.width=16"
     )
     assert said.code == 0, said.err
     return folder / "tiny"
@@ -64,7 +65,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory, forcing: Command) -> Path:
 @pytest.fixture(scope="module")
 def here(policy: Path) -> list[Episode]:
     """Two episodes, one after another in this process."""
-    return list(rollout(TASK, DriverSpec(policy=str(policy), most_steps=STEPS), episodes=2, seed=3, workers=1))
+    return list(
+        rollout(TASK, DriverSpec(policy=str(policy), under=Conditions(most_steps=STEPS)), episodes=2, seed=3, workers=1)
+    )
 
 
 def test_what_was_done_and_undone_again_is_no_success() -> None:

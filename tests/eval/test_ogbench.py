@@ -117,8 +117,7 @@ def test_eval_prints_the_goals_and_draws_the_maze(tmp_path: Path) -> None:
     console = Console(record=True, width=80)
     evaluate_policy(
         TASK,
-        policy="expert",
-        url=None,
+        DriverSpec(policy="expert"),
         episodes=5,
         seed=0,
         report=tmp_path / "r.json",

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from forcing.envs.maze2d import GOAL_RADIUS_M
+from forcing.eval.conditions import Conditions
 from forcing.eval.drivers import ServerDriver, StraightDriver, Trace
 from forcing.eval.maze_tasks import Maze2D
 from forcing.eval.report import build_report, table_of, write_report
@@ -76,10 +77,10 @@ def test_returns_through_a_server_are_those_in_process_to_the_last_step_and_no_s
 
 def test_with_faulty_sensors_returns_are_the_same_in_process_in_workers_and_through_a_server() -> None:
     faults = "noise=0.1+dropout=0.3/10+spikes=0.1/2@position+delay=2/2"
-    spec = DriverSpec(policy=TASK.policy, faults=faults)
+    spec = DriverSpec(policy=TASK.policy, under=Conditions(faults=faults))
     here, other = list(rollout(TASK, spec, episodes=2, seed=11, workers=1))
     with serving([load_policy(TASK.policy)]) as url, closing(ServerDriver(url, TASK.policy, TASK)) as driver:
-        there = run_episode(TASK, driver, 0, 11, faults)
+        there = run_episode(TASK, driver, 0, 11, Conditions(faults=faults))
     np.testing.assert_array_equal(there.actions, here.actions)
     in_workers = [episode.actions for episode in rollout(TASK, spec, episodes=2, seed=11, workers=2)]
     np.testing.assert_array_equal(in_workers, [here.actions, other.actions])
@@ -92,7 +93,7 @@ def test_with_faulty_sensors_returns_are_the_same_in_process_in_workers_and_thro
 @pytest.mark.parametrize("policy", ["straight", "expert"])
 def test_yardsticks_that_need_all_readings_are_not_driven_by_faulty_sensors(policy: str) -> None:
     with pytest.raises(ValueError, match=f"faults lose readings, and {policy} needs them all"):
-        DriverSpec(policy=policy, faults="dropout=0.1")
+        DriverSpec(policy=policy, under=Conditions(faults="dropout=0.1"))
 
 
 def test_workers_change_nothing_and_order_is_kept() -> None:

@@ -154,7 +154,8 @@ def test_observations_that_were_not_observed_are_not_looked_at(noised: bool) -> 
 
 
 def test_the_same_seed_imagines_the_same_and_another_something_else() -> None:
-    tokens, how = _world(9), {"length": 4, "noised": True}
+    tokens = _world(9)
+    how: dict[str, Any] = {"length": 4, "noised": True}
     first = _imagined(tokens, 2, seed=1, **how)
     assert torch.equal(first, _imagined(tokens, 2, seed=1, **how))
     assert not torch.equal(first, _imagined(tokens, 2, seed=2, **how))

@@ -10,6 +10,7 @@ One token is 4 steps, 2 frames. A window of one token of past and one of future,
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,7 +171,7 @@ def test_a_value_that_is_not_finite_is_refused_by_stream(bad: float) -> None:
     ],
 )
 def test_a_layout_that_makes_no_sense_is_refused(field: str, value: int, message: str) -> None:
-    fields = {"token_steps": 4, "stride": 2, "history": 1, "horizon": 1, field: value}
+    fields: dict[str, Any] = {"token_steps": 4, "stride": 2, "history": 1, "horizon": 1, field: value}
     with pytest.raises(ValueError, match=message):
         TokenLayout(**fields)
 

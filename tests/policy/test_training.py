@@ -26,12 +26,13 @@ from forcing.policy.checkpoint import (
     load_training_state,
     save_training_state,
 )
+from forcing.policy.histories import Episodes
 from forcing.policy.levels import LevelMix, draw_levels
 from forcing.policy.policy import load_policy
 from forcing.policy.preset import OptimiserConfig, Preset
 from forcing.policy.tokens import Normaliser
 from forcing.policy.training import Budget, Interrupted, Progress, Trainer, snapshot, train, training_loss
-from forcing.policy.types import Trajectories, WindowBatch
+from forcing.policy.types import Trajectories, WindowBatch, WindowSource
 
 NewTrainer = Callable[..., Trainer]
 
@@ -68,8 +69,13 @@ def trained(preset: Preset, lines: Trajectories, tmp_path_factory: pytest.TempPa
     return trainer
 
 
+def _windows(trainer: Trainer) -> WindowSource:
+    assert not isinstance(trainer.windows, Episodes)
+    return trainer.windows
+
+
 def _clean(trainer: Trainer, horizon: int) -> Tensor:
-    windows = trainer.windows.sample(np.random.default_rng(5), 300, 8, 8 * horizon)
+    windows = _windows(trainer).sample(np.random.default_rng(5), 300, 8, 8 * horizon)
     return trainer.tokenizer.encode(windows, windows.past_valid)
 
 
@@ -100,7 +106,7 @@ def test_given_start_and_goal_the_line_between_them_is_drawn(trained: Trainer) -
 
 def test_the_loss_is_the_weighted_error_of_noisy_features_that_have_a_target(new_trainer: NewTrainer) -> None:
     trainer = new_trainer(snr_cap=3.0)
-    windows = trainer.windows.sample(np.random.default_rng(0), 6, 8, 16)
+    windows = _windows(trainer).sample(np.random.default_rng(0), 6, 8, 16)
     clean = trainer.tokenizer.encode(windows, windows.past_valid)
     guess = torch.linspace(-1, 1, clean.numel()).view(clean.shape)
     trainer.denoiser = _Guess(guess)
@@ -134,7 +140,7 @@ class _Guess(torch.nn.Module):
 def test_what_the_network_is_shown_is_the_clean_token_where_its_level_is_zero(new_trainer: NewTrainer) -> None:
     seen: list[Tensor] = []
     trainer = new_trainer(levels=LevelMix(history_clean=1.0, history_actions=1.0, goal_clean=1.0, goal_masked=0.0))
-    windows = trainer.windows.sample(np.random.default_rng(0), 4, 8, 8)
+    windows = _windows(trainer).sample(np.random.default_rng(0), 4, 8, 8)
     clean = trainer.tokenizer.encode(windows, windows.past_valid)
     trainer.denoiser.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     training_loss(trainer, clean, torch.Generator().manual_seed(0))

@@ -245,6 +245,7 @@ def _act(policy: Policy, frame: Array, **told: object) -> Array:
 
 def test_a_policy_keeps_its_cameras_and_shows_the_frames_that_it_wants(folder: Path, seeing: Policy) -> None:
     fitted = fit_codecs(_recording())["front"]
+    assert isinstance(fitted, FrameCodec)
     for name, value in fitted.tensors().items():
         assert torch.equal(seeing.cameras["front"].tensors()[name], value), name
     assert seeing.spec["front"].shape == (12, 16, 3)

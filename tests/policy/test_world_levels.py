@@ -25,7 +25,7 @@ def test_known_actions_are_clean_everywhere_but_before_the_first_token_and_never
     kind: tuple[float, float, float],
 ) -> None:
     levels, counted = _whole(_mix(*kind, known_actions=1.0))
-    assert levels[:, :, ACTION].unique(dim=0).tolist() == [[1, 0, 0, 0, 0]]
+    assert torch.unique(levels[:, :, ACTION], dim=0).tolist() == [[1, 0, 0, 0, 0]]
     assert not bool(counted[..., ACTION].any())
     assert bool(counted[:, -1, SEEN].all())
 
@@ -35,7 +35,7 @@ def test_behind_a_known_past_actions_are_known_there_and_of_the_guessed_token() 
     mix = RecallMix(known_actions=1.0, slightly=1.0, lost=0.0)
     known, levels, counted = draw_behind(mix, STREAMS, MANY, LENGTH, generator)
     for each in (known, levels):
-        assert each[:, :, ACTION].unique(dim=0).tolist() == [[1, 0, 0, 0, 0]]
+        assert torch.unique(each[:, :, ACTION], dim=0).tolist() == [[1, 0, 0, 0, 0]]
     assert not bool(counted[..., ACTION].any())
     assert bool(counted[..., SEEN].all())
     assert bool((known[..., SEEN] > 0).any())

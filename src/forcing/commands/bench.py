@@ -1,8 +1,9 @@
 """`forcing bench`: what parts of planning, training and serving are worth and cost."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from tyro.conf import UseAppendAction, arg
 from tyro.extras import SubcommandApp
 
 from forcing.commands.shared import TaskName, checked_report, checked_workers, one_thread, world_for, writable
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from forcing.eval.trial import Trial
 
 app = SubcommandApp()
+Policies = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FOLDER")]
 
 
 @command(app)
@@ -160,6 +162,48 @@ def spread(
 
     one_thread()
     run_bench(_trial(task, episodes, seed, workers), policy=policy, report=writable(report=report))
+
+
+@command(app)
+def imagine(
+    policy: Policies,
+    data: str,
+    episodes: int = 40,
+    times: int = 10,
+    seed: int = 0,
+    report: Path | None = None,
+    film: Path | None = None,
+) -> None:
+    """What models of the world imagine beyond the length of their training, against held-out episodes of swap.
+
+    Each is given how an episode began and all its actions. Train them alike: forcing train swap-world, or
+    swap-cameras-world, and the baselines with the settings of docs/swap.md.
+
+    Args:
+        policy: folder of a model of the world; several --policy, of sequences of one length, are compared.
+        data: recording of swap or swap-cameras of another seed than training.
+        episodes: at most; those that are too short are left out.
+        times: how many lengths of training are imagined.
+        seed: of the noise that imagination begins with.
+        report: where to write every episode's errors as JSON.
+        film: where to write the first episode as a GIF, what happened beside what was imagined; needs cameras.
+    """
+    from forcing.eval.bench_imagine import ImagineBench, run_bench
+
+    one_thread()
+    if not policy:
+        raise UsageError("policy must name a folder at least; --policy FOLDER")
+    if film is not None and film.suffix != ".gif":
+        raise UsageError(f"film must end in .gif, got {str(film)!r}")
+    bench = ImagineBench(
+        policies=policy,
+        data=data,
+        episodes=at_least(1, episodes=episodes),
+        times=at_least(2, times=times),
+        seed=at_least(0, seed=seed),
+        film=writable(film=film),
+    )
+    run_bench(bench, report=writable(report=report), command=typed(), console=new_console())
 
 
 @command(app)

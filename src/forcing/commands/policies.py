@@ -1,7 +1,7 @@
 """What is done with trained policies: `forcing demo`, `forcing serve`, `forcing eval` and `forcing policies`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from forcing.commands.shared import (
     Settings,
@@ -10,10 +10,14 @@ from forcing.commands.shared import (
     checked_report,
     checked_workers,
     one_thread,
+    writable,
     wrong_usage,
 )
 from forcing.eval.console import new_console
 from forcing.usage import UsageError, at_least, typed
+
+if TYPE_CHECKING:
+    from forcing.eval.task import Task
 
 
 def demo(task: str = "maze2d-large-multi", episodes: int = 4, seed: int = 0, out: Path = Path("demo-output")) -> None:
@@ -115,10 +119,13 @@ def evaluate(
     seed: int = 0,
     report: Path | None = None,
     pictures: Path | None = None,
+    film: Path | None = None,
     workers: int | None = None,
     most_steps: int | None = None,
     data: str | None = None,
     faults: str = "",
+    distractor: str = "",
+    handling: Literal["trusted", "declared", "detected"] = "trusted",
     set_: Settings = (),
 ) -> None:
     """Score a policy on a task, beside the yardsticks that have no planner.
@@ -136,47 +143,55 @@ def evaluate(
         seed: of the first episode; episode i has seed + i.
         report: where to write the report as JSON.
         pictures: folder for a picture of each of the first 12 episodes, in mazes.
+        film: a .gif or .mp4 of what an arm's cameras showed in the first 3 episodes.
         workers: processes, one a core if not given; scores do not depend on it.
         most_steps: cut episodes after so many, to try something out.
         data: the recording that yardstick mpc stands on, and no other needs.
-        faults: of the sensors: noise=SIGMA, bias=SIZE, dropout=RATE[/STEPS], freeze=RATE[/STEPS],
+        faults: of a maze's sensors: noise=SIGMA, bias=SIZE, dropout=RATE[/STEPS], freeze=RATE[/STEPS],
             delay=STEPS[/JITTER], spikes=RATE/SIZE, quantise=STEP, each for all sensors or for some
             (noise=0.2@position), joined by +.
+        distractor: of swap-cameras' cameras: occlusion (both for 3 s from a grasp on), bag (through both), dead (one to
+            the end) or light; the episodes are the same as without.
+        handling: of disturbed frames: trusted as they are, declared as missing by the controller, or detected by the
+            policy itself (--set memory.doubt=true).
         set_: a setting of the policy's planner or tracker, such as tracker.kind=pd or planner.support_tolerance=0.1;
             several --set may follow.
     """
-    from forcing.envs.faults import parse_faults
+    from forcing.eval.adjust import Adjusted
+    from forcing.eval.conditions import DETECTING, Conditions
     from forcing.eval.evaluate import evaluate_policy
-    from forcing.eval.maze_tasks import MazeTask
+    from forcing.eval.film import FILMED, check_film
     from forcing.eval.rollout import DriverSpec
     from forcing.eval.tasks import find_task
 
     one_thread()
     chosen = find_task(task)
     name = policy or chosen.policy
-    _check_settings(set_, name, url)
+    settings = (*(DETECTING if handling == "detected" else ()), *set_)
+    _check_settings(settings, name, url)
     with wrong_usage():
-        if isinstance(chosen, MazeTask):
-            parse_faults(chosen.sensors, faults)
-        DriverSpec(policy=name, url=url, data=data, faults=faults, most_steps=most_steps).check(chosen)
-    if pictures is not None and not isinstance(chosen, MazeTask):
-        raise UsageError(f"pictures are drawn of mazes, which {chosen.name} is not; leave out --pictures")
-    if served:
-        _check_served(name, url)
-    checked_folder(pictures=pictures)
+        under = Conditions(
+            faults=faults,
+            distractor=distractor,
+            handling=handling,
+            most_steps=most_steps,
+            filmed=0 if film is None else FILMED,
+        )
+        adjust = Adjusted(settings) if settings else None
+        driver = DriverSpec(policy=name, url=url, adjust=adjust, data=data, under=under)
+        driver.check(chosen)
+        if film is not None:
+            check_film(film)
+    _check_ways(chosen, name, url, served=served, pictures=pictures)
     evaluate_policy(
         chosen,
-        policy=policy,
-        url=url,
+        driver,
         served=served,
-        settings=set_,
-        data=data,
-        faults=faults,
-        most_steps=most_steps,
         episodes=at_least(1, episodes=episodes),
         seed=at_least(0, seed=seed),
         report=checked_report(report),
         pictures=pictures,
+        film=writable(film=film),
         workers=checked_workers(workers),
         command=typed(),
         console=new_console(),
@@ -190,15 +205,19 @@ def policies() -> None:
     new_console().print(policy_table(Path("runs")))
 
 
-def _check_served(policy: str, url: str | None) -> None:
-    """Raises UsageError if there is no policy for a server of our own."""
+def _check_ways(task: "Task", policy: str, url: str | None, *, served: bool, pictures: Path | None) -> None:
+    """Raises UsageError if there is no policy for a server of our own, or nothing that pictures could be drawn of."""
+    from forcing.eval.maze_tasks import MazeTask
     from forcing.eval.rollout import BASELINES
     from forcing.policy.clone import is_clone
 
-    if url is not None:
+    if served and url is not None:
         raise UsageError("served starts a server of its own, url names another; leave out one of them")
-    if policy in BASELINES or is_clone(policy):
+    if served and (policy in BASELINES or is_clone(policy)):
         raise UsageError(f"served needs a policy that a server can have, {policy} is a yardstick; leave out --served")
+    if pictures is not None and not isinstance(task, MazeTask):
+        raise UsageError(f"pictures are drawn of mazes, which {task.name} is not; --film is for arms")
+    checked_folder(pictures=pictures)
 
 
 def _check_settings(settings: tuple[str, ...], policy: str, url: str | None) -> None:

@@ -169,12 +169,15 @@ def seen_by_networks(
 
 
 def world_for(recipe: "Preset", trajectories: "Trajectories", cameras: "Codecs | None" = None) -> "World | None":
-    """What the recording shows besides trajectories, None if nothing. Raises NoWorld if the recipe needs it.
+    """What the recording shows besides trajectories, None if nothing or nobody asks. Raises NoWorld if the recipe needs
+    it.
 
     cameras: streams of latents, of which no dynamics are fitted.
     """
     from forcing.policy.world import NoWorld, fit_world
 
+    if recipe.memory is not None:
+        return None  # nobody asks it: what such a policy samples is played
     try:
         if cameras:
             raise NoWorld(f"what the camera {next(iter(cameras))!r} shows follows no linear dynamics")

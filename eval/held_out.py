@@ -1,0 +1,112 @@
+"""Episodes of `swap` that networks were not trained on, a row a token: what was seen, what was done, where cubes were.
+
+Where cubes were is in the recording's streams, or in its infos where streams are a camera's.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from forcing.datasets.episodes import Recording
+from forcing.datasets.minari_infos import minari_infos
+from forcing.datasets.recording import open_recording
+from forcing.envs.swap_layout import CUBES
+from forcing.policy.policy import Policy
+from forcing.policy.tokens import Tokenizer
+from forcing.policy.types import Array
+
+POSITIONS = tuple(f"{cube}_position" for cube in CUBES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """E episodes of T tokens each, from their first step on.
+
+    streams: observation -> [E, T, *shape] as recorded, every `token_steps` steps. actions: [E, T - 1, token_steps, A]
+    that led from one to the next. cubes_m: [E, T, 2, 3] where the red and the blue cube were. numbers: [E] of the
+    episodes in the recording. left_out: how many before the last of them were too short. description: what the
+    recording says of itself.
+    """
+
+    streams: Mapping[str, Array]
+    actions: Array
+    cubes_m: NDArray[np.float64]
+    numbers: tuple[int, ...]
+    left_out: int
+    description: str
+
+
+def held_out(source: str, *, token_steps: int, tokens: int, most: int) -> HeldOut:
+    """The first `most` episodes that are long enough, or all.
+
+    Raises ValueError if the source cannot be read, none is long enough, or nothing tells where cubes were.
+    """
+    recording, steps = open_recording(source), (tokens - 1) * token_steps
+    found: list[tuple[int, dict[str, Array], Array]] = []
+    number = -1
+    for number, (streams, cubes) in enumerate(_episodes(recording, source)):
+        if len(cubes) > steps:
+            every = {
+                stream.name: streams[stream.name][: steps + 1 : token_steps]
+                for stream in recording.spec.of_role("observation")
+            }
+            done = streams[recording.spec.action.name][:steps].reshape(tokens - 1, token_steps, -1)
+            found.append((number, {**every, "": done}, cubes[: steps + 1 : token_steps]))
+        if len(found) == most:
+            break
+    if not found:
+        raise ValueError(
+            f"{source}: no episode has the {steps} steps of {tokens} tokens; record longer ones, or lower times"
+        )
+    streams = {name: np.stack([each[name] for _, each, _ in found]) for name in found[0][1]}
+    actions = streams.pop("")
+    return HeldOut(
+        streams=streams,
+        actions=actions,
+        cubes_m=np.stack([cubes for _, _, cubes in found]).astype(np.float64),
+        numbers=tuple(number for number, _, _ in found),
+        left_out=number + 1 - len(found),
+        description=str(recording.provenance().get("description", source)),
+    )
+
+
+def _episodes(recording: Recording, source: str) -> Iterator[tuple[Mapping[str, Array], Array]]:
+    """Streams of each episode of L steps, and where its cubes were, [L + 1, 2, 3]."""
+    names = {stream.name for stream in recording.spec.of_role("observation")}
+    told = names.issuperset(POSITIONS)
+    infos = itertools.repeat({}) if told else minari_infos(source, POSITIONS)
+    for episode, info in zip(recording.episodes(), infos, strict=False):
+        where: Mapping[str, Any] = episode.streams if told else info
+        yield episode.streams, np.stack([where[name] for name in POSITIONS], axis=1)
+
+
+def check_held_out(policy: Policy, held: HeldOut) -> None:
+    """Raises ValueError if the policy was trained on this very recording."""
+    if held.description in json.dumps(policy.card.get("data_provenance", {})):
+        raise ValueError(
+            f"policy {policy.name!r} was trained on these episodes ({held.description}); record others, of another seed"
+        )
+
+
+def tokens_of(policy: Policy, tokenizer: Tokenizer, held: HeldOut) -> Tensor:
+    """[E, T, D] the episodes as the policy's network sees them, normalised; the first token's actions are made up."""
+    episodes, total, *_ = next(iter(held.streams.values())).shape
+    columns = []
+    for stream in tokenizer.streams:
+        if stream.role == "action":
+            done = np.concatenate([held.actions[:, :1], held.actions], axis=1)
+            values = tokenizer.encode_frames(stream.name, done.reshape(-1, stream.size))
+        else:
+            rows = held.streams[stream.name]
+            flat = rows.reshape(-1, *rows.shape[2:])
+            seen = policy.cameras[stream.name].encode(flat) if stream.name in policy.cameras else flat
+            values = tokenizer.encode_frames(stream.name, seen)
+        columns.append(values.reshape(episodes, total, -1))
+    return torch.cat(columns, dim=-1)

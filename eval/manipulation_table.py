@@ -1,0 +1,75 @@
+"""The table of arms' tasks: every policy that was scored, undisturbed and disturbed, and what disturbing it cost."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from forcing.eval.arm_tasks import arm_tasks
+from forcing.eval.report import Report, over_seeds, plus_minus, standard_error, success_cells, time_cells
+from forcing.eval.result_files import NOTHING, markdown_table, missing, read_reports
+
+HEADER = (
+    "task", "policy", "cameras", "episodes", "success", "95 %", "reached", "drop", "steps", "act ms p50/p99", "command",
+)  # fmt: skip
+SEEDS = ("", "-seed1", "-seed2")
+COMMAND = "forcing eval {0} --served --episodes 100 --seed 1000 --report docs/results/{0}.json"
+
+
+def manipulation_table(results: Path) -> list[str]:
+    """Markdown: a row for each report of an arm's task; below it means over training seeds, and tasks without a report.
+
+    drop: what success fell by against the same policy on the same episodes, undisturbed; mean ± standard error over
+    pairs of episodes.
+    """
+    names = [task.name for task in arm_tasks()]
+    found = {path.stem: report for path, report in read_reports(results, names)}
+    reports = sorted(found.values(), key=lambda report: names.index(report["task"]))
+    rows = [_row(report, reports) for report in reports]
+    lines = [*markdown_table(HEADER, rows), ""] if rows else []
+    lines += [said for name in names if (said := _over_seeds(found, name))]
+    done = {report["task"] for report in reports}
+    return [*lines, *(f"- {line}" for name in names if name not in done for line in missing(COMMAND.format(name)))]
+
+
+def drop(disturbed: Report, reports: Sequence[Report]) -> list[float] | None:
+    """[episodes] by how much success fell, 1, 0 or -1, in a report whose cameras were disturbed; None for another, or
+    if none of `reports` is of the same policy on the same episodes undisturbed."""
+    if not disturbed["distractor"]:
+        return None
+    for report in reports:
+        alike = all(_of(report, key) == _of(disturbed, key) for key in ("task", "revision", "seed", "most_steps"))
+        if alike and not report["distractor"] and report["handling"] == "trusted":
+            held = {record["seed"]: float(record["success"]) for record in report["episodes_detail"]}
+            pairs = [(held.get(record["seed"]), record["success"]) for record in disturbed["episodes_detail"]]
+            return [before - float(after) for before, after in pairs if before is not None] or None
+    return None
+
+
+def _of(report: Report, key: str) -> object:
+    """Of a revision the weights', however they are used."""
+    return str(report[key]).partition("-adjusted")[0] if key == "revision" else report[key]
+
+
+def _row(report: Report, reports: Sequence[Report]) -> list[str]:
+    fell = drop(report, reports)
+    disturbed = f"{report['distractor'] or 'undisturbed'}, {report['handling']}"
+    return [
+        report["task"],
+        Path(report["policy"]).name,
+        "undisturbed" if not report["distractor"] and report["handling"] == "trusted" else disturbed,
+        str(report["episodes"]) + ("" if report["served"] else ", in process"),
+        *success_cells(report),
+        NOTHING if fell is None else plus_minus(float(np.mean(fell)), standard_error(fell), digits=2),
+        *time_cells(report),
+        f"`{report['command']}`",
+    ]
+
+
+def _over_seeds(found: dict[str, Report], name: str) -> str:
+    reports = [found[f"{name}{seed}"] for seed in SEEDS if f"{name}{seed}" in found]
+    if len(reports) < 2:
+        return ""
+    summary = over_seeds(reports)
+    rate = plus_minus(summary["seeds_mean"], summary["seeds_sem"])
+    return f"{name}: {rate} % over {len(reports)} training seeds.\n"
