@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 def may_lack(spec: TrajectorySpec, cameras: Codecs) -> tuple[str, ...]:
     """Streams that a policy learns to go without, all at once: the cameras, or every observation where there is none
-    (`memory.draw_recall`)."""
+    (`memory.draw_behind`)."""
     return tuple(cameras) or tuple(stream.name for stream in spec.of_role("observation"))
 
 
