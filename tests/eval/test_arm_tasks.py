@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forcing.envs.arm_control import ACTION
 
 from forcing.datasets.recording import read_recording
 from forcing.datasets.store import write_store
+from forcing.envs.arm_control import ACTION
 from forcing.envs.swap import STATE, UNITS, Swap
 from forcing.eval.conditions import Conditions
 from forcing.eval.drivers import sensed
