@@ -11,10 +11,10 @@ import av
 import numpy as np
 import pytest
 import torch
-from forcing.envs.arm_control import ACTION
 from PIL import Image
 
 from forcing.datasets.store import write_store
+from forcing.envs.arm_control import ACTION
 from forcing.envs.swap import STATE, UNITS, Swap
 from forcing.envs.swap_distractors import Distractor, cover
 from forcing.eval.conditions import Conditions, Handling
