@@ -195,6 +195,17 @@ def test_what_a_served_arm_did_is_recorded_and_read_again(
     assert found.spec["red_position"].units == "m"
 
 
+def test_cubes_take_their_five_goals_in_turn_which_no_session_is_told_but_every_observation(forcing: Command) -> None:
+    task = find_task("cube-single")
+    env = task.make()
+    targets = {tuple(task.observe(task.reset(env, index, 7))["target"].round(2)) for index in range(6)}
+    assert len(targets) == 5
+    assert task.goal(task.reset(env, 0, 7)) is None
+    said = forcing("eval cube-single --policy expert --episodes 2 --workers 1")
+    assert said.code == 0, said.err
+    assert "expert, by goal" in said.out
+
+
 def test_mazes_are_found_among_all_tasks() -> None:
     assert find_maze("maze2d-umaze-multi") is find_task("maze2d-umaze-multi")
     with pytest.raises(ValueError, match="task 'swap' is no maze"):
