@@ -15,7 +15,7 @@ from forcing.eval.task import Task
 from forcing.policy.clone import Clone
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
-from forcing.policy.types import Array, Plan
+from forcing.policy.types import Array, Plan, SensorReport
 from forcing.server.client import Client, ServerUnreachable, Session
 
 
@@ -23,13 +23,15 @@ from forcing.server.client import Client, ServerUnreachable, Session
 class Trace:
     """What a driver did, one after another. plans: those followed; plan_ms: how long each took to make; act_ms: how
     long each action took, from observation to decision, a plan included; sources: of each action. token_steps: control
-    steps of a token of the plans, None where the driver does not know."""
+    steps of a token of the plans, None where the driver does not know. sensors: what was thought of each stream's
+    sensor at each act, of a policy in this process."""
 
     plans: list[Plan] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
     act_ms: list[float] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     token_steps: int | None = None
+    sensors: list[Mapping[str, SensorReport]] = field(default_factory=list)
 
 
 class Driver(Protocol):
@@ -84,6 +86,7 @@ class PolicyDriver:
         decision = self._controller.decide()
         self._trace.act_ms.append(_ms_since(began))
         self._trace.sources.append(decision.source)
+        self._trace.sensors.append(decision.sensors)
         return decision.action
 
     def end(self) -> None:

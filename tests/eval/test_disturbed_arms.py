@@ -117,8 +117,8 @@ def test_a_disturbed_episode_is_the_same_as_without_and_frames_are_trusted_or_de
     declared, told = driven(env, "declared")
     for episode in (trusted, declared):
         np.testing.assert_array_equal(episode.positions, plain.positions)
-        assert (episode.layout, episode.distracted_steps) == (plain.layout, FOR)
-    assert plain.distracted_steps == 0
+        assert (episode.layout, sum(map(bool, episode.distracted))) == (plain.layout, FOR)
+    assert not any(plain.distracted)
     for step in range(STEPS):
         disturbed = FROM <= step < FROM + FOR
         np.testing.assert_array_equal(seen[step]["side"], cover("side") if disturbed else clear[step]["side"])
