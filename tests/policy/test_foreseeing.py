@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from forcing.policy.foreseeing import FRAMES, may_lack, measured, moments
+from forcing.policy.foreseeing import FRAMES, NothingForeseen, may_lack, measured, moments
 from forcing.policy.memory import MemoryConfig
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
@@ -181,5 +181,5 @@ def test_episodes_that_are_too_short_are_refused(arm: "Arm", walks: Trajectories
         "action": walks.streams["action"][:5],
     }
     short = replace(walks, streams=streams, lengths=np.array([5]))
-    with pytest.raises(ValueError, match="no episode has the 6 steps of a plan"):
+    with pytest.raises(NothingForeseen, match="no episode has the 6 steps of a plan"):
         measured(Staying(arm.tokenizer), short, {}, {})  # type: ignore[arg-type]
