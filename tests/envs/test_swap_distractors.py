@@ -41,7 +41,9 @@ def filmed_episode(env: Swap, distractor: Distractor | None, steps: int = 14) ->
     observation, info = env.reset(seed=4, options={"distractor": distractor})
     observations, distracted = [observation], [info["distracted"]]
     for turn in np.linspace(0, 3, steps):
-        target = np.array([0.42 + 0.08 * np.cos(turn), 0.08 * np.sin(turn), 0.12, turn - 1, 0.5 + 0.5 * np.sin(turn)])
+        target = np.array(
+            [0.42 + 0.08 * np.cos(turn), 0.08 * np.sin(turn), 0.12, 1.0, turn - 1, 0.5 + 0.5 * np.sin(turn)]
+        )
         observation, *_, info = env.step(target.astype(np.float32))
         observations.append(observation)
         distracted.append(info["distracted"])
