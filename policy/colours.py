@@ -57,7 +57,8 @@ def _centres(points: Doubles, count: int, rng: np.random.Generator) -> Doubles:
         for index in range(count):
             if (mine := nearest == index).any():
                 centres[index] = points[mine].mean(axis=0)
-    return centres
+    result: NDArray[np.float64] = centres
+    return result
 
 
 def _squares(points: Doubles, centres: Doubles) -> Doubles:
