@@ -5,12 +5,13 @@ A task more is an entry more in `arm_tasks`. Nothing of a simulator's extra is i
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.envs import swap
+from forcing.envs import cube, swap
+from forcing.envs.cube_expert import CubeExpert
 from forcing.envs.swap_expert import SwapExpert
 from forcing.envs.swap_layout import CAMERAS, CUBES
 from forcing.eval.distractors import DISTRACTORS
@@ -71,7 +72,7 @@ class ArmTask(Task):
 
 def arm_tasks() -> list[ArmTask]:
     """Every task of an arm."""
-    return [_swap(cameras=False), _swap(cameras=True)]
+    return [_swap(cameras=False), _swap(cameras=True), *(_cube(kind) for kind in get_args(cube.Kind))]
 
 
 def _swap(*, cameras: bool) -> ArmTask:
@@ -89,6 +90,21 @@ def _swap(*, cameras: bool) -> ArmTask:
         units=swap.UNITS,
         distractors=DISTRACTORS if cameras else {},
         telling=_where_cubes_lie,
+    )
+
+
+def _cube(kind: cube.Kind) -> ArmTask:
+    name = f"cube-{kind}"
+    return ArmTask(
+        name=name,
+        policy=name,
+        control_hz=cube.CONTROL_HZ,
+        goals=cube.TASKS,
+        env=lambda cameras: cube.Cube(kind),
+        scripted=CubeExpert,
+        observed=tuple(cube.observation_space(kind)),
+        effector="effector_position",
+        units=cube.units(kind),
     )
 
 

@@ -15,21 +15,25 @@ from forcing.eval.task import Task
 from forcing.policy.clone import Clone
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
-from forcing.policy.types import Array, Plan
+from forcing.policy.types import Array, Plan, SensorReport
 from forcing.server.client import Client, ServerUnreachable, Session
 
 
 @dataclass(slots=True)
 class Trace:
     """What a driver did, one after another. plans: those followed; plan_ms: how long each took to make; act_ms: how
-    long each action took, from observation to decision, a plan included; sources: of each action. token_steps: control
-    steps of a token of the plans, None where the driver does not know."""
+    long each action took, from observation to decision, a plan included; sources: of each action; surprise: of each
+    action's observation how surprising its streams were to the policy, of those about which it knows. token_steps:
+    control steps of a token of the plans, None where the driver does not know. sensors: what was thought of each
+    stream's sensor at each act, of a policy in this process."""
 
     plans: list[Plan] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
     act_ms: list[float] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    surprise: list[Mapping[str, float]] = field(default_factory=list)
     token_steps: int | None = None
+    sensors: list[Mapping[str, SensorReport]] = field(default_factory=list)
 
 
 class Driver(Protocol):
@@ -84,6 +88,9 @@ class PolicyDriver:
         decision = self._controller.decide()
         self._trace.act_ms.append(_ms_since(began))
         self._trace.sources.append(decision.source)
+        sensors = decision.sensors.items()
+        self._trace.surprise.append({name: told.surprise for name, told in sensors if told.surprise is not None})
+        self._trace.sensors.append(decision.sensors)
         return decision.action
 
     def end(self) -> None:
@@ -119,6 +126,8 @@ class ServerDriver:
         reply = self._session.act(read, missing=missing)
         self._trace.act_ms.append(_ms_since(began))
         self._trace.sources.append(reply.source)
+        sensors = reply.sensors.items()
+        self._trace.surprise.append({name: told["surprise"] for name, told in sensors if told["surprise"] is not None})
         if reply.source == "fresh" and reply.timing is not None:
             self._trace.plan_ms.append(reply.timing["plan_ms"])
             plan = self._session.plan() if self._task.keeps_plans else None

@@ -35,11 +35,11 @@ def manipulation_table(results: Path) -> list[str]:
 def drop(disturbed: Report, reports: Sequence[Report]) -> list[float] | None:
     """[episodes] by how much success fell, 1, 0 or -1, in a report whose cameras were disturbed; None for another, or
     if none of `reports` is of the same policy on the same episodes undisturbed."""
-    if not disturbed["distractor"]:
+    if not disturbed.get("distractor"):
         return None
     for report in reports:
         alike = all(_of(report, key) == _of(disturbed, key) for key in ("task", "revision", "seed", "most_steps"))
-        if alike and not report["distractor"] and report["handling"] == "trusted":
+        if alike and _undisturbed(report):
             held = {record["seed"]: float(record["success"]) for record in report["episodes_detail"]}
             pairs = [(held.get(record["seed"]), record["success"]) for record in disturbed["episodes_detail"]]
             return [before - float(after) for before, after in pairs if before is not None] or None
@@ -48,17 +48,21 @@ def drop(disturbed: Report, reports: Sequence[Report]) -> list[float] | None:
 
 def _of(report: Report, key: str) -> object:
     """Of a revision the weights', however they are used."""
-    return str(report[key]).partition("-adjusted")[0] if key == "revision" else report[key]
+    return str(report[key]).partition("-adjusted")[0] if key == "revision" else report.get(key)
+
+
+def _undisturbed(report: Report) -> bool:
+    return not report.get("distractor") and report.get("handling", "trusted") == "trusted"
 
 
 def _row(report: Report, reports: Sequence[Report]) -> list[str]:
     fell = drop(report, reports)
-    disturbed = f"{report['distractor'] or 'undisturbed'}, {report['handling']}"
+    disturbed = "" if _undisturbed(report) else f"{report['distractor'] or 'undisturbed'}, {report['handling']}"
     return [
         report["task"],
         Path(report["policy"]).name,
-        "undisturbed" if not report["distractor"] and report["handling"] == "trusted" else disturbed,
-        str(report["episodes"]) + ("" if report["served"] else ", in process"),
+        disturbed or "undisturbed",
+        str(report["episodes"]) + ("" if report.get("served") else ", in process"),
         *success_cells(report),
         NOTHING if fell is None else plus_minus(float(np.mean(fell)), standard_error(fell), digits=2),
         *time_cells(report),

@@ -12,6 +12,8 @@ from rich.table import Table
 from scipy.special import stdtrit
 
 from forcing import __version__
+from forcing.eval.arm_tasks import ArmTask
+from forcing.eval.detection import detection
 from forcing.eval.files import replacing
 from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.plan_metrics import measure_plans
@@ -27,10 +29,11 @@ def build_report(
     """Means with their standard errors over episodes, and a record of each episode.
 
     normalized_interval: 95 % over episodes, by Student's t. plan_metrics: of the plans themselves, see `measure_plans`,
-    None where there are none. success_rate: over episodes, which is the mean over goals of fixed number if each had as
-    many episodes; success_interval: 95 % by Wilson. goals: the same for each goal of fixed number, none if the task has
-    none. reached_rate: of episodes that had success at hand at some step, whether it lasted or not. act_ms: from an
-    observation to its action, a plan included. Raises ValueError without episodes.
+    None where there are none. detection: of disturbed cameras, see `detection`. success_rate: over episodes, which is
+    the mean over goals of fixed number if each had as many episodes; success_interval: 95 % by Wilson. goals: the same
+    for each goal of fixed number, none if the task has none. reached_rate: of episodes that had success at hand at some
+    step, whether it lasted or not. act_ms: from an observation to its action, a plan included. Raises ValueError
+    without episodes.
     """
     if not episodes:
         raise ValueError("a report needs at least 1 episode, got 0")
@@ -58,6 +61,7 @@ def build_report(
         **_quantiles("plan_ms", plan_ms),
         **_quantiles("act_ms", act_ms),
         "plan_metrics": measure_plans(task, episodes) if isinstance(task, MazeTask) else None,
+        "detection": detection(episodes, task.cameras) if isinstance(task, ArmTask) else None,
         "command": command,
         "forcing": __version__,
         "python": platform.python_version(),
@@ -128,7 +132,7 @@ def _record(episode: Episode) -> Report:
         "steps_to_goal": episode.steps_to_goal,
         "start": episode.positions[0].tolist(),
         **({} if episode.goal is None else {"goal": episode.goal.tolist()}),
-        "distracted_steps": episode.distracted_steps,
+        "distracted_steps": sum(map(bool, episode.distracted)),
         "plans": len(episode.trace.plan_ms),
         **_quantiles("plan_ms", episode.trace.plan_ms),
         **_quantiles("act_ms", episode.trace.act_ms),

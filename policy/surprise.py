@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forcing.policy.rarity import Tail, together
+from forcing.policy.rarity import Tail, either
 from forcing.policy.types import TrajectorySpec
 
 AFTER = (0, 1, 2, 4, 8, 16)  # tokens without a stream after which its residuals are measured
@@ -72,7 +72,7 @@ class Residuals:
         if seen.misfit is None or self.misfit is None:
             return found
         lost = self.misfit.rarity(seen.misfit)
-        return lost if found is None else together(found, lost)
+        return lost if found is None else either(found, lost)
 
     def tensors(self) -> dict[str, Tensor]:
         """As a checkpoint keeps it."""

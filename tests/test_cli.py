@@ -88,11 +88,11 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         ),
         (
             "serve --policy maze2d-umaze --set layout.horizon=3",
-            "begin with planner, tracker, belief or rolling, got 'layout.horizon=3'",
+            "begin with planner, tracker, belief, rolling or memory, got 'layout.horizon=3'",
         ),
         (
             "eval maze2d-umaze-multi --set layout.horizon=3",
-            "begin with planner, tracker, belief or rolling, got 'layout.horizon=3'",
+            "begin with planner, tracker, belief, rolling or memory, got 'layout.horizon=3'",
         ),
         ("eval maze2d-umaze-multi --policy straight --set tracker.kind=pd", "set changes a policy in this process"),
         ("eval maze2d-umaze-multi --set tracker.knd=pd", "did you mean 'tracker.kind'?"),

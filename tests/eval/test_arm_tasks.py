@@ -12,6 +12,7 @@ import torch
 
 from forcing.datasets.recording import read_recording
 from forcing.datasets.store import write_store
+from forcing.envs.arm_control import ACTION
 from forcing.envs.swap import STATE, UNITS, Swap
 from forcing.eval.conditions import Conditions
 from forcing.eval.drivers import sensed
@@ -35,13 +36,12 @@ def one_thread() -> Iterator[None]:
 
 def wandering(lengths: tuple[int, ...]) -> Trajectories:
     """Streams as those of `swap` in name and shape, of which nothing can be learned."""
-    rng, arm = np.random.default_rng(0), Swap().action_space
-    assert arm.shape is not None
+    rng = np.random.default_rng(0)
     streams = [
         StreamSpec(name=name, role="observation", shape=space.shape or (), units=UNITS.get(name, ""))
         for name, space in STATE.items()
     ]
-    streams.append(StreamSpec(name="action", role="action", shape=arm.shape))
+    streams.append(StreamSpec(name="action", role="action", shape=ACTION.shape))
     rows = {"observation": sum(lengths) + len(lengths), "action": sum(lengths)}
     drawn = {
         stream.name: rng.normal(0, 0.1, (rows[stream.role], *stream.shape)).cumsum(axis=0) % 1.0 for stream in streams
@@ -193,6 +193,17 @@ def test_what_a_served_arm_did_is_recorded_and_read_again(
     assert (found.lengths.tolist(), found.spec.goal) == ([STEPS], None)
     assert [stream.name for stream in found.spec.of_role("observation")] == list(STATE)
     assert found.spec["red_position"].units == "m"
+
+
+def test_cubes_take_their_five_goals_in_turn_which_no_session_is_told_but_every_observation(forcing: Command) -> None:
+    task = find_task("cube-single")
+    env = task.make()
+    targets = {tuple(task.observe(task.reset(env, index, 7))["target"].round(2)) for index in range(6)}
+    assert len(targets) == 5
+    assert task.goal(task.reset(env, 0, 7)) is None
+    said = forcing("eval cube-single --policy expert --episodes 2 --workers 1")
+    assert said.code == 0, said.err
+    assert "expert, by goal" in said.out
 
 
 def test_mazes_are_found_among_all_tasks() -> None:

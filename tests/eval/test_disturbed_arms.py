@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 from PIL import Image
 
 from forcing.datasets.store import write_store
+from forcing.envs.arm_control import ACTION
 from forcing.envs.swap import STATE, UNITS, Swap
 from forcing.envs.swap_distractors import Distractor, cover
 from forcing.eval.conditions import Conditions, Handling
+from forcing.eval.detection import detection
 from forcing.eval.distractors import DISTRACTORS
 from forcing.eval.drivers import PolicyDriver, ServerDriver, Trace
 from forcing.eval.film import Shot, Take, write_film
@@ -59,7 +62,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory, forcing: Command) -> Path:
         if name in STATE
     ]
     streams += [StreamSpec(name=name, role="observation", shape=(64, 64, 3)) for name in ("front", "side")]
-    streams.append(StreamSpec(name="action", role="action", shape=(5,)))
+    streams.append(StreamSpec(name="action", role="action", shape=ACTION.shape))
     rows = {"observation": 82, "action": 80}
     recorded = Trajectories(
         spec=TrajectorySpec(streams=tuple(streams), control_hz=20.0),
@@ -76,7 +79,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory, forcing: Command) -> Path:
 
 
 class Still:
-    """Holds the arm where it is, and keeps what it was told."""
+    """Holds the arm in the middle, and keeps what it was told."""
 
     name = "still"
 
@@ -88,7 +91,7 @@ class Still:
 
     def act(self, observation: Mapping[str, Array]) -> Array:
         self.told.append(observation)
-        return np.array([0.4, 0.0, 0.2, 0.0, 0.0], np.float32)
+        return np.asarray((ACTION.low + ACTION.high) / 2)
 
     def end(self) -> None:
         """Nothing to end."""
@@ -111,18 +114,23 @@ def driven(env: Swap, handling: Handling, distractor: str = "soon") -> tuple[Epi
     return drive_episode(env, TASK, driver, 0, 4, under), driver.told
 
 
+def disturbed(episode: Episode) -> list[int]:
+    """At which observations."""
+    return [step for step, cameras in enumerate(episode.distracted) if cameras]
+
+
 def test_a_disturbed_episode_is_the_same_as_without_and_frames_are_trusted_or_declared_as_missing(env: Swap) -> None:
     plain, clear = driven(env, "trusted", "")
     trusted, seen = driven(env, "trusted")
     declared, told = driven(env, "declared")
     for episode in (trusted, declared):
         np.testing.assert_array_equal(episode.positions, plain.positions)
-        assert (episode.layout, episode.distracted_steps) == (plain.layout, FOR)
-    assert plain.distracted_steps == 0
+        assert (episode.layout, disturbed(episode)) == (plain.layout, [FROM, FROM + 1, FROM + 2])
+    assert disturbed(plain) == []
     for step in range(STEPS):
-        disturbed = FROM <= step < FROM + FOR
-        np.testing.assert_array_equal(seen[step]["side"], cover("side") if disturbed else clear[step]["side"])
-        assert ("side" in told[step]) == (not disturbed)
+        now = FROM <= step < FROM + FOR
+        np.testing.assert_array_equal(seen[step]["side"], cover("side") if now else clear[step]["side"])
+        assert ("side" in told[step]) == (not now)
         np.testing.assert_array_equal(told[step]["front"], clear[step]["front"])
 
 
@@ -170,6 +178,32 @@ def test_the_report_says_what_disturbed_and_how_it_was_handled(
     assert [found[key] for key in ("distractor", "handling")] == ["soon", "detected"]
     assert found["changed"] == ["planner.replan_steps=2"]
     assert found["episodes_detail"][0]["distracted_steps"] == FOR
+
+
+def test_flags_are_counted_against_what_was_disturbed_frame_by_frame() -> None:
+    told = [{"front": 9.0, "side": 0.1}, {"front": 2.9, "side": 0.0}, {"front": 3.1, "side": 4.0}, {"gripper": 9.0}]
+    episode = Episode(
+        index=0,
+        seed=0,
+        episode_return=0.0,
+        normalized=0.0,
+        success=False,
+        steps_to_goal=None,
+        goal=None,
+        positions=np.zeros((5, 3)),
+        actions=np.zeros((4, 6), np.float32),
+        trace=Trace(surprise=list(told)),
+        distracted=(("front",), ("front",), ("side",), ("side",), ("side",)),
+    )
+    # A hit and a clean frame; a miss and a clean frame; a false alarm and a hit; frames that nobody judged.
+    assert detection([episode], ("front", "side")) == {
+        "frames": 6,
+        "disturbed": 3,
+        "precision": pytest.approx(2 / 3),
+        "recall": pytest.approx(2 / 3),
+        "false_alarms": pytest.approx(1 / 3),
+    }
+    assert detection([replace(episode, trace=Trace())], ("front", "side")) is None
 
 
 def test_what_cannot_be_disturbed_or_filmed_is_refused_in_a_line(forcing: Command, policy: Path) -> None:
