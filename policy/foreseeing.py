@@ -19,7 +19,7 @@ from forcing.policy.types import Frames, Trajectories, TrajectorySpec
 from forcing.policy.vision import sampled
 
 HEARD, HIDDEN = 6000, 512  # moments that are planned from, with everything heard, and with each thing that is hidden
-PLACES = 8  # in episodes, of moments with something hidden: many that are alike are planned from at once
+PLACES = 16  # in episodes, of moments with something hidden: many that are alike are planned from at once
 FRAMES = 4096  # whose misfit is taken
 TOGETHER = 128  # moments at a time
 
@@ -74,10 +74,11 @@ def measured(
     names = [stream.name for stream in trajectories.spec.of_role("observation")]
     lacked = frozenset(may_lack(trajectories.spec, cameras))
     drawn, nothing, done = _Moments(planner, trajectories), Hidden(frozenset(), 0), 0
+    some = drawn.some(HIDDEN, np.random.default_rng(seed))  # the same whatever is hidden
     found = dict[Hidden, dict[str, Floats]]()
     for hidden in (nothing, *_wanted(trajectories.spec, cameras)):
         rng = np.random.default_rng((seed, len(found)))
-        chosen = drawn.some(HIDDEN, rng) if hidden.tokens else drawn.any(HEARD, rng)
+        chosen = some if hidden.tokens else drawn.any(HEARD, rng)
         found[hidden] = drawn.residuals(chosen, hidden, rng)
         report(done := done + (HIDDEN if hidden.tokens else HEARD))
     streams, rng = dict[str, Residuals](), np.random.default_rng((seed, len(found)))
