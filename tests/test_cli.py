@@ -99,7 +99,10 @@ def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
         ("eval maze2d-umaze-multi --faults nois=0.1", "fault 'nois=0.1' must be one of noise=SIGMA"),
         ("eval maze2d-umaze-multi --faults noise=0.1@wheel", "unknown sensor 'wheel'; there are position, velocity"),
         ("eval maze2d-umaze-multi --policy straight --faults noise=0.1", "straight needs them all"),
-        ("eval maze2d-umaze-multi --policy straight --faults nois=0.1", "faults lose readings, and straight needs them all"),
+        (
+            "eval maze2d-umaze-multi --policy straight --faults nois=0.1",
+            "faults lose readings, and straight needs them all",
+        ),
         ("bench plan --rows serch", "unknown rows 'serch'; did you mean 'search'?"),
         ("bench ablation maze2d-umaze-multi --data x --rows causl", "unknown rows 'causl'; did you mean 'causal'?"),
         ("train maze2d-umaze --data x --steps 0", "the training budget must be positive, got 0"),
