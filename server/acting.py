@@ -189,12 +189,14 @@ def take_in(session: Session, request: ActRequest) -> None:
 def within(decision: Decision, limits: Limits, last: Array) -> Decision:
     """The decision with every action cut to limits, in float64; `clipped` says if that changed any.
 
-    last: [A] the action of the step before. Where low and high ask for a greater change than is allowed, they win.
+    last: [A] the action of the step before, NaN if nobody knows it: then the first may be any. Where low and high ask
+    for a greater change than is allowed, they win.
     """
     planned = np.asarray(decision.action_chunk, dtype=np.float64)
     chunk = np.clip(planned, limits.low, limits.high)
     if np.isfinite(limits.change).any():
-        for row, before in zip(chunk, [last, *chunk[:-1]], strict=True):  # each row is cut before the next looks at it
+        first = np.where(np.isfinite(last), last, chunk[0])
+        for row, before in zip(chunk, [first, *chunk[:-1]], strict=True):  # each row is cut before the next looks at it
             row[:] = np.clip(np.clip(row, before - limits.change, before + limits.change), limits.low, limits.high)
     clipped = decision.clipped or bool((chunk != planned).any())
     return replace(decision, action=chunk[0], action_chunk=chunk, clipped=clipped)

@@ -83,7 +83,8 @@ class _Reply(BaseModel):
 
 class ActionLimits(_Request):
     """Limits of a session on the flat action, tighter than the policy's own. low, high: [A], in the action's units.
-    change: [A] by how much each entry may differ from that of the step before, the first step's from 0."""
+    change: [A] by how much each entry may differ from that of the step before, the first step's from 0, or freely where
+    0 may be a place (policies that remember)."""
 
     low: list[Finite] | None = None
     high: list[Finite] | None = None

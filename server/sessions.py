@@ -51,7 +51,8 @@ REMEMBERED_EXPIRED = 1024
 class Session:
     """One robot's session.
 
-    goal, seed: what the episode began with. limits: of its action. last_action: [A] that was sent, 0 before the first.
+    goal, seed: what the episode began with. limits: of its action. last_action: [A] that was sent; before the first 0,
+    or NaN where zero may be a place and nobody knows which the robot is at.
     pending: the plan being made for it, which this module only drops. record: its episodes are kept. episode: of the
     session, the first is 0. diary: where they are written, None where sessions end with the server. restored: it goes
     on after the server was begun anew, and nothing was answered since. missed: steps before the one that was just
@@ -79,7 +80,10 @@ class Session:
     _replies: OrderedDict[str, tuple[bytes, ActReply]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
-        self.last_action = np.zeros(self.policy.spec.action.size)
+        self._forget_action()
+
+    def _forget_action(self) -> None:
+        self.last_action = np.full(self.policy.spec.action.size, np.nan if self.controller.waits else 0.0)
 
     def renew(self, now: float) -> None:
         """The lease starts anew."""
@@ -152,7 +156,8 @@ class Session:
         if self.busy:
             raise SessionBusy("an act of this session is being answered; reset when its reply has come")
         self.controller, self.goal, self.seed = controller, goal, seed
-        self._observed, self.last_action = None, np.zeros_like(self.last_action)
+        self._observed = None
+        self._forget_action()
         self._replies.clear()
         self.episode, self.restored, self.missed = self.episode + 1, False, 0
         self.drop_pending()

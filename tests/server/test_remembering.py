@@ -242,13 +242,11 @@ def test_before_the_first_plan_no_action_is_made_up_and_the_robot_may_ask_again_
         for number in (0, 1, 1):
             refused = _raw(url, session, number)
             assert refused.status_code == 503
-            assert refused.headers["content-type"] == "application/problem+json"
             assert refused.json()["type"] == "urn:forcing:problem:no-plan-yet"
             assert refused.json()["detail"] == (
                 "policy 'arm' has no plan at step 0, and no action to hold with; "
                 "hold your place and send what is sensed then, for this step again"
             )
-        assert httpx.post(f"{url}/v1/sessions/{session.id}/act", json={}).status_code == 422
         with pytest.raises(ServerProblem, match="503 There is no plan yet"):
             session.act(_seen(2), deadline_ms=1)
         gated.gate.set()
@@ -306,8 +304,22 @@ def test_whoever_waits_for_no_plan_is_never_sent_to_a_place_that_nobody_planned(
     assert [answer.step for answer in answers] == list(range(30)), "after the first plan every act is answered"
     assert {answer.source for answer in answers} <= {"fresh", "plan"}
     places = np.array([answer.action for answer in answers])
-    assert (places >= LOW - 1e-6).all()
-    assert (places <= HIGH + 1e-6).all()
+    assert ((places >= LOW - 1e-6) & (places <= HIGH + 1e-6)).all()
+
+
+def test_limits_of_change_hold_from_the_first_place_on_and_not_from_zero(url: str) -> None:
+    change = np.array([0.001, 0.002])
+    with Client(url) as client:
+        with client.open("arm", seed=3) as free:
+            first = free.act(_seen(0)).action
+        with client.open("arm", seed=3, limits={"change": change.tolist()}) as session:
+            for _ in range(2):
+                answers = [session.act(_seen(step)) for step in range(4)]
+                np.testing.assert_array_equal(answers[0].action, first)
+                steps = np.abs(np.diff([answer.action for answer in answers], axis=0))
+                assert (steps <= change + 1e-9).all()
+                assert steps.max() > 0
+                session.reset()
 
 
 @pytest.mark.parametrize("stream", [False, True])
