@@ -22,6 +22,8 @@ from forcing.eval.search_picture import draw_search
 from forcing.eval.serve_table import serve_table
 from forcing.eval.spread_picture import draw_spread
 from forcing.eval.spread_table import spread_table
+from forcing.eval.surprise_picture import draw_surprise
+from forcing.eval.surprise_table import surprise_table
 
 TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "maze2d": score_table,
@@ -37,6 +39,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     "filter": filter_table,
     "spread": spread_table,
     "imagine": imagine_table,
+    "surprise": surprise_table,
     "serve": serve_table,
     "data": data_table,
 }
@@ -45,6 +48,7 @@ PICTURES = (
     (draw_faults, "faults.png"),
     (draw_spread, "spread.png"),
     (draw_imagine, "imagine.png"),
+    (draw_surprise, "surprise.png"),
 )
 MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILINE | re.DOTALL)
 
@@ -52,9 +56,9 @@ MARKED = re.compile(r"^(<!-- table: (\S+) -->\n).*?^(<!-- end -->)$", re.MULTILI
 def write_page(page: Path, results: Path) -> list[str]:
     """What was done, line by line. results: folder of the reports.
 
-    The curves of the search, of faults, of spreads and of what is imagined are drawn beside the page, in pictures/, if
-    there are any. Raises ValueError if there is no such folder, or a mark names no table or begins one that does not
-    end.
+    The curves of the search, of faults, of spreads, of what is imagined and of what surprises are drawn beside the
+    page, in pictures/, if there are any. Raises ValueError if there is no such folder, or a mark names no table or
+    begins one that does not end.
     """
     if not results.is_dir():
         raise ValueError(f"results {results} must be a folder of reports, there is none; the page stays as it is")

@@ -15,7 +15,7 @@ from forcing.eval.task import Task
 from forcing.policy.clone import Clone
 from forcing.policy.controller import Controller
 from forcing.policy.policy import Policy
-from forcing.policy.types import Array, Plan
+from forcing.policy.types import Array, Plan, SensorReport
 from forcing.server.client import Client, ServerUnreachable, Session
 
 
@@ -24,7 +24,8 @@ class Trace:
     """What a driver did, one after another. plans: those followed; plan_ms: how long each took to make; act_ms: how
     long each action took, from observation to decision, a plan included; sources: of each action; surprise: of each
     action's observation how surprising its streams were to the policy, of those about which it knows. token_steps:
-    control steps of a token of the plans, None where the driver does not know."""
+    control steps of a token of the plans, None where the driver does not know. sensors: what was thought of each
+    stream's sensor at each act, of a policy in this process."""
 
     plans: list[Plan] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
@@ -32,6 +33,7 @@ class Trace:
     sources: list[str] = field(default_factory=list)
     surprise: list[Mapping[str, float]] = field(default_factory=list)
     token_steps: int | None = None
+    sensors: list[Mapping[str, SensorReport]] = field(default_factory=list)
 
 
 class Driver(Protocol):
@@ -88,6 +90,7 @@ class PolicyDriver:
         self._trace.sources.append(decision.source)
         sensors = decision.sensors.items()
         self._trace.surprise.append({name: told.surprise for name, told in sensors if told.surprise is not None})
+        self._trace.sensors.append(decision.sensors)
         return decision.action
 
     def end(self) -> None:

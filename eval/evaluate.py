@@ -47,12 +47,10 @@ def evaluate_policy(
     """
     driver.check(task)  # says here what a worker process could only die of
     _warn_of_another_task(driver, task, console)
-    with _at_its_server(driver, console) if served else nullcontext(driver) as driving:
-        revision = _revision(driving, task)
-        _check_streams(driving, task)
-        finished = watch(task, driving, episodes, seed, workers, console)
-    how = _how(driver) | {"served": driving.url is not None}
-    reports = [build_report(task, driver.policy, revision, seed, finished, command) | how]
+    scored, finished = score(
+        task, driver, served=served, episodes=episodes, seed=seed, workers=workers, command=command, console=console
+    )
+    reports = [scored]
     if isinstance(task, MazeTask) and driver.policy not in BASELINES and not driver.under.faults:
         straight = DriverSpec(policy="straight", under=driver.under)
         driven = list(rollout(task, straight, episodes, seed, workers))
@@ -68,6 +66,26 @@ def evaluate_policy(
         write_film(takes, task.control_hz, film)
         console.print(f"film: {film}")
     return reports
+
+
+def score(
+    task: Task,
+    driver: DriverSpec,
+    *,
+    served: bool,
+    episodes: int,
+    seed: int,
+    workers: int | None,
+    command: str,
+    console: Console,
+) -> tuple[Report, list[Episode]]:
+    """The driver's report, and its episodes. Raises as `evaluate_policy`."""
+    with _at_its_server(driver, console) if served else nullcontext(driver) as driving:
+        revision = _revision(driving, task)
+        _check_streams(driving, task)
+        finished = watch(task, driving, episodes, seed, workers, console)
+    how = _how(driver) | {"served": driving.url is not None}
+    return build_report(task, driver.policy, revision, seed, finished, command) | how, finished
 
 
 def _how(driver: DriverSpec) -> Report:

@@ -132,7 +132,7 @@ def _record(episode: Episode) -> Report:
         "steps_to_goal": episode.steps_to_goal,
         "start": episode.positions[0].tolist(),
         **({} if episode.goal is None else {"goal": episode.goal.tolist()}),
-        "distracted_steps": sum(len(cameras) > 0 for cameras in episode.distracted),
+        "distracted_steps": sum(map(bool, episode.distracted)),
         "plans": len(episode.trace.plan_ms),
         **_quantiles("plan_ms", episode.trace.plan_ms),
         **_quantiles("act_ms", episode.trace.act_ms),

@@ -94,8 +94,7 @@ class Episode:
     positions: [T + 1, d] of the robot, in m. actions: [T, A]. success: as the task counts it. steps_to_goal: the first
     step at which it was at hand, None if never. goal: [d] that was told, None if none was. goal_number: which of the
     task's numbered goals it was, None if it has none. layout: how the environment says that it laid things out.
-    distracted: which cameras were
-    disturbed at each of the T + 1 observations. shots: the film of it, if one was made.
+    distracted: the cameras that were disturbed, of each of T + 1 observations. shots: the film of it, if one was made.
     """
 
     index: int
@@ -110,7 +109,7 @@ class Episode:
     trace: Trace
     goal_number: int | None = None
     layout: Sequence[int] | None = None
-    distracted: Sequence[Sequence[str]] = ()
+    distracted: Sequence[tuple[str, ...]] = ()
     shots: Sequence[Shot] = ()
 
 
@@ -179,7 +178,7 @@ class _Seen:
     filmed: bool
     positions: list[NDArray[np.float64]] = field(default_factory=list)
     shots: list[Shot] = field(default_factory=list)
-    distracted: list[Sequence[str]] = field(default_factory=list)
+    distracted: list[tuple[str, ...]] = field(default_factory=list)
 
     def add(self, observation: Observation, info: Info) -> None:
         self.positions.append(self.task.position(truth_of(self.env, observation)))

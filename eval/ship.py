@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import tyro
 
+from forcing.eval.arm_tasks import ArmTask
 from forcing.eval.console import new_console
-from forcing.eval.evaluate import watch
-from forcing.eval.report import Report, build_report, plus_minus, table_of, write_report
+from forcing.eval.evaluate import score
+from forcing.eval.report import Report, arm_table, plus_minus, table_of, write_report
 from forcing.eval.rollout import DriverSpec
 from forcing.eval.tasks import TASKS
-from forcing.policy.checkpoint import load_policy_file, save_policy
+from forcing.policy.checkpoint import load_policy_file, save_policy, save_surprise
 from forcing.policy.policy import FILE_NAME, SHIPPED, Policy, load_policy
 from forcing.policy.types import StreamSpec, TrajectorySpec
 
@@ -47,21 +48,42 @@ def ship(
         folder.mkdir(parents=True, exist_ok=True)
         path, known = folder / FILE_NAME, (file.preset, file.spec, file.normaliser, file.weights)
         save_policy(path, *known, dict(card), file.world, file.spread, file.cameras)
+        if file.surprise is not None:
+            save_surprise(path, file.surprise, card["surprise"])
 
     # A run that an older version saved lacks settings that are spelled out now, which makes it another revision.
     with TemporaryDirectory() as scratch:
         install(Path(scratch) / name, file.card)
         policy = load_policy(str(Path(scratch) / name))
         for task in (task for task in TASKS.values() if task.policy == name):
-            finished = watch(task, DriverSpec(policy=str(Path(scratch) / name)), episodes, seed, workers, console)
-            reports.append(build_report(task, name, policy.revision, seed, finished, command))
+            report, _ = score(
+                task,
+                DriverSpec(policy=str(Path(scratch) / name)),
+                served=isinstance(task, ArmTask),
+                episodes=episodes,
+                seed=seed,
+                workers=workers,
+                command=command,
+                console=console,
+            )
+            reports.append(report | {"policy": name})
             write_report(reports[-1], RESULTS / f"{task.name}.json")
-    console.print(table_of(reports))
+    console.print((table_of if policy.history_planner is None else arm_table)(reports))
     card = {**file.card, "scores": {report["task"]: round(report["normalized_mean"], 1) for report in reports}}
     folder = SHIPPED / name
     install(folder, card)
     (folder / "README.md").write_text(_readme(policy, card, reports, _scores(name)))
     console.print(f"shipped: {folder}")
+
+
+_OF_PLACES = (
+    "It learned from recorded trajectories alone and gets no map, at training or at test time; what the file holds",
+    "besides weights, dynamics and a grid of visited places, is read off the same data.",
+)
+_OF_MEMORY = (
+    "It learned from recorded demonstrations alone and acts from all that an episode has shown of the streams below;",
+    "what the file holds besides weights, codecs of cameras and what is usual of readings, is read off the same data.",
+)
 
 
 def _scores(name: str) -> str:
@@ -81,15 +103,14 @@ def _readme(policy: Policy, card: dict[str, Any], reports: list[Report], score: 
         f"# {card['task']}",
         "",
         f"Diffusion Forcing planner, {policy.parameters / 1e6:.2f} M parameters, revision {policy.revision}.",
-        "It learned from recorded trajectories alone and gets no map, at training or at test time; what the file holds",
-        "besides weights, dynamics and a grid of visited places, is read off the same data.",
+        *(_OF_PLACES if policy.history_planner is None else _OF_MEMORY),
         "",
         f"- Data: {_data(provenance, card['data'])} ({card['data_steps']} steps)",
         f"- Training: `{card['command']}`, seed {card['seed']}, {card['minutes']} minutes",
         f"  {device}{card['steps']} steps, {card['windows']} windows",
         *([_spread(card["spread"])] if "spread" in card else []),
         _signature(policy.spec),
-        "- Not for: other mazes, other robots; it knows only the places that its recordings visited",
+        "- Not for: other tasks and places, other robots; it knows only what its recordings show",
         "",
         "| task | episodes | normalised score | success | steps to goal |",
         "|---|---|---|---|---|",

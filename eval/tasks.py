@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from forcing.eval.arm_tasks import arm_tasks
+from forcing.eval.arm_tasks import ArmTask, arm_tasks
 from forcing.eval.maze_tasks import MazeTask, maze_tasks
 from forcing.eval.task import Task
 from forcing.policy.names import UnknownName, did_you_mean
@@ -22,6 +22,15 @@ def find_maze(name: str) -> MazeTask:
     task = find_task(name)
     if not isinstance(task, MazeTask):
         raise UnknownName(f"task {name!r} is no maze, which this is for; such are {', '.join(_mazes()[:3])} and others")
+    return task
+
+
+def find_arm(name: str) -> ArmTask:
+    """Raises UnknownName as `find_task`, and if the task is no arm's."""
+    task = find_task(name)
+    if not isinstance(task, ArmTask):
+        arms = [name for name, task in TASKS.items() if isinstance(task, ArmTask)]
+        raise UnknownName(f"task {name!r} is no arm's, which this is for; such are {', '.join(arms)}")
     return task
 
 

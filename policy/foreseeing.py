@@ -19,16 +19,20 @@ from forcing.policy.types import Frames, Trajectories, TrajectorySpec
 from forcing.policy.vision import sampled
 
 HEARD, HIDDEN = 6000, 512  # moments that are planned from, with everything heard, and with each thing that is hidden
-PLACES = 8  # in episodes, of moments with something hidden: many that are alike are planned from at once
+PLACES = 16  # in episodes, of moments with something hidden: many that are alike are planned from at once
 FRAMES = 4096  # whose misfit is taken
 TOGETHER = 128  # moments at a time
 
 Floats = NDArray[np.float64]
 
 
+class NothingForeseen(ValueError):
+    """No episode is as long as a plan."""
+
+
 def may_lack(spec: TrajectorySpec, cameras: Codecs) -> tuple[str, ...]:
     """Streams that a policy learns to go without, all at once: the cameras, or every observation where there is none
-    (`memory.draw_recall`)."""
+    (`memory.draw_behind`)."""
     return tuple(cameras) or tuple(stream.name for stream in spec.of_role("observation"))
 
 
@@ -64,15 +68,17 @@ def measured(
     """What is usual of each observation stream.
 
     trajectories: the recording in numbers. frames: of its cameras. report: called with the moments done so far, of
-    `moments`. Raises ValueError if no episode is long enough, or a camera's codec does not tell what it loses.
+    `moments`. Raises NothingForeseen if no episode is long enough, ValueError if a camera's codec does not tell what it
+    loses.
     """
     names = [stream.name for stream in trajectories.spec.of_role("observation")]
     lacked = frozenset(may_lack(trajectories.spec, cameras))
     drawn, nothing, done = _Moments(planner, trajectories), Hidden(frozenset(), 0), 0
+    some = drawn.some(HIDDEN, np.random.default_rng(seed))  # the same whatever is hidden
     found = dict[Hidden, dict[str, Floats]]()
     for hidden in (nothing, *_wanted(trajectories.spec, cameras)):
         rng = np.random.default_rng((seed, len(found)))
-        chosen = drawn.some(HIDDEN, rng) if hidden.tokens else drawn.any(HEARD, rng)
+        chosen = some if hidden.tokens else drawn.any(HEARD, rng)
         found[hidden] = drawn.residuals(chosen, hidden, rng)
         report(done := done + (HIDDEN if hidden.tokens else HEARD))
     streams, rng = dict[str, Residuals](), np.random.default_rng((seed, len(found)))
@@ -104,7 +110,7 @@ class _Moments:
         # From whose tokens on all that is planned was recorded.
         counts = np.maximum(0, (trajectories.lengths - self._ahead) // self._token + 1)
         if not counts.any():
-            raise ValueError(f"no episode has the {self._ahead} steps of a plan; use longer recordings")
+            raise NothingForeseen(f"no episode has the {self._ahead} steps of a plan; use longer recordings")
         self._episodes = np.repeat(np.arange(len(counts)), counts)
         self._number = np.concatenate([np.arange(count) for count in counts])
 

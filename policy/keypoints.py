@@ -2,7 +2,8 @@
 
 A keypoint is where one of the encoder's maps is highest, on average over the frame (soft-argmax); the decoder draws a
 spot there. So a thing that moves is two latents, which follow it evenly. After Jakab et al. (2018), arXiv:1806.07823,
-and Finn et al. (2016), arXiv:1509.06113. Knows no policy and no recording's format.
+and Finn et al. (2016), arXiv:1509.06113; what is ours is where keypoints begin, at colours that stand out, and not all
+over the frame (docs/decisions/0020). Knows no policy and no recording's format.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forcing.policy.colours import Tellers, tell_colours
 from forcing.policy.grids import Floats, averaged, spread_out
 from forcing.policy.types import Array, Frames
 from forcing.policy.vision import LIMIT, ROUNDING, Usual, VisionConfig, as_pixels, sampled
@@ -24,14 +26,15 @@ SIDE = 64  # cells a side at the most
 CHANNELS = 16
 STILL = 0.02  # least standard deviation a latent is divided by; of a keypoint, of half the frame
 TOGETHER = 128  # frames that are encoded at a time
-SAMPLE, MEASURED = 16384, 4096  # frames that it is trained on, and of which statistics are taken
-LEARNING_RATE, WARMUP, CLIP = 3e-3, 0.1, 1.0
+SAMPLE, MEASURED, COLOURED = 16384, 4096, 256  # frames for training, for statistics, and to find colours in
+LEARNING_RATE, WARMUP, CLIP = 6e-3, 0.1, 1.0
 KEPT = "network."  # before the names of weights in a checkpoint
-FIRST_SPOT = 0.1  # of a spot's radius, of half the frame
+FIRST_SPOT = 0.1  # a spot's radius, of half the frame
+FAINT, SHARP = 0.1, 6.0  # first weights beside those that tell colours, as shares; of a colour's own cells in a map
 
 
 class AutoEncoder(nn.Module):
-    """Between folded frames, [N, 4c, h, w], of variance about 1, and raw latents [N, 2 * keypoints + values].
+    """From folded frames, [N, 4c, h, w], to raw latents [N, 2 * keypoints + values], and to frames less their mean.
 
     Raw latents are x of each keypoint, then y of each, -1 to 1 from edge to edge, and the values. The channels of four
     neighbours are one place's of a folded frame (`_folded`): layers at full resolution would cost four times as much.
@@ -40,7 +43,7 @@ class AutoEncoder(nn.Module):
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, keypoints: int, values: int, size: tuple[int, int], channels: int, wide: int = CHANNELS) -> None:
+    def __init__(self, keypoints: int, values: int, size: tuple[int, int], channels: int, wide: int) -> None:
         """size: [h, w], multiples of 4. channels: 4c. wide: of the layers."""
         super().__init__()
         self.keypoints = keypoints
@@ -56,6 +59,23 @@ class AutoEncoder(nn.Module):
         self.register_buffer("rows", torch.linspace(-1, 1, size[0]), persistent=False)
         self.register_buffer("columns", torch.linspace(-1, 1, size[1]), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a processor
+
+    @torch.no_grad()
+    def look_for(self, tellers: Tellers) -> None:
+        """Has each keypoint begin at the cells that one of as many functions of a colour is highest at."""
+        every = range(self.keypoints)
+        colours = torch.from_numpy(tellers.weights).float()
+        first, *others = (layer for layer in self.seen if isinstance(layer, nn.Conv2d))
+        for layer in (first, *others, self.maps):
+            assert layer.bias is not None
+            layer.weight[: self.keypoints] *= FAINT
+            layer.bias[: self.keypoints] = 0
+        assert first.bias is not None
+        first.weight[every, :, 1, 1] += colours.repeat(1, 4) / 4
+        first.bias[every] = torch.from_numpy(tellers.bias).float()
+        for layer in others:
+            layer.weight[every, every, 1, 1] += 1
+        self.maps.weight[every, every, 0, 0] += SHARP
 
     def encode(self, folded: Tensor) -> Tensor:
         """[N, 4c, h, w] to raw latents."""
@@ -88,13 +108,14 @@ class AutoEncoder(nn.Module):
 class KeypointCodec:
     """The codec of keypoints.
 
-    shape: [h, w, c] of a frame, uint8. network: for frames averaged to its grid, less `mean` [rows, columns, c],
-    divided by `scale`, both in grey levels, and folded. centre, std: [k] of raw latents over the recording. explained:
-    share of the grid's variance that latents hold. usual: of the grid's cells.
+    shape: [h, w, c] of a frame, uint8. network: takes frames averaged to its grid, less `colour` [c], divided by
+    `scale` and folded, and shows them less `mean` [rows, columns, c]; all in grey levels. centre, std: [k] of raw
+    latents over the recording. explained: share of the grid's variance that latents hold. usual: of the grid's cells.
     """
 
     shape: tuple[int, int, int]
     network: AutoEncoder
+    colour: Tensor
     mean: Tensor
     scale: float
     centre: Floats
@@ -109,7 +130,7 @@ class KeypointCodec:
     @torch.no_grad()
     def encode(self, frames: Array) -> Floats:
         """See `vision.Codec`."""
-        found = [self._latents(self.network.encode(cells)) for cells in self._grids(frames)]
+        found = [self._latents(grid) for grid in self.grids(frames)]
         return np.concatenate([np.empty((0, self.latents), np.float32), *found])
 
     @torch.no_grad()
@@ -117,7 +138,7 @@ class KeypointCodec:
         """See `vision.Codec`."""
         shown = [np.empty((0, *self.shape), np.uint8)]
         for start in range(0, len(latents), TOGETHER):
-            grid = _unfolded(self._shown(latents[start : start + TOGETHER])) * self.scale + self.mean
+            grid = self._shown(latents[start : start + TOGETHER])
             shown.append(as_pixels(spread_out(grid.numpy(), *self.shape[:2])))
         return np.concatenate(shown)
 
@@ -129,9 +150,8 @@ class KeypointCodec:
     def lost(self, frames: Array) -> Floats:
         """[N]: mean square error of each frame [N, h, w, c] on the grid, in grey levels squared."""
         found = [torch.empty(0)]
-        for cells in self._grids(frames):
-            shown = self._shown(self._latents(self.network.encode(cells)))
-            found.append((shown - cells).square().mean(dim=(1, 2, 3)) * self.scale**2)
+        for grid in self.grids(frames):
+            found.append((self._shown(self._latents(grid)) - grid).square().mean(dim=(1, 2, 3)))
         lost: Floats = torch.cat(found).numpy()
         return lost
 
@@ -140,6 +160,7 @@ class KeypointCodec:
         weights = {KEPT + name: value for name, value in self.network.state_dict().items()}
         return weights | {
             "shape": torch.tensor(self.shape),
+            "colour": self.colour,
             "mean": self.mean,
             "scale": torch.tensor([self.scale], dtype=torch.float64),
             "centre": torch.from_numpy(self.centre),
@@ -152,13 +173,13 @@ class KeypointCodec:
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "KeypointCodec":
         """Raises KeyError if one is missing, ValueError if they do not fit together."""
         height, width, channels = (int(size) for size in tensors["shape"])
-        mean, centre, std = (tensors[name] for name in ("mean", "centre", "std"))
         keypoints, wide, _, _ = tensors[KEPT + "maps.weight"].shape
         values = tensors[KEPT + "values.bias"].shape[0]
         size = (_side(height), _side(width))
         network = AutoEncoder(keypoints, values, (size[0] // 2, size[1] // 2), 4 * channels, wide)
         shapes = {KEPT + name: tuple(value.shape) for name, value in network.state_dict().items()}
-        shapes |= {"mean": (*size, channels), "centre": (2 * keypoints + values,), "std": (2 * keypoints + values,)}
+        shapes |= {"colour": (channels,), "mean": (*size, channels)}
+        shapes |= {"centre": (2 * keypoints + values,), "std": (2 * keypoints + values,)}
         for name, shape in shapes.items():
             if tuple(tensors[name].shape) != shape:
                 raise ValueError(
@@ -169,29 +190,32 @@ class KeypointCodec:
         return cls(
             shape=(height, width, channels),
             network=network.requires_grad_(False),
-            mean=mean,
+            colour=tensors["colour"],
+            mean=tensors["mean"],
             scale=float(tensors["scale"][0]),
-            centre=centre.numpy(),
-            std=std.numpy(),
+            centre=tensors["centre"].numpy(),
+            std=tensors["std"].numpy(),
             explained=float(tensors["explained"][0]),
             usual=Usual.of_tensor(tensors["usual"]),
         )
 
-    def _grids(self, frames: Array) -> Iterator[Tensor]:
-        """Frames as the network takes them, some at a time."""
+    def grids(self, frames: Array) -> Iterator[Tensor]:
+        """Frames averaged to the grid, [n, rows, columns, c], some at a time."""
         for start in range(0, len(frames), TOGETHER):
-            grid = averaged(frames[start : start + TOGETHER], *_sides(frames.shape))
-            yield _folded((torch.from_numpy(grid) - self.mean) / self.scale)
+            yield torch.from_numpy(averaged(frames[start : start + TOGETHER], *self.mean.shape[:2]))
 
-    def _latents(self, raw: Tensor) -> Floats:
-        found: Floats = np.clip((raw.numpy() - self.centre) / self.std, -LIMIT, LIMIT)
+    def raw(self, grid: Tensor) -> Tensor:
+        """[n, k] raw latents of frames on the grid."""
+        latents: Tensor = self.network.encode(_folded((grid - self.colour) / self.scale))
+        return latents
+
+    def _latents(self, grid: Tensor) -> Floats:
+        found: Floats = np.clip((self.raw(grid).numpy() - self.centre) / self.std, -LIMIT, LIMIT)
         return found
 
     def _shown(self, latents: Array) -> Tensor:
-        """As the network gives it."""
         raw = (np.asarray(latents) * self.std + self.centre).astype(np.float32)
-        shown: Tensor = self.network.decode(torch.from_numpy(raw))
-        return shown
+        return _unfolded(self.network.decode(torch.from_numpy(raw))) * self.scale + self.mean
 
 
 def fit_keypoints(
@@ -205,34 +229,50 @@ def fit_keypoints(
     """
     rng = np.random.default_rng(seed)
     sample = sampled(frames, SAMPLE, rng, lambda block: as_pixels(averaged(block, *_sides(block.shape))))
-    some = torch.from_numpy(sample[:: max(1, len(sample) // MEASURED)]).float()
-    mean = some.mean(dim=0)
-    scale = max(float((some - mean).square().mean().sqrt()), ROUNDING)
+    some = sample[:: max(1, len(sample) // MEASURED)]
+    mean = some.mean(axis=0, dtype=np.float64).astype(np.float32)
+    scale = max(float(np.sqrt(np.mean([np.square(frame - mean).mean() for frame in some]))), ROUNDING)
+    colour = mean.mean(axis=(0, 1))
     height, width, channels = (int(size) for size in frames.shape[1:])
+    size = (mean.shape[0] // 2, mean.shape[1] // 2)
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        size = (mean.shape[0] // 2, mean.shape[1] // 2)
-        network = AutoEncoder(config.keypoints, config.values, size, 4 * channels)
-        _train(network, _batches(sample, config.batch, mean, scale, rng), config.steps, report)
         codec = KeypointCodec(
             shape=(height, width, channels),
-            network=network.requires_grad_(False),
-            mean=mean,
+            network=AutoEncoder(config.keypoints, config.values, size, 4 * channels, max(CHANNELS, config.keypoints)),
+            colour=torch.from_numpy(colour),
+            mean=torch.from_numpy(mean),
             scale=scale,
             centre=np.zeros(config.latents, np.float32),
             std=np.ones(config.latents, np.float32),
             explained=0.0,
             usual=Usual(mean=0.0, std=1.0),
         )
-        return _measured(codec, sample[:: max(1, len(sample) // MEASURED)])
+        few = averaged(some[rng.choice(len(some), min(COLOURED, len(some)), replace=False)], *size)
+        tellers = tell_colours(
+            (few - colour) / scale, (averaged(mean[None], *size)[0] - colour) / scale, config.keypoints, rng
+        )
+        if tellers is not None:
+            codec.network.look_for(tellers)
+        _train(codec, sample, config, rng, report)
+        return _measured(codec, some)
 
 
-def _train(network: AutoEncoder, batches: Iterator[Tensor], steps: int, report: Callable[[int], None]) -> None:
+def _train(
+    codec: KeypointCodec,
+    sample: NDArray[np.uint8],
+    config: VisionConfig,
+    rng: np.random.Generator,
+    report: Callable[[int], None],
+) -> None:
+    """Trains the codec's network, and then holds it fixed."""
+    network = codec.network
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step / steps))
-    for step in range(steps):
-        grid = next(batches)
-        loss = (network.decode(network.encode(grid)) - grid).square().mean()
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step / config.steps))
+    for step in range(config.steps):
+        grid = torch.from_numpy(sample[rng.integers(0, len(sample), config.batch)]).float()
+        shown = network.decode(codec.raw(grid))
+        loss = (shown - _folded((grid - codec.mean) / codec.scale)).square().mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss of a camera's codec is {float(loss.detach())} after {step} steps")
         optimiser.zero_grad()
@@ -241,6 +281,7 @@ def _train(network: AutoEncoder, batches: Iterator[Tensor], steps: int, report: 
         optimiser.step()
         schedule.step()
         report(step + 1)
+    network.requires_grad_(False)
 
 
 def _rate(done: float) -> float:
@@ -248,23 +289,15 @@ def _rate(done: float) -> float:
     return min(done / WARMUP + 1e-3, 0.5 + 0.5 * cos(pi * max(0.0, done - WARMUP) / (1 - WARMUP)))
 
 
-def _batches(
-    sample: NDArray[np.uint8], count: int, mean: Tensor, scale: float, rng: np.random.Generator
-) -> Iterator[Tensor]:
-    """Of `count` frames of the sample each, as the network takes them."""
-    while True:
-        chosen = torch.from_numpy(sample[rng.integers(0, len(sample), count)])
-        yield _folded((chosen.float() - mean) / scale)
-
-
 def _measured(codec: KeypointCodec, sample: NDArray[np.uint8]) -> KeypointCodec:
-    """The codec with what only frames tell of it; until now its latents are raw ones."""
-    raw = codec.encode(sample)
+    """The trained codec with what only frames tell of it."""
+    with torch.no_grad():
+        raw = torch.cat([codec.raw(grid) for grid in codec.grids(sample)]).numpy()
     centre = raw.mean(axis=0, dtype=np.float64).astype(np.float32)
     std = np.maximum(raw.std(axis=0), STILL).astype(np.float32)
     scaled = replace(codec, centre=centre, std=std)
-    lost, varies = scaled.lost(sample), float(sample.astype(np.float32).var(axis=0).mean())
-    explained = 1 - float(lost.mean()) / max(varies, ROUNDING**2)
+    lost = scaled.lost(sample)
+    explained = 1 - float(lost.mean()) / codec.scale**2
     return replace(scaled, explained=explained, usual=Usual.of(lost))
 
 

@@ -66,11 +66,9 @@ class Tail:
         return cls(levels=values[:-1], decade=float(values[-1]))
 
 
-def together(first: float, second: float) -> float:
-    """Rarity of two rarities at once, of things that know nothing of each other: that of their sum.
+def either(first: float, second: float) -> float:
+    """Rarity of the rarer of two, whatever they have to do with each other: half as rare as if there were no other.
 
-    Fisher's method (Statistical Methods for Research Workers, 1932): with p = 10^-(first + second) as the product of
-    two uniform numbers, the share p (1 - ln p) of such products is as small.
+    Bonferroni's bound. That of their sum (Fisher's method) would let what is usual of one outweigh the other.
     """
-    log = -(first + second) * np.log(10)
-    return float(-(log + np.log1p(-log)) / np.log(10))
+    return max(0.0, max(first, second) - float(np.log10(2)))

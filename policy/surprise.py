@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forcing.policy.rarity import Tail, together
+from forcing.policy.rarity import Tail, either
 from forcing.policy.types import TrajectorySpec
 
 AFTER = (0, 1, 2, 4, 8, 16)  # tokens without a stream after which its residuals are measured
@@ -72,7 +72,7 @@ class Residuals:
         if seen.misfit is None or self.misfit is None:
             return found
         lost = self.misfit.rarity(seen.misfit)
-        return lost if found is None else together(found, lost)
+        return lost if found is None else either(found, lost)
 
     def tensors(self) -> dict[str, Tensor]:
         """As a checkpoint keeps it."""
@@ -149,7 +149,8 @@ def _constant(freedom: float) -> float:
 def residuals_of(groups: Sequence[Sequence[Floats]], misfits: Floats | None = None) -> Residuals:
     """What is read off residuals: [WAYS][K] of [m, J, n], in recorded standard deviations. misfits: [m] of frames.
 
-    Freedom is the likeliest of those that were heard (the first of each way), scales the likeliest of each.
+    Freedom is the likeliest of those that were heard (the first of each way), scales the likeliest of each, and no less
+    than after fewer tokens unheard.
     """
     heard = groups[0][0]
     likeliest = np.argmax(
@@ -158,6 +159,7 @@ def residuals_of(groups: Sequence[Sequence[Floats]], misfits: Floats | None = No
     )
     freedom = np.array(FREEDOMS)[likeliest]
     scale = np.stack([np.stack([scale_of(group, freedom) for group in way]) for way in groups])
+    scale = np.maximum.accumulate(scale, axis=1)
     tails = tuple(
         tuple(Tail.of(unlikely(group / scales, freedom).reshape(-1)) for group, scales in zip(way, chosen, strict=True))
         for way, chosen in zip(groups, scale, strict=True)

@@ -42,8 +42,8 @@ class VisionConfig:
     components: int = LATENTS
     keypoints: int = 12
     values: int = 8
-    steps: int = 3000
-    batch: int = 32
+    steps: int = 6000
+    batch: int = 16
     counted: float = 4.0
 
     def __post_init__(self) -> None:

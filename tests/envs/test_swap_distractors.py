@@ -41,7 +41,9 @@ def filmed_episode(env: Swap, distractor: Distractor | None, steps: int = 14) ->
     observation, info = env.reset(seed=4, options={"distractor": distractor})
     observations, distracted = [observation], [info["distracted"]]
     for turn in np.linspace(0, 3, steps):
-        target = np.array([0.42 + 0.08 * np.cos(turn), 0.08 * np.sin(turn), 0.12, turn - 1, 0.5 + 0.5 * np.sin(turn)])
+        target = np.array(
+            [0.42 + 0.08 * np.cos(turn), 0.08 * np.sin(turn), 0.12, 1.0, turn - 1, 0.5 + 0.5 * np.sin(turn)]
+        )
         observation, *_, info = env.step(target.astype(np.float32))
         observations.append(observation)
         distracted.append(info["distracted"])
@@ -106,7 +108,7 @@ def test_a_bag_hides_most_of_each_view_on_its_way_and_both_are_free_before_and_a
     hidden: dict[str, list[float]] = {camera: [] for camera in CAMERAS}
     disturbed = [filmed.reset(seed=4, options={"distractor": distractor})[0]]
     plain = [filmed.reset(seed=4, options={"distractor": None})[0]]
-    hold = np.array([0.42, 0.0, 0.3, 0.0, 0.0], np.float32)
+    hold = np.array([0.42, 0.0, 0.3, 1.0, 0.0, 0.0], np.float32)
     for observations, option in ((disturbed, distractor), (plain, None)):
         filmed.reset(seed=4, options={"distractor": option})
         observations += [filmed.step(hold)[0] for _ in range(30)]

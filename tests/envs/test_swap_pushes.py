@@ -67,7 +67,7 @@ def test_bursts_come_at_grasps_too_and_with_a_cube_in_the_air_some_open_the_grip
 
 def failed_grasps(episode: Episode) -> int:
     """How often the gripper was to close, less the three times it must."""
-    closed = episode["actions"][:, 4] > 0.5
+    closed = episode["actions"][:, 5] > 0.5
     return int((closed[1:] & ~closed[:-1]).sum()) - 3
 
 

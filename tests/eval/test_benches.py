@@ -223,7 +223,7 @@ def test_an_unknown_group_of_rows_is_named() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("levels.shared=1", "begin with planner, tracker, belief or rolling, got 'levels.shared=1'"),
+        ("levels.shared=1", "begin with planner, tracker, belief, rolling or memory, got 'levels.shared=1'"),
         ("planner.samples=0", "samples must be at least 1, got 0"),
     ],
 )

@@ -75,6 +75,7 @@ def test_without_a_position_ever_the_robot_holds() -> None:
         "rejected": True,
         "stuck": False,
         "unheard_steps": 30,
+        "surprise": None,
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forcing.eval import evaluate as evaluate_module
 from forcing.eval import ship as ship_module
 from forcing.eval.report import build_report
 from forcing.eval.ship import ship
@@ -82,7 +83,7 @@ def test_a_policy_that_never_reaches_its_goal_is_described_all_the_same(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        ship_module, "build_report", lambda *facts: {**build_report(*facts), "steps_to_goal_mean": None}
+        evaluate_module, "build_report", lambda *facts: {**build_report(*facts), "steps_to_goal_mean": None}
     )
     ship(run, episodes=1, seed=3, workers=1)
     assert "| - |" in (tmp_path / "package/maze2d-umaze/README.md").read_text()

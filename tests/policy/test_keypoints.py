@@ -1,6 +1,7 @@
 """Keypoints find what moves; codecs of either kind are kept, refused when damaged, and know what is unlike them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,14 @@ def test_keypoints_find_a_dot_better_than_as_many_components(frames: Bytes, foun
     assert (found.latents, components.latents) == (6, 6)
     assert _read(found) < 1.0
     assert _read(found) < 0.3 * _read(components)
+
+
+def test_a_keypoint_is_near_the_dot_before_there_is_any_training(frames: Bytes) -> None:
+    begun = fit_keypoints(frames, replace(SMALL, steps=1))
+    shown, places = _dots(200, 4)
+    keypoints = begun.encode(shown)[:, :4].reshape(200, 2, 2)  # x of each, y of each
+    told = [np.corrcoef(keypoints[:, axis, k], places[:, 1 - axis])[0, 1] for k in range(2) for axis in range(2)]
+    assert max(min(told[:2]), min(told[2:])) > 0.95
 
 
 def test_a_decoded_frame_shows_the_dot_where_it_is(found: KeypointCodec) -> None:
@@ -191,6 +200,7 @@ Damage = Callable[[dict[str, torch.Tensor]], object]
     [
         (lambda tensors: tensors.pop("network.maps.weight"), "network.maps.weight"),
         (lambda tensors: tensors.pop("centre"), "centre"),
+        (lambda tensors: tensors.update(colour=torch.zeros(4)), r"needs 'colour' of shape \(3,\)"),
         (lambda tensors: tensors.update(std=tensors["std"][1:]), r"needs 'std' of shape \(8,\), got \(7,\)"),
         (lambda tensors: tensors.update(mean=tensors["mean"][:1]), r"needs 'mean' of shape \(32, 32, 3\)"),
         (lambda tensors: tensors.update(shape=torch.tensor([48, 32, 3])), r"camera of shape \(48, 32, 3\) with 3 key"),

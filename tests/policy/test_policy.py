@@ -11,6 +11,7 @@ import torch
 
 from forcing.policy import policy as policy_module
 from forcing.policy.checkpoint import CheckpointError, load_policy_file, save_policy, save_spread
+from forcing.policy.controller import Controller
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy, load_policy, shipped_policies
 from forcing.policy.rolling import RollingConfig
@@ -130,13 +131,20 @@ def test_parameters_are_those_of_the_network_and_take_no_gradient(policy: Policy
 def test_what_is_shipped_still_loads_and_plans(name: str) -> None:
     policy = load_policy(name)
     assert load_policy_file(policy_module.find_policy(name)).card["task"] == name
-    middle = np.asarray(policy.normaliser.mean["position"])
-    count = policy.preset.layout.past_steps // policy.preset.layout.stride
-    frames = {"position": np.tile(middle, (count, 1)), "velocity": np.zeros((count, 2))}
-    goal = middle + 0.5
-    plan = policy.plan(PlanRequest(step=0, frames=frames, noise={}, goal=goal, seed=0))
-    assert np.isfinite(plan.streams["position"]).all()
-    assert plan.streams["action"].shape == (len(plan.steps), 2)
+    seen = {
+        stream.name: np.zeros(stream.shape, np.uint8)
+        if stream.image
+        else np.asarray(policy.normaliser.mean[stream.name]).reshape(stream.shape)
+        for stream in policy.spec.of_role("observation")
+    }
+    goal = None if policy.spec.goal is None else seen[policy.spec.goal] + 0.5
+    controller = Controller(policy, goal=goal, seed=0)
+    controller.observe(seen)
+    request = controller.request()
+    assert request is not None
+    plan = policy.plan(request)
+    assert all(np.isfinite(values).all() for values in plan.streams.values())
+    assert plan.streams["action"].shape == (len(plan.steps), policy.spec.action.size)
 
 
 def test_a_measured_spread_takes_the_place_of_that_between_samples(

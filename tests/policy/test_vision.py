@@ -307,7 +307,7 @@ def test_obstacles_where_the_first_stream_is_a_camera_are_refused(seeing: Policy
     file = seeing._file
     camera_first = Policy("first", replace(file, spec=spec))
     controller = Controller(camera_first, goal=None, seed=0)
-    with pytest.raises(ValueError, match="obstacles must be absent: policy 'first' knows no places but in 'front'"):
+    with pytest.raises(ValueError, match="obstacles must be absent: policy 'first' knows no places to stay out of"):
         controller.set_obstacles(Obstacles(centres=np.zeros((1, 2)), radii=np.ones(1)))
 
 

@@ -207,6 +207,41 @@ def imagine(
 
 
 @command(app)
+def surprise(
+    task: str = "swap-cameras",
+    policy: str | None = None,
+    episodes: int = 20,
+    seed: int = 4000,
+    report: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """Whether a policy that doubts what it sees finds the frames that are disturbed, and no others.
+
+    Args:
+        task: whose cameras can be disturbed, such as swap-cameras.
+        policy: shipped policy or folder; the one shipped for the task if not given.
+        episodes: under each distractor, and under none.
+        seed: of the first episode.
+        report: where to write the figures as JSON, row by row; rows that it has already are not measured again.
+        workers: processes, one a core if not given.
+    """
+    from forcing.eval.bench_surprise import SurpriseBench, run_bench
+    from forcing.eval.tasks import find_arm
+
+    one_thread()
+    bench = SurpriseBench(
+        task=find_arm(task),
+        policy=policy,
+        episodes=at_least(1, episodes=episodes),
+        seed=at_least(0, seed=seed),
+        workers=checked_workers(workers),
+        command=typed(),
+        console=new_console(),
+    )
+    run_bench(bench, report=writable(report=report))
+
+
+@command(app)
 def ablation(
     task: TaskName,
     data: str,

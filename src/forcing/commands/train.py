@@ -76,6 +76,7 @@ def train(
     from forcing.policy import training
     from forcing.policy.cameras import fit_normaliser
     from forcing.policy.checkpoint import load_policy_file
+    from forcing.policy.foreseeing import NothingForeseen
     from forcing.policy.policy import FILE_NAME, find_policy
     from forcing.progress import train_watched
 
@@ -127,8 +128,11 @@ def train(
             name: {"latents": c.latents, "explained": round(c.explained, 4)} for name, c in cameras.items()
         }
     path = train_watched(trainer, budget, folder, card, resume=resume)
-    if recipe.memory is not None:
-        keep_usual(path, trajectories, recorded.frames, seed, f"{card['command']}")
+    if recipe.memory is not None and recipe.memory.mix.known_actions < 1:  # models of the world are not served
+        try:
+            keep_usual(path, trajectories, recorded.frames, seed, f"{card['command']}")
+        except NothingForeseen as reason:  # hours of training are not lost by that
+            print(f"replies will not tell how surprising readings are: {reason}")
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
     if trainer.world is not None and trajectories.spec.goal is not None:
         print(f"its plans tell how far the robot will be from them after: forcing calibrate {path.parent}")
