@@ -418,7 +418,11 @@ def _alive(group: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("line", "sign"),
-    [("eval maze2d-medium-multi --episodes 500 --workers 2", ""), ("demo --episodes 500 --out out", "episode 1 of")],
+    [
+        ("eval maze2d-medium-multi --episodes 500 --workers 2", ""),
+        ("eval maze2d-medium-multi --episodes 500 --workers 2 --served", "serving maze2d-medium"),
+        ("demo --episodes 500 --out out", "episode 1 of"),
+    ],
 )
 def test_ctrl_c_ends_an_evaluation_with_one_line_and_no_process_left(here: Path, line: str, sign: str) -> None:
     # A shell that runs the tests in the background has them ignore Ctrl-C, and a child would inherit that.
