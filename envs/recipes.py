@@ -19,6 +19,8 @@ from forcing.envs import (
     cube_demonstrations,
     demonstrations,
     maze2d,
+    metaworld,
+    metaworld_demonstrations,
     ogbench_demonstrations,
     ogbench_maze,
     swap,
@@ -108,6 +110,20 @@ def _cube(kind: cube.Kind) -> Recipe:
     )
 
 
+def _metaworld(task: metaworld.Task | None) -> Recipe:
+    return Recipe(
+        collect=partial(arm_demonstrations.collect, metaworld_demonstrations.lesson(task)),  # type: ignore[arg-type]
+        env=partial(metaworld.environment_spec, task),
+        control_hz=metaworld.CONTROL_HZ,
+        expert="after Meta-World's experts",
+        noise=metaworld_demonstrations.NOISE_STD,
+        observation_space=metaworld.OBSERVATION,
+        action_space=metaworld.ACTION,
+        units=metaworld.UNITS,
+        bytes_a_step=1000,
+    )
+
+
 RECIPES: Mapping[str, Recipe] = {
     **{f"maze2d-{maze}": _maze2d(maze) for maze in maze2d.MAZE_MAPS},
     **{
@@ -118,4 +134,6 @@ RECIPES: Mapping[str, Recipe] = {
     "swap": _swap(cameras=False),
     "swap-cameras": _swap(cameras=True),
     **{f"cube-{kind}": _cube(kind) for kind in get_args(cube.Kind)},
+    "metaworld": _metaworld(None),
+    **{f"metaworld-{task}": _metaworld(task) for task in metaworld.TASKS},
 }
