@@ -14,6 +14,8 @@ from forcing.policy.memory import MemoryConfig
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Trajectories, TrajectorySpec
 
+ALIKE = 4  # what fills the shorter of a batch's sequences costs as much as what is learned from
+
 
 @dataclass(frozen=True, slots=True)
 class Episodes:
@@ -61,19 +63,25 @@ class HistorySource:
             for stream in tokenizer.streams
         }
 
-    def draw(self, rng: np.random.Generator, count: int) -> Histories:
+    def draw(self, rng: np.random.Generator, count: int, alike: int = ALIKE) -> Histories:
         """`count` sequences of as many tokens as the longest of them has, at most history and horizon together.
+
+        They are neighbours by length among `alike` times as many.
 
         An episode that fits begins within its first token's steps, at random, so that every step is seen in every place
         of a token; a part of a longer one begins anywhere.
         """
         token = self.tokenizer.layout.token_steps
-        episodes = rng.choice(len(self._lengths), size=count, p=self._shares)
+        drawn = count * alike
+        episodes = rng.choice(len(self._lengths), size=drawn, p=self._shares)
         steps = self._lengths[episodes]
-        held = rng.integers(0, self.config.hold_tokens + 1, size=count)
+        held = rng.integers(0, self.config.hold_tokens + 1, size=drawn)
         later = np.maximum(steps // token + 1 + held - self.most, 0)
         begin = np.minimum(rng.integers(0, later * token + token), steps - token)
         lengths = np.minimum((steps - begin) // token + 1 + held, self.most)
+        first = count * int(rng.integers(0, alike))
+        chosen = np.argsort(lengths, kind="stable")[first : first + count]
+        episodes, begin, lengths = episodes[chosen], begin[chosen], lengths[chosen]
         return Histories(self._tokens(episodes, begin, int(lengths.max())), torch.from_numpy(lengths))
 
     def _tokens(self, episodes: NDArray[np.int64], begin: NDArray[np.int64], length: int) -> Tensor:

@@ -45,14 +45,17 @@ def recall_loss(
         noise = torch.randn(clean.shape, generator=generator).to(device)
         return preset.noise.add_noise(clean, levels[..., features], noise)
 
+    lowered = torch.autocast(device.type, torch.bfloat16, enabled=preset.optimiser.precision == "bfloat16")
     if float(torch.rand((), generator=generator)) < mix.behind:
         known, levels, guessed = (
             drawn.to(device) for drawn in draw_behind(mix, streams, batch, length, generator)
         )  # fmt: skip
-        x0_hat = denoiser.behind(noised(known), known, noised(levels), levels)
+        with lowered:
+            x0_hat = denoiser.behind(noised(known), known, noised(levels), levels)
     else:
         levels, guessed = (drawn.to(device) for drawn in draw_whole(mix, streams, batch, length, generator))
-        x0_hat = denoiser(noised(levels), levels)
+        with lowered:
+            x0_hat = denoiser(noised(levels), levels)
     used = torch.arange(length, device=device) < histories.lengths.to(device)[:, None]
     counted = (guessed & used[..., None]).to(torch.float32)
     error, optimiser = (x0_hat - clean).square(), preset.optimiser

@@ -62,7 +62,7 @@ def _rows(histories: Histories) -> dict[tuple[int, ...], tuple[list[list[int]], 
 
 
 def _draw(source: HistorySource, count: int = 600) -> Histories:
-    return source.draw(np.random.default_rng(0), count)
+    return source.draw(np.random.default_rng(0), count, alike=1)
 
 
 def test_a_token_is_the_actions_of_its_steps_and_what_they_led_to_from_any_beginning() -> None:
@@ -125,6 +125,14 @@ def test_shorter_sequences_beside_longer_ones_are_filled_up_with_their_end() -> 
     assert set(histories.lengths.tolist()) == {2, 7}
     for tokens, length in zip(histories.tokens, histories.lengths.tolist(), strict=True):
         assert bool((tokens[length:, 0] == (3 if tokens[0, 0] < 100 else 120)).all())
+
+
+def test_sequences_of_one_batch_are_alike_in_length_and_as_often_drawn_as_any() -> None:
+    source, rng = _source(3, 6, 12, 18, shares=[1, 1, 1, 1], hold=0), np.random.default_rng(0)
+    batches = [source.draw(rng, 30, alike=4) for _ in range(200)]
+    assert np.mean([float((batch.lengths.max() - batch.lengths.float()).mean()) for batch in batches]) < 0.6
+    first = np.concatenate([batch.tokens[:, 0, 0].numpy() for batch in batches])
+    np.testing.assert_allclose(np.bincount((first // 100).astype(int), minlength=4) / len(first), 0.25, atol=0.03)
 
 
 def test_episodes_are_drawn_by_their_shares_and_by_their_length_without() -> None:
