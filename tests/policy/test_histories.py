@@ -128,11 +128,19 @@ def test_shorter_sequences_beside_longer_ones_are_filled_up_with_their_end() -> 
 
 
 def test_sequences_of_one_batch_are_alike_in_length_and_as_often_drawn_as_any() -> None:
-    source, rng = _source(3, 6, 12, 18, shares=[1, 1, 1, 1], hold=0), np.random.default_rng(0)
-    batches = [source.draw(rng, 30, alike=4) for _ in range(200)]
-    assert np.mean([float((batch.lengths.max() - batch.lengths.float()).mean()) for batch in batches]) < 0.6
-    first = np.concatenate([batch.tokens[:, 0, 0].numpy() for batch in batches])
-    np.testing.assert_allclose(np.bincount((first // 100).astype(int), minlength=4) / len(first), 0.25, atol=0.03)
+    source = _source(3, 6, 12, 18, shares=[1, 1, 1, 1], hold=0)
+
+    def drawn(alike: int) -> tuple[float, NDArray[np.float64]]:
+        """Tokens that only fill up, of a sequence in the mean, and how often each episode is drawn."""
+        rng = np.random.default_rng(0)
+        batches = [source.draw(rng, 30, alike) for _ in range(200)]
+        filled = [float((batch.lengths.max() - batch.lengths).float().mean()) for batch in batches]
+        first = np.concatenate([batch.tokens[:, 0, 0].numpy() for batch in batches])
+        return float(np.mean(filled)), np.bincount((first // 100).astype(int), minlength=4) / len(first)
+
+    (alike, often), (any_, as_often) = drawn(4), drawn(1)
+    assert alike < 0.4 * any_
+    np.testing.assert_allclose(often, as_often, atol=0.03)
 
 
 def test_episodes_are_drawn_by_their_shares_and_by_their_length_without() -> None:
