@@ -128,7 +128,7 @@ def _open_window(seen: _Seen) -> tuple[Vector, float]:
         return handle + _up(0.3), CLOSED
     if abs(seen.hand[2] - handle[2]) > 0.02:
         return handle, CLOSED
-    return handle - (-0.1, 0, 0), CLOSED
+    return np.array([handle[0] + 0.1, *handle[1:]]), CLOSED
 
 
 _SCRIPTS: Mapping[Task, Callable[[_Seen], tuple[Vector, float]]] = {

@@ -15,12 +15,13 @@ GRIPPER_TOLD = 0.3  # a change of the gripper's entry that counts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushing:
-    """How much goes wrong, in the units of actions [A], whose last entry is the gripper, 0 open to 1 closed.
+    """How much goes wrong, in the units of actions [A].
 
-    noise: standard deviation of what is added to each entry. burst: along each of the entries that can be pushed, the
-    most that a burst adds; it adds between half of that and all of it, in one direction. steps: the least and the most
-    that a burst lasts. often: chance a step that one begins; anew: the same for the `lately` steps after the gripper
-    has been told otherwise, as at a grasp. opens: chance that a burst opens the gripper instead of pushing.
+    noise: standard deviation of what is added to each entry. burst: along each of the entries that can be pushed, which
+    are the first, the most that a burst adds; it adds between half of that and all of it, in one direction. If others
+    follow, the last is the gripper, 0 open to 1 closed. steps: the least and the most that a burst lasts. often: chance
+    a step that one begins; anew: the same for the `lately` steps after the gripper has been told otherwise, as at a
+    grasp. opens: chance that a burst opens the gripper instead of pushing.
     """
 
     noise: tuple[float, ...]
@@ -38,6 +39,7 @@ class Pushes:
     def __init__(self, pushing: Pushing, rng: np.random.Generator, *, bursts: bool) -> None:
         self._pushing, self._rng, self._bursts = pushing, rng, bursts
         self._noise = np.zeros(len(pushing.noise))
+        self._grips = len(pushing.noise) > len(pushing.burst)
         self._burst: NDArray[np.float64] | None = None
         self._left, self._since, self._gripper = 0, pushing.lately, 0.0
 
@@ -48,11 +50,12 @@ class Pushes:
         self._noise = KEPT * self._noise + self._rng.normal(0.0, 1.0, len(spread)) * spread
         pushed = action + self._noise
         self._since += 1
-        if abs(action[-1] - self._gripper) > GRIPPER_TOLD:
+        if self._grips and abs(action[-1] - self._gripper) > GRIPPER_TOLD:
             self._since, self._gripper = 0, float(action[-1])
         if self._left == 0 and self._bursts and self._rng.random() < self._chance():
             self._left = int(self._rng.integers(*how.steps, endpoint=True))
-            self._burst = None if self._rng.random() < how.opens else self._drawn()
+            opens = self._rng.random() < how.opens and self._grips
+            self._burst = None if opens else self._drawn()
         if self._left > 0:
             self._left -= 1
             if self._burst is None:

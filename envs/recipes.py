@@ -18,6 +18,8 @@ from forcing.envs import (
     cube,
     cube_demonstrations,
     demonstrations,
+    fetch,
+    fetch_demonstrations,
     maze2d,
     metaworld,
     metaworld_demonstrations,
@@ -124,6 +126,20 @@ def _metaworld(task: metaworld.Task | None) -> Recipe:
     )
 
 
+def _fetch(kind: fetch.Kind) -> Recipe:
+    return Recipe(
+        collect=partial(arm_demonstrations.collect, fetch_demonstrations.lesson(kind)),  # type: ignore[arg-type]
+        env=partial(fetch.environment_spec, kind),
+        control_hz=fetch.CONTROL_HZ,
+        expert="script for Fetch",
+        noise=fetch_demonstrations.NOISE_STD,
+        observation_space=fetch.OBSERVATION[kind],
+        action_space=fetch.ACTION[kind],
+        units=fetch.UNITS,
+        bytes_a_step=1000,
+    )
+
+
 RECIPES: Mapping[str, Recipe] = {
     **{f"maze2d-{maze}": _maze2d(maze) for maze in maze2d.MAZE_MAPS},
     **{
@@ -136,4 +152,5 @@ RECIPES: Mapping[str, Recipe] = {
     **{f"cube-{kind}": _cube(kind) for kind in get_args(cube.Kind)},
     "metaworld": _metaworld(None),
     **{f"metaworld-{task}": _metaworld(task) for task in metaworld.TASKS},
+    **{f"fetch-{kind}": _fetch(kind) for kind in fetch.OBSERVATION},
 }

@@ -58,3 +58,10 @@ def test_bursts_come_when_the_gripper_has_just_been_told_otherwise() -> None:
     pushed = np.flatnonzero(np.abs(executed(pushing, actions)[:, 0]) > 0)
     assert len(pushed) >= 2
     assert ((pushed >= 100) & (pushed < 110)).all()
+
+
+def test_where_every_entry_can_be_pushed_there_is_no_gripper_to_open() -> None:
+    pushing = Pushing(noise=(0.0, 0.0), burst=(0.1, 0.1), often=0.2, anew=0.0, opens=1.0)
+    off = executed(pushing, np.ones((300, 2))) - 1
+    assert (np.linalg.norm(off, axis=1) < 0.1 + 1e-9).all()
+    assert (off != 0).any()

@@ -15,7 +15,7 @@ def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, w
     Args:
         task: what is demonstrated: maze2d-umaze, -medium, -large, or ogbench-pointmaze-medium-navigate, -medium-stitch,
             -large-navigate and so on to -giant-stitch, or an arm's: swap, swap-cameras, cube-single, cube-double,
-            metaworld (eight tasks in turn), metaworld-reach, -push, -pick-place, -drawer-open and so on.
+            fetch-push, fetch-pick-and-place, metaworld (eight tasks in turn), metaworld-reach, -push and so on.
         out: folder of Minari datasets; the new one appears below it, under its id.
         steps: control steps to record; of an arm, whole episodes that hold as many.
         seed: of everything random; the same seed gives the same recording.
