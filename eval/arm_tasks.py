@@ -10,8 +10,10 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.envs import cube, swap
+from forcing.envs import cube, fetch, metaworld, swap
 from forcing.envs.cube_expert import CubeExpert
+from forcing.envs.fetch_expert import FetchExpert
+from forcing.envs.metaworld_expert import MetaWorldExpert
 from forcing.envs.swap_expert import SwapExpert
 from forcing.envs.swap_layout import CAMERAS, CUBES
 from forcing.eval.distractors import DISTRACTORS
@@ -72,7 +74,13 @@ class ArmTask(Task):
 
 def arm_tasks() -> list[ArmTask]:
     """Every task of an arm."""
-    return [_swap(cameras=False), _swap(cameras=True), *(_cube(kind) for kind in get_args(cube.Kind))]
+    return [
+        _swap(cameras=False),
+        _swap(cameras=True),
+        *(_cube(kind) for kind in get_args(cube.Kind)),
+        _metaworld(),
+        *(_fetch(kind) for kind in get_args(fetch.Kind)),
+    ]
 
 
 def _swap(*, cameras: bool) -> ArmTask:
@@ -105,6 +113,34 @@ def _cube(kind: cube.Kind) -> ArmTask:
         observed=tuple(cube.observation_space(kind)),
         effector="effector_position",
         units=cube.units(kind),
+    )
+
+
+def _metaworld() -> ArmTask:
+    return ArmTask(
+        name="metaworld",
+        policy="metaworld",
+        control_hz=metaworld.CONTROL_HZ,
+        goals=len(metaworld.TASKS),
+        env=lambda cameras: metaworld.MetaWorld(),
+        scripted=MetaWorldExpert,
+        observed=tuple(metaworld.OBSERVATION),
+        effector="effector_position",
+        units=metaworld.UNITS,
+    )
+
+
+def _fetch(kind: fetch.Kind) -> ArmTask:
+    name = f"fetch-{kind}"
+    return ArmTask(
+        name=name,
+        policy=name,
+        control_hz=fetch.CONTROL_HZ,
+        env=lambda cameras: fetch.Fetch(kind),
+        scripted=FetchExpert,
+        observed=tuple(fetch.OBSERVATION[kind]),
+        effector="effector_position",
+        units=fetch.UNITS,
     )
 
 

@@ -193,7 +193,9 @@ PRESETS = {
             for kind in ("navigate", "stitch")
         ),
         _GENERIC,
-        _remembering("swap"),
+        *(_remembering(name) for name in ("swap", "cube-single", "cube-double")),
+        _remembering("metaworld", history=40),
+        *(_remembering(f"fetch-{kind}", history=10) for kind in ("push", "pick-and-place")),
         replace(_remembering("swap-cameras"), vision=VisionConfig(kind="keypoints", counted=32.0)),
         _modelling("swap-world"),
         replace(_modelling("swap-cameras-world"), vision=VisionConfig(kind="keypoints", counted=32.0)),

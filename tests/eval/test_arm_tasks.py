@@ -214,3 +214,13 @@ def test_mazes_are_found_among_all_tasks() -> None:
     env = find_task("swap").make()
     with closing(env):
         assert "front" not in env.observation_space.spaces  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "goals"), [("metaworld", 200, [1, 2, 3, 4, 5, 6, 7, 8]), ("fetch-push", 50, [None, None])]
+)
+def test_experts_hold_what_their_task_asks_for(name: str, steps: int, goals: list[int | None]) -> None:
+    """Of metaworld each of the eight in turn."""
+    driven = list(rollout(find_task(name), DriverSpec(policy="expert"), episodes=len(goals), seed=0, workers=1))
+    assert [(len(episode.actions), episode.success) for episode in driven] == [(steps, True)] * len(goals)
+    assert [episode.goal_number for episode in driven] == goals
