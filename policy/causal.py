@@ -63,7 +63,7 @@ class CausalDenoiser(nn.Module):
         self.embed = nn.Linear((1 + 2 * len(FREQUENCIES)) * len(features), width)
         self.embed_level = nn.Sequential(nn.Linear(4 * streams, width), nn.SiLU(), nn.Linear(width, width))
         body = _Recurrent if config.kind == "recurrent" else _Transformer
-        self.body = body(width, config.depth, config.heads)
+        self.body = body(config)
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, len(features))
         nn.init.zeros_(self.head.bias)
         nn.init.normal_(self.head.weight, std=0.02)
@@ -104,10 +104,10 @@ class CausalDenoiser(nn.Module):
 
 
 class _Transformer(nn.Module):
-    def __init__(self, width: int, depth: int, heads: int) -> None:
+    def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
-        self.turned = width // heads // 2
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
+        self.turned = config.width // config.heads // 2
 
     def _turns(self, positions: Tensor) -> Turns:
         rates = ROTATION_BASE ** (-torch.arange(self.turned, device=positions.device) / self.turned)
@@ -144,12 +144,13 @@ class _Transformer(nn.Module):
 class _Block(nn.Module):
     """Pre-norm attention and MLP."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
-        self.heads = heads
+        width, self.heads = config.width, config.heads
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropped = nn.Dropout(config.dropout)
 
     def forward(
         self, hidden: Tensor, turns: Turns, visible: Tensor, past: tuple[Tensor, Tensor] | None
@@ -163,8 +164,8 @@ class _Block(nn.Module):
         # In bfloat16 on a processor it takes three times as long, unlike all the rest.
         with torch.autocast(hidden.device.type, enabled=False):
             mixed = functional.scaled_dot_product_attention(query, key, value.to(query.dtype), attn_mask=visible)
-        hidden = hidden + self.project(mixed.transpose(1, 2).reshape(batch, length, width))
-        hidden = hidden + self.contract(functional.gelu(self.expand(self.norm_mlp(hidden))))
+        hidden = hidden + self.dropped(self.project(mixed.transpose(1, 2).reshape(batch, length, width)))
+        hidden = hidden + self.dropped(self.contract(functional.gelu(self.expand(self.norm_mlp(hidden)))))
         return hidden, (key, value)
 
 
@@ -178,11 +179,17 @@ def _turned(x: Tensor, turns: Turns) -> Tensor:
 class _Recurrent(nn.Module):
     """A token is read from the latent of those before it and from itself."""
 
-    def __init__(self, width: int, depth: int, heads: int) -> None:
+    def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
-        self.cell = nn.GRU(width, width, num_layers=depth, batch_first=True)
+        width, dropout = config.width, config.dropout
+        between = dropout if config.depth > 1 else 0.0
+        self.cell = nn.GRU(width, width, num_layers=config.depth, batch_first=True, dropout=between)
         self.read = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.Linear(2 * width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+            nn.LayerNorm(2 * width),
+            nn.Linear(2 * width, 4 * width),
+            nn.GELU(),
+            nn.Linear(4 * width, width),
+            nn.Dropout(dropout),
         )
 
     def forward(self, hidden: Tensor, past: Past | None) -> tuple[Tensor, Past]:

@@ -25,7 +25,8 @@ class DenoiserConfig:
     kind: `transformer`, or `recurrent`, a latent carried through time. target: what the network's raw output is, see
     `targets.to_x0`; the denoiser itself always returns clean tokens. width: model dimension. depth: blocks, or layers
     of recurrent units. heads: attention heads of a transformer, a divisor of width. causal: a token of a transformer
-    sees only itself, earlier tokens and the goal; a recurrent denoiser is so in any case.
+    sees only itself, earlier tokens and the goal; a recurrent denoiser is so in any case. dropout: share of what each
+    part of a block adds that is left out in training, where a policy remembers (Srivastava et al. 2014, JMLR 15).
     """
 
     kind: Kind = "transformer"
@@ -35,11 +36,14 @@ class DenoiserConfig:
     depth: int = 4
     heads: int = 4
     causal: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         for name, known in (("kind", get_args(Kind)), ("target", get_args(Target))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")

@@ -184,9 +184,12 @@ class Trainer:
         count = max(1, self.preset.optimiser.batch_tokens // (2 * self._histories.usual))
         histories = self._histories.draw(self.rng, count)
         assert isinstance(self.denoiser, CausalDenoiser)
-        loss = recall_loss(
-            self.denoiser, self.preset, self.tokenizer, self._streams, histories, self.generator, self.device
-        )
+        with torch.random.fork_rng(devices=[]):
+            if self.preset.denoiser.dropout > 0:  # whose draws are the global generator's
+                torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+            loss = recall_loss(
+                self.denoiser, self.preset, self.tokenizer, self._streams, histories, self.generator, self.device
+            )
         return loss, count
 
     def total_steps(self, budget: Budget) -> int:
