@@ -17,10 +17,10 @@ TRAINED = 7  # tokens
 both = pytest.mark.parametrize("kind", ["transformer", "recurrent"])
 
 
-def _denoiser(kind: Kind, depth: int = 2) -> CausalDenoiser:
+def _denoiser(kind: Kind, depth: int = 2, dropout: float = 0.0) -> CausalDenoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        config = DenoiserConfig(kind=kind, width=16, depth=depth, heads=2, causal=True)
+        config = DenoiserConfig(kind=kind, width=16, depth=depth, heads=2, causal=True, dropout=dropout)
         denoiser = CausalDenoiser(config, FEATURES, TRAINED, NoiseSchedule())
         # As large as trained weights, so that what leaks is seen.
         for parameter in denoiser.parameters():
@@ -190,3 +190,13 @@ def test_a_network_asked_for_noise_or_v_still_returns_clean_tokens(kind: Kind) -
     for target, clean in expected.items():
         denoiser.config = replace(denoiser.config, target=target)
         torch.testing.assert_close(denoiser(x, levels), clean)
+
+
+@both
+def test_what_is_dropped_out_in_training_is_there_in_use(kind: Kind) -> None:
+    denoiser, whole = _denoiser(kind, dropout=0.5), _denoiser(kind).eval()
+    x, levels = _input(2, 5)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        assert not torch.allclose(denoiser(x, levels), denoiser(x, levels), atol=1e-2)
+    torch.testing.assert_close(denoiser.eval()(x, levels), whole(x, levels), atol=0, rtol=0)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from forcing.policy.memory import MemoryConfig, RecallMix, Streams
 from forcing.policy.memory_training import recall_loss, streams_of
 from forcing.policy.preset import OptimiserConfig, Preset
 from forcing.policy.tokens import Normaliser
-from forcing.policy.training import Budget, Trainer
+from forcing.policy.training import Budget, Interrupted, Trainer, train
 from forcing.policy.types import Trajectories, TrajectorySpec
 
 CPU = torch.device("cpu")
@@ -128,8 +129,8 @@ def new_trainer(arm: Any) -> Callable[..., Trainer]:
     recorded = _still(arm.spec)
     optimiser = OptimiserConfig(batch_tokens=128, warmup_steps=5, learning_rate=1e-2, ema=0.9)
 
-    def build(**fields: Any) -> Trainer:
-        preset = replace(arm.preset, optimiser=optimiser, **fields)
+    def build(*, precision: Literal["float32", "bfloat16"] = "float32", **fields: Any) -> Trainer:
+        preset = replace(arm.preset, optimiser=replace(optimiser, precision=precision), **fields)
         return Trainer(preset, Episodes(recorded), Normaliser.fit(recorded))
 
     return build
@@ -153,3 +154,31 @@ def test_what_remembers_learns_from_episodes_and_from_nothing_else(arm: Any) -> 
     recorded = _still(arm.spec)
     with pytest.raises(ValueError, match="preset 'arm' remembers, and learns from whole episodes, not from windows"):
         Trainer(arm.preset, TrajectoryWindows(recorded), Normaliser.fit(recorded))
+
+
+@pytest.mark.parametrize("kind", ["transformer", "recurrent"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_dropped_out_follows_from_the_seed_and_a_run_that_is_gone_on_with_ends_at_the_same_weights(
+    new_trainer: Callable[..., Trainer], arm: Any, tmp_path: Path, kind: str, precision: Literal["float32", "bfloat16"]
+) -> None:
+    def fresh(dropout: float = 0.3) -> Trainer:
+        return new_trainer(denoiser=replace(arm.preset.denoiser, kind=kind, dropout=dropout), precision=precision)
+
+    stopped, resumed, whole, none = fresh(), fresh(), fresh(), fresh(0.0)
+    before = torch.get_rng_state()
+    with pytest.raises(Interrupted):
+        train(stopped, Budget(steps=12), tmp_path, {}, stop=lambda: stopped.step == 5)
+    train(resumed, Budget(steps=12), tmp_path, {}, resume=True)
+    train(whole, Budget(steps=12), tmp_path / "whole", {})
+    train(none, Budget(steps=12), tmp_path / "none", {})
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, whole.ema[name]) for name, value in resumed.ema.items())
+    assert not torch.equal(none.ema["embed.weight"], whole.ema["embed.weight"])
+
+
+def test_products_in_bfloat16_are_another_rounding_of_the_same_loss(new_trainer: Callable[..., Trainer]) -> None:
+    rounded, exact = (
+        new_trainer(precision=precision).advance(Budget(steps=1)) for precision in ("bfloat16", "float32")
+    )
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.02)
