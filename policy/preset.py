@@ -156,14 +156,14 @@ def _remembering(name: str, *, token_steps: int = 5, history: int = 64, width: i
     return Preset(
         name=name,
         layout=TokenLayout(token_steps=token_steps, stride=token_steps, history=history, horizon=2, chunks=True),
-        denoiser=DenoiserConfig(width=width, depth=4, heads=4, causal=True),
+        denoiser=DenoiserConfig(width=width, depth=4, heads=4, causal=True, dropout=0.15),
         optimiser=OptimiserConfig(batch_tokens=1920, learning_rate=1e-3, constant=0.5, ema=0.998),
         planner=PlannerConfig(
-            schedule=Schedule(sampling_steps=8, uncertainty_scale=4.0), samples=1, passes=None, replan_steps=token_steps
+            schedule=Schedule(sampling_steps=8, uncertainty_scale=4.0), samples=5, passes=None, replan_steps=token_steps
         ),
         tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
         belief=None,
-        memory=MemoryConfig(),
+        memory=MemoryConfig(mix=RecallMix(slightly=0.05)),
     )
 
 
