@@ -82,7 +82,23 @@ class HistorySource:
         first = count * int(rng.integers(0, alike))
         chosen = np.argsort(lengths, kind="stable")[first : first + count]
         episodes, begin, lengths = episodes[chosen], begin[chosen], lengths[chosen]
-        return Histories(self._tokens(episodes, begin, int(lengths.max())), torch.from_numpy(lengths))
+        tokens = self._tokens(episodes, begin, int(lengths.max()))
+        if self.config.moved_m > 0:
+            tokens = tokens + self._moves(rng.normal(0.0, self.config.moved_m, (count, 2)))[:, None]
+        return Histories(tokens, torch.from_numpy(lengths))
+
+    def _moves(self, floor: NDArray[np.float64]) -> Tensor:
+        """[B, D] what features grow by, normalised, where all places are moved by `floor` [B, 2], x and y in m."""
+        columns = []
+        for stream in self.tokenizer.streams:
+            acts = stream.role == "action"
+            places = 1 if acts else stream.size // 3 if stream.units == "m" and stream.size % 3 == 0 else 0
+            physical = np.zeros((len(floor), stream.size))
+            for place in range(places):
+                physical[:, 3 * place : 3 * place + 2] = floor
+            normalised = physical / np.asarray(self.tokenizer.normaliser.std[stream.name])
+            columns.append(np.tile(normalised, self.tokenizer.layout.token_steps if acts else 1))
+        return torch.from_numpy(np.concatenate(columns, axis=1).astype(np.float32))
 
     def _tokens(self, episodes: NDArray[np.int64], begin: NDArray[np.int64], length: int) -> Tensor:
         token = self.tokenizer.layout.token_steps

@@ -7,6 +7,7 @@ each token, as everywhere; here are those that such a policy is trained on. Know
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +53,9 @@ class RecallMix:
 class MemoryConfig:
     """How a policy remembers.
 
+    moved_m: how far along the floor all places of an episode are moved together in training, standard deviation along x
+    and along y in m. Places are observations in m that are x, y, z, and the action's first three entries; where what is
+    to be done is at a place that is told, and not always the same, a few demonstrations then count for all around.
     mix: levels in training. hold_tokens: tokens at the most that an episode goes on after its end in training, its last
     observation and action held; 0 where an action is no place to be. observation_share: what an error of observations
     counts in the loss, beside 1 of actions. recall_level: level at which the past is declared in use, at least 0 and
@@ -61,6 +65,7 @@ class MemoryConfig:
     """
 
     mix: RecallMix = field(default_factory=RecallMix)
+    moved_m: float = 0.0
     hold_tokens: int = 24
     observation_share: float = 0.3
     recall_level: float = 0.0
@@ -70,6 +75,8 @@ class MemoryConfig:
     false_alarms: float = 1e-3
 
     def __post_init__(self) -> None:
+        if not 0 <= self.moved_m < np.inf:
+            raise ValueError(f"moved_m must be finite and at least 0, got {self.moved_m}")
         if self.hold_tokens < 0:
             raise ValueError(f"hold_tokens must be at least 0, got {self.hold_tokens}")
         if not self.observation_share >= 0:

@@ -173,3 +173,35 @@ def test_episodes_without_the_steps_of_a_token_are_refused() -> None:
 def test_a_goal_is_no_matter_of_episodes() -> None:
     assert _recorded(7).spec.goal == "place"
     assert Episodes(_recorded(7)).spec.goal is None
+
+
+def test_all_places_of_an_episode_are_moved_together_along_the_floor_and_nothing_else() -> None:
+    """Two places of an observation in m, one of each action; in units of what is usual of each."""
+    streams = (
+        StreamSpec(name="places", role="observation", shape=(6,), units="m"),
+        StreamSpec(name="turn", role="observation", shape=(3,)),
+        StreamSpec(name="action", role="action", shape=(4,)),
+    )
+    spec = TrajectorySpec(streams=streams, control_hz=10.0)
+    recorded = Trajectories(
+        spec=spec,
+        streams={"places": np.zeros((8, 6)), "turn": np.zeros((8, 3)), "action": np.zeros((7, 4))},
+        lengths=np.array([7]),
+    )
+    unit = {"places": (0.0,) * 6, "turn": (0.0,) * 3, "action": (0.0,) * 4}
+    usual = {"places": (1.0, 2.0, 4.0, 8.0, 16.0, 1.0), "turn": (1.0,) * 3, "action": (0.5, 0.25, 1.0, 1.0)}
+    layout = TokenLayout(token_steps=3, stride=3, history=8, horizon=2, chunks=True)
+    tokenizer = Tokenizer(spec, layout, Normaliser(mean=unit, std=usual))
+    source = HistorySource(Episodes(recorded), tokenizer, MemoryConfig(moved_m=0.1, hold_tokens=0))
+    tokens = source.draw(np.random.default_rng(0), 2000).tokens.numpy()
+    where = tokenizer.slices
+    places, action = tokens[:, :, where["places"]] * usual["places"], tokens[:, :, where["action"]]
+    x, y = places[:, 0, 0], places[:, 0, 1]
+    np.testing.assert_allclose([x.std(), y.std(), np.corrcoef(x, y)[0, 1]], [0.1, 0.1, 0.0], atol=0.05)
+    nothing = np.zeros_like(x)
+    for token in range(tokens.shape[1]):
+        np.testing.assert_allclose(places[:, token].T, [x, y, nothing, x, y, nothing], atol=1e-6)
+        for step in range(3):
+            done = action[:, token, 4 * step : 4 * step + 4] * usual["action"]
+            np.testing.assert_allclose(done.T, [x, y, nothing, nothing], atol=1e-6)
+    assert not tokens[:, :, where["turn"]].any()
