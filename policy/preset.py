@@ -87,7 +87,19 @@ class Preset:
                 f"got {self.layout.chunks}"
             )
         if self.memory is None:
-            return
+            self._check_without_memory()
+        else:
+            self._check_with_memory()
+
+    def _check_without_memory(self) -> None:
+        for name, value, needed in (
+            ("denoiser.dropout", self.denoiser.dropout, 0.0),
+            ("optimiser.precision", self.optimiser.precision, "float32"),
+        ):
+            if value != needed:
+                raise ValueError(f"{name} must be {needed} without memory, where nothing reads it, got {value}")
+
+    def _check_with_memory(self) -> None:
         if self.layout.stride != self.layout.token_steps:
             raise ValueError(
                 f"layout.stride must be token_steps {self.layout.token_steps} with memory, got {self.layout.stride}"
@@ -96,6 +108,30 @@ class Preset:
             raise ValueError("belief and rolling must be none with memory; readings are recalled as they came")
         if self.tracker.kind != "actions":
             raise ValueError(f"tracker.kind must be actions with memory, got {self.tracker.kind!r}")
+        if not self.denoiser.causal:
+            raise ValueError("denoiser.causal must be true with memory: no token sees later ones, got false")
+        if self.levels != LevelMix():
+            raise ValueError(f"levels must be left as they are with memory, memory.mix says how, got {self.levels}")
+        for name in _OF_CANDIDATES:
+            value, usual = getattr(self.planner, name), getattr(PlannerConfig(), name)
+            if value != usual:
+                raise ValueError(
+                    f"planner.{name} must be {_word(usual)} with memory, where no candidate is judged, "
+                    f"got {_word(value)}"
+                )
+
+
+# What a planner does with candidates that it can judge: a policy that remembers has no rule to do so.
+_OF_CANDIDATES = (
+    "goal_by", "smooth_scale", "sooner_scale", "futures", "keep", "kinematic_tolerance", "end_tolerance",
+    "support_tolerance", "half_life", "hold_distance", "history_frames", "attempts", "search", "refine", "polish",
+    "stabilisation",
+)  # fmt: skip
+
+
+def _word(value: object) -> str:
+    """As `config.override` reads it."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 # For policies that carry dynamics and visited places: few samples, and the best of them improved.
