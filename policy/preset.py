@@ -108,6 +108,16 @@ class Preset:
             raise ValueError("belief and rolling must be none with memory; readings are recalled as they came")
         if self.tracker.kind != "actions":
             raise ValueError(f"tracker.kind must be actions with memory, got {self.tracker.kind!r}")
+        planned = self.layout.horizon * self.layout.token_steps
+        for name, steps in (
+            ("tracker.chunk_steps", self.tracker.chunk_steps),
+            ("planner.replan_steps", self.planner.replan_steps),
+        ):
+            if steps > planned:
+                raise ValueError(
+                    f"{name} must be at most {planned} with memory, the steps of a plan (layout.horizon tokens of "
+                    f"layout.token_steps), got {steps}"
+                )
         if not self.denoiser.causal:
             raise ValueError("denoiser.causal must be true with memory: no token sees later ones, got false")
         if self.levels != LevelMix():
@@ -204,7 +214,7 @@ def _remembering(name: str, *, token_steps: int = 5, history: int = 64, width: i
 
 
 def _modelling(name: str, *, token_steps: int = 3, history: int = 5) -> Preset:
-    """For models of the world: what actions lead to, from a short past, token after token (docs/swap.md)."""
+    """For models of the world: what actions lead to, from a short past, token after token (docs/imagination.md)."""
     mix = RecallMix(behind=1.0, slightly=0.3, lost=0.0, known_actions=1.0)
     return Preset(
         name=name,
@@ -229,7 +239,7 @@ PRESETS = {
             for kind in ("navigate", "stitch")
         ),
         _GENERIC,
-        *(_remembering(name) for name in ("swap", "cube-single", "cube-double")),
+        *(_remembering(name) for name in ("remembering", "swap", "cube-single", "cube-double")),
         _remembering("metaworld", history=40),
         *(_remembering(f"fetch-{kind}", history=10) for kind in ("push", "pick-and-place")),
         replace(_remembering("swap-cameras"), vision=VisionConfig(kind="keypoints", counted=32.0)),
