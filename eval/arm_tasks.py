@@ -1,6 +1,7 @@
 """Arms as tasks: streams are named as the environment names them, no goal is told, and success must hold to the end.
 
-A task more is an entry more in `arm_tasks`. Nothing of a simulator's extra is imported before an environment is made.
+A task more is an entry more in `arm_tasks`, besides its environment and expert, a recipe of demonstrations and a preset
+(docs/manipulation.md says it step by step). Nothing of a simulator's extra is imported before an environment is made.
 """
 
 from collections.abc import Callable, Mapping
