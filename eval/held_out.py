@@ -17,7 +17,7 @@ from torch import Tensor
 from forcing.datasets.episodes import Recording
 from forcing.datasets.minari_infos import minari_infos
 from forcing.datasets.recording import open_recording
-from forcing.envs.swap_layout import CUBES
+from forcing.envs.arm_control import CUBES
 from forcing.policy.policy import Policy
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Array
