@@ -1,4 +1,5 @@
-"""What an action of `swap` and `cube` means: where the effector and the gripper shall be, and ogbench's step there.
+"""What an action of `swap` and `cube` means, where the effector and the gripper shall be, and ogbench's step there; and
+what they observe.
 
 Numbers alone; knows no simulator.
 """
@@ -23,6 +24,19 @@ ACTION = spaces.Box(
 def heading(yaw: float) -> NDArray[np.float64]:
     """[2] cosine and sine of four times the yaw: a cube looks the same after a quarter of a turn, and is grasped so."""
     return np.array([np.cos(4 * yaw), np.sin(4 * yaw)])
+
+
+def observed(found: Mapping[str, NDArray[Any]], cubes: int) -> dict[str, NDArray[np.float32]]:
+    """What ogbench says of the effector and of the first `cubes` of `CUBES`, by stream; see `swap.Swap`."""
+    parts: dict[str, Any] = {
+        "effector_position": found["proprio/effector_pos"],
+        "effector_heading": heading(found["proprio/effector_yaw"][0]),
+        "gripper": (found["proprio/gripper_opening"][0], found["proprio/gripper_contact"][0]),
+    }
+    for index, cube in enumerate(CUBES[:cubes]):
+        parts[f"{cube}_position"] = found[f"privileged/block_{index}_pos"]
+        parts[f"{cube}_heading"] = heading(found[f"privileged/block_{index}_yaw"][0])
+    return {name: np.array(value, np.float32) for name, value in parts.items()}
 
 
 def turn(wanted: NDArray[Any], now: NDArray[Any]) -> float:

@@ -46,23 +46,34 @@ class Expert(Protocol):
     def act(self, observation: Any) -> NDArray[np.float32]: ...
 
 
+def no_options(number: int, rng: np.random.Generator) -> dict[str, Any] | None:
+    """None: everything is left to the environment."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
     """What is demonstrated, and how; picklable, for processes.
 
     env: an environment whose info says `success`. expert: who drives. options: for the environment's reset in episode
-    number n, drawn from the generator. reach: (action, observation) -> an action that leads one step as far and not
-    further, to which pushes can be added. pushing: what goes wrong. after: steps for which success has held when an
-    episode ends, if the environment does not cut it before. least_steps: no episode is shorter.
+    number n, drawn from the generator; none by default. reach: (action, observation) -> an action that leads one step
+    as far and not further, to which pushes can be added. pushing: what goes wrong. after: steps for which success has
+    held when an episode ends, if the environment does not cut it before. least_steps: no episode is shorter.
     """
 
     env: Callable[[], gymnasium.Env[Any, Any]]
     expert: Callable[[], Expert]
-    options: Callable[[int, np.random.Generator], dict[str, Any] | None]
+    options: Callable[[int, np.random.Generator], dict[str, Any] | None] = no_options
     reach: Callable[[NDArray[Any], Observation], NDArray[np.float64]]
     pushing: Pushing
     after: int
     least_steps: int
+
+
+def within(step_m: float, action: NDArray[Any], observation: Observation) -> NDArray[np.float64]:
+    """A `Lesson`'s reach where actions begin with a place, [3] in m, and a step leads `step_m` along each axis."""
+    hand = observation["effector_position"].astype(np.float64)
+    return np.append(np.clip(action[:3], hand - step_m, hand + step_m), action[3:])
 
 
 def collect(lesson: Lesson, *, steps: int, seed: int, workers: int | None = None) -> Iterator[list[Episode]]:

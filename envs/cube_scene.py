@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ogbench.manipspace import lie
 from ogbench.manipspace.envs.cube_env import CubeEnv
 
-from forcing.envs.arm_control import CUBES, heading, step_towards
+from forcing.envs.arm_control import observed, step_towards
 
 Places = NDArray[np.float64]
 
@@ -73,14 +73,5 @@ class CubeScene(CubeEnv):  # type: ignore[misc]  # ogbench has no types
 
     def compute_observation(self) -> dict[str, NDArray[np.float32]]:
         """State by name; see `cube.Cube`."""
-        found = self.compute_ob_info()
-        observed = {
-            "effector_position": found["proprio/effector_pos"],
-            "effector_heading": heading(found["proprio/effector_yaw"][0]),
-            "gripper": (found["proprio/gripper_opening"][0], found["proprio/gripper_contact"][0]),
-        }
-        for index, cube in enumerate(CUBES[: self._num_cubes]):
-            observed[f"{cube}_position"] = found[f"privileged/block_{index}_pos"]
-            observed[f"{cube}_heading"] = heading(found[f"privileged/block_{index}_yaw"][0])
-        observed["target"] = self.goals.ravel()
-        return {name: np.array(value, np.float32) for name, value in observed.items()}
+        state = observed(self.compute_ob_info(), self._num_cubes)
+        return {**state, "target": self.goals.ravel().astype(np.float32)}

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from forcing.envs.arm_control import heading
 from forcing.envs.rendering import without_display
 
 Kind = Literal["push", "pick-and-place"]
@@ -94,12 +95,11 @@ class Fetch(gymnasium.Env[Observation, NDArray[Any]]):
     def _observed(self, state: dict[str, NDArray[np.float64]]) -> Observation:
         """state: the package's; in its observation [25] the gripper's place, the block's, ... its fingers', turns."""
         numbers = state["observation"]
-        yaw = 4 * numbers[13]
         parts = {
             "effector_position": numbers[:3],
             "gripper": np.clip([1 - numbers[9:11].sum() / _WIDTH_M], 0, 1),
             "object_position": numbers[3:6],
-            "object_heading": np.array([np.cos(yaw), np.sin(yaw)]),
+            "object_heading": heading(numbers[13]),
             "target": state["desired_goal"],
         }
         names: Any = self.observation_space

@@ -1,12 +1,8 @@
 """Demonstrations of Fetch's tasks: whole episodes of 50 steps. Knows nothing of files."""
 
 from functools import partial
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from forcing.envs.arm_demonstrations import Lesson, Observation
+from forcing.envs.arm_demonstrations import Lesson, within
 from forcing.envs.fetch import MAX_STEPS, STEP_M, Fetch, Kind
 from forcing.envs.fetch_expert import FetchExpert
 from forcing.envs.pushes import Pushing
@@ -20,8 +16,7 @@ def lesson(kind: Kind) -> Lesson:
     return Lesson(
         env=partial(Fetch, kind),
         expert=FetchExpert,
-        options=_nothing,
-        reach=_within_reach,
+        reach=partial(within, STEP_M),
         pushing=Pushing(
             noise=(NOISE_STD,) * 3 + gripper,
             burst=(STEP_M,) * 3,
@@ -33,13 +28,3 @@ def lesson(kind: Kind) -> Lesson:
         after=MAX_STEPS + 1,
         least_steps=MAX_STEPS,
     )
-
-
-def _nothing(number: int, rng: np.random.Generator) -> dict[str, Any] | None:
-    return None
-
-
-def _within_reach(action: NDArray[Any], observation: Observation) -> NDArray[np.float64]:
-    """The same step follows from it."""
-    hand = observation["effector_position"].astype(np.float64)
-    return np.append(np.clip(action[:3], hand - STEP_M, hand + STEP_M), action[3:])

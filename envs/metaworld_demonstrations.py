@@ -4,9 +4,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forcing.envs.arm_demonstrations import Lesson, Observation
+from forcing.envs.arm_demonstrations import Lesson, within
 from forcing.envs.metaworld import REACH_M, TASKS, MetaWorld, Task
 from forcing.envs.metaworld_expert import MetaWorldExpert
 from forcing.envs.pushes import Pushing
@@ -20,7 +19,7 @@ def lesson(task: Task | None = None) -> Lesson:
         env=partial(MetaWorld, task),
         expert=MetaWorldExpert,
         options=partial(_options, task),
-        reach=_within_reach,
+        reach=partial(within, REACH_M),
         pushing=Pushing(
             noise=(NOISE_STD,) * 3 + (0.0,), burst=(REACH_M,) * 3, steps=(5, 20), often=0.01, anew=0.03, lately=20
         ),
@@ -31,9 +30,3 @@ def lesson(task: Task | None = None) -> Lesson:
 
 def _options(task: Task | None, number: int, rng: np.random.Generator) -> dict[str, Any] | None:
     return {"task_id": 1 + number % len(TASKS)} if task is None else None
-
-
-def _within_reach(action: NDArray[Any], observation: Observation) -> NDArray[np.float64]:
-    """[4]: the same step follows from it."""
-    hand = observation["effector_position"].astype(np.float64)
-    return np.append(np.clip(action[:3], hand - REACH_M, hand + REACH_M), action[3])

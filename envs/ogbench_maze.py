@@ -23,6 +23,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from forcing.envs.extras import extra_needed
 from forcing.envs.floor_plan import FloorPlan
 
 MAZES = ("medium", "large", "giant")
@@ -132,12 +133,8 @@ def environment_id(maze: str) -> str:
 
 def ogbench_mazes() -> ModuleType:
     """ogbench's module of mazes, whose import registers them. Raises RuntimeError if it is not installed."""
-    try:
+    with extra_needed("ogbench-pointmaze", "ogbench"):
         import ogbench.locomaze.maze as mazes
-    except ModuleNotFoundError as error:
-        raise RuntimeError(
-            f"OGBench's mazes need the extra 'ogbench' ({error}); install it: pip install 'forcing[ogbench]'"
-        ) from error
     return mazes  # type: ignore[no-any-return]  # the package has no types
 
 

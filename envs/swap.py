@@ -5,8 +5,6 @@ free one meanwhile. A layout on the way is another episode's start: no single ob
 extra, imported when it is first needed. Knows nothing of policies or recordings.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
@@ -17,10 +15,11 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from forcing.envs.arm_control import ACTION
-from forcing.envs.rendering import use_headless, without_display
+from forcing.envs.arm_control import ACTION, CUBES
+from forcing.envs.extras import extra_needed
+from forcing.envs.rendering import use_headless
 from forcing.envs.swap_distractors import Distractor, Disturbance
-from forcing.envs.swap_layout import CAMERAS, CUBE_HALF_M, CUBES, IMAGE_SIZE, SLOT_RADIUS_M, SLOTS
+from forcing.envs.swap_layout import CAMERAS, CUBE_HALF_M, IMAGE_SIZE, SLOT_RADIUS_M, SLOTS
 
 CONTROL_HZ = 20.0
 MAX_STEPS = 300
@@ -174,18 +173,7 @@ def environment_spec(*, cameras: bool = False) -> EnvSpec:
     return EnvSpec(id="swap-v0", entry_point="forcing.envs.swap:Swap", kwargs={"cameras": cameras})
 
 
-@contextmanager
-def ogbench_needed() -> Iterator[None]:
-    """Turns the failing import of ogbench into a RuntimeError that names the extra."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise RuntimeError(
-            f"swap needs the extra 'ogbench' ({error}); install it: pip install 'forcing[ogbench]'"
-        ) from error
-
-
 def _scene() -> Any:
-    with ogbench_needed(), without_display():
+    with extra_needed("swap", "ogbench"):
         from forcing.envs.swap_scene import SwapScene
     return SwapScene()

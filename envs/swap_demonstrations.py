@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium import spaces
 
+from forcing.envs.arm_control import CUBES
 from forcing.envs.rendering import use_headless
 from forcing.envs.shards import check_request, run_shards
 from forcing.envs.swap import STATE, Swap
 from forcing.envs.swap_expert import Episode, SwapExpert, demonstrate
-from forcing.envs.swap_layout import CAMERAS, CUBES, IMAGE_SIZE
+from forcing.envs.swap_layout import CAMERAS, IMAGE_SIZE
 
 NOISE_STD = 0.2
 WITHOUT_BURSTS = 3  # one episode of so many has noise alone

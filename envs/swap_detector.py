@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.envs.swap_layout import CAMERAS, CUBES, IMAGE_SIZE, Camera
+from forcing.envs.arm_control import CUBES
+from forcing.envs.swap_layout import CAMERAS, IMAGE_SIZE, Camera
 
 # A pixel counts in full where its colour stands out by so much, of 255, and not at all below the first.
 RED, BLUE = (20.0, 45.0), (32.0, 45.0)

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.envs.swap_layout import CAMERAS, CUBES, IMAGE_SIZE
+from forcing.envs.arm_control import CUBES
+from forcing.envs.swap_layout import CAMERAS, IMAGE_SIZE
 
 Kind = Literal["bag", "cover", "light", "dead"]
 KINDS: tuple[Kind, ...] = ("bag", "cover", "light", "dead")

@@ -10,9 +10,9 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.envs.arm_control import after_step, pose, step_towards, target_at
+from forcing.envs.arm_control import CUBES, after_step, pose, step_towards, target_at
 from forcing.envs.swap import Observation, Swap, resting_slot
-from forcing.envs.swap_layout import CUBE_HALF_M, CUBES, HOME, HOME_SPREAD_M, HOME_YAW_RAD, SLOTS
+from forcing.envs.swap_layout import CUBE_HALF_M, HOME, HOME_SPREAD_M, HOME_YAW_RAD, SLOTS
 from forcing.envs.swap_pushes import Pushes
 
 # As ogbench's oracle has them, but for placing, which is a little closer.

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CUBES = ("red", "blue")
 IMAGE_SIZE = 64
 CUBE_HALF_M = 0.02
 SLOT_RADIUS_M = 0.03

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from ogbench.manipspace import lie
 from ogbench.manipspace.envs.cube_env import CubeEnv
 
-from forcing.envs.arm_control import heading, step_towards
+from forcing.envs.arm_control import CUBES, observed, step_towards
 from forcing.envs.rendering import render_fast
 from forcing.envs.swap_layout import (
     CAMERAS,
     CUBE_HALF_M,
-    CUBES,
     HOME,
     HOME_SPREAD_M,
     HOME_YAW_RAD,
@@ -100,16 +99,7 @@ class SwapScene(CubeEnv):  # type: ignore[misc]  # ogbench has no types
 
     def compute_observation(self) -> dict[str, NDArray[np.float32]]:
         """State by name; see `swap.Swap`."""
-        found = self.compute_ob_info()
-        observed = {
-            "effector_position": found["proprio/effector_pos"],
-            "effector_heading": heading(found["proprio/effector_yaw"][0]),
-            "gripper": (found["proprio/gripper_opening"][0], found["proprio/gripper_contact"][0]),
-        }
-        for index, cube in enumerate(CUBES):
-            observed[f"{cube}_position"] = found[f"privileged/block_{index}_pos"]
-            observed[f"{cube}_heading"] = heading(found[f"privileged/block_{index}_yaw"][0])
-        return {name: np.array(value, np.float32) for name, value in observed.items()}
+        return observed(self.compute_ob_info(), len(CUBES))
 
     def frame(self, camera: str, *, bag: Bag | None = None, light: tuple[float, ...] = (1, 1, 1)) -> NDArray[np.uint8]:
         """[64, 64, 3]. bag: its position [3] in m and rotation [3, 3]; light: what all light is scaled by."""

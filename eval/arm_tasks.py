@@ -1,6 +1,7 @@
 """Arms as tasks: streams are named as the environment names them, no goal is told, and success must hold to the end.
 
-A task more is an entry more in `arm_tasks`. Nothing of a simulator's extra is imported before an environment is made.
+A task more is an entry more in `arm_tasks`, besides its environment and expert, a recipe of demonstrations and a preset
+(docs/manipulation.md says it step by step). Nothing of a simulator's extra is imported before an environment is made.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcing.envs import cube, fetch, metaworld, swap
+from forcing.envs.arm_control import CUBES
 from forcing.envs.cube_expert import CubeExpert
 from forcing.envs.fetch_expert import FetchExpert
 from forcing.envs.metaworld_expert import MetaWorldExpert
 from forcing.envs.swap_expert import SwapExpert
-from forcing.envs.swap_layout import CAMERAS, CUBES
+from forcing.envs.swap_layout import CAMERAS
 from forcing.eval.distractors import DISTRACTORS
 from forcing.eval.task import Env, Expert, Observation, Outcome, Task
 from forcing.policy.types import Array

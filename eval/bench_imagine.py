@@ -86,7 +86,7 @@ def run_bench(bench: ImagineBench, *, report: Path | None, command: str, console
     for number, dreamer in enumerate(dreamers):
         truth = tokens_of(dreamer.policy, dreamer.tokenizer, held)
         if number == 0:
-            for row, tokens in ((STILL, _still(dreamer, truth, observed)), (SEEN, truth)):
+            for row, tokens in ((STILL, _still(truth, observed)), (SEEN, truth)):
                 of_row = drift(dreamer.tokenizer, dreamer.policy.cameras, held, truth, tokens)
                 records.add(wanted | _entry(row, None, of_row, command))
         imagined = _imagined(dreamer, truth, observed, bench.seed)
@@ -138,7 +138,7 @@ def _imagined(dreamer: _Dreamer, truth: Tensor, observed: int, seed: int) -> Ten
     return imagine(model, truth, observed, dreamer.actions, dreamer.how, torch.Generator().manual_seed(seed))
 
 
-def _still(dreamer: _Dreamer, truth: Tensor, observed: int) -> Tensor:
+def _still(truth: Tensor, observed: int) -> Tensor:
     still = truth.clone()
     still[:, observed:] = truth[:, observed - 1 : observed]
     return still

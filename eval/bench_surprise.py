@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from forcing.eval.adjust import Adjusted
 from forcing.eval.arm_tasks import ArmTask
 from forcing.eval.bench_records import Records
-from forcing.eval.conditions import DETECTING, Conditions
+from forcing.eval.conditions import Conditions
 from forcing.eval.console import rows_table
 from forcing.eval.evaluate import watch
 from forcing.eval.flags import beyond, found, recorded
@@ -107,7 +106,7 @@ def threshold_row(entry: Report) -> list[str]:
 
 def _entry(bench: SurpriseBench, name: str, policy: Policy, row: str) -> Report:
     under = Conditions(distractor="" if row == UNDISTURBED else row, handling="detected")
-    spec = DriverSpec(policy=name, adjust=Adjusted(DETECTING), under=under)
+    spec = DriverSpec(policy=name, under=under)
     episodes = watch(bench.task, spec, bench.episodes, bench.seed, bench.workers, bench.console)
     report = build_report(bench.task, name, policy.revision, bench.seed, episodes, bench.command)
     flags = [
@@ -119,7 +118,12 @@ def _entry(bench: SurpriseBench, name: str, policy: Policy, row: str) -> Report:
         }
         for episode in episodes
     ]
-    return report | {"row": row, "settings": list(DETECTING), "flags": flags, "example": _example(bench.task, episodes)}
+    return report | {
+        "row": row,
+        "settings": list(under.settings),
+        "flags": flags,
+        "example": _example(bench.task, episodes),
+    }
 
 
 def _example(task: ArmTask, episodes: Sequence[Episode]) -> Report:

@@ -19,7 +19,7 @@ class Conditions:
     """faults: of a maze's sensors, see `parse_faults`. distractor: of an arm's cameras, by the name that its task has
     for it. handling: what a policy is told of that; trusted: frames as they are. declared: disturbed cameras are named
     as missing, as by a controller that knows that they are covered. detected: frames as they are, and the policy looks
-    for what is wrong with them by itself (`DETECTING`). most_steps: at which an episode is cut, None for where the task
+    for what is wrong with them by itself (`settings`). most_steps: at which an episode is cut, None for where the task
     ends it. filmed: how many episodes, from number 0 on."""
 
     faults: str = ""
@@ -35,6 +35,11 @@ class Conditions:
             raise ValueError("handling declared needs a distractor that is declared; name one, or leave it out")
         if self.most_steps is not None and self.most_steps < 1:
             raise ValueError(f"most_steps must be at least 1, got {self.most_steps}")
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Of a policy that drives under these."""
+        return DETECTING if self.handling == "detected" else ()
 
     def check(self, task: Task) -> None:
         """Raises ValueError if the task knows none of this, or names it otherwise."""

@@ -90,8 +90,8 @@ def score(
 
 def _how(driver: DriverSpec) -> Report:
     """How the policy was changed, and under what it drove."""
-    changed = list(driver.adjust.settings) if isinstance(driver.adjust, Adjusted) else []
-    under = driver.under
+    under, adjust = driver.under, driver.adjust
+    changed = [*under.settings, *(adjust.settings if isinstance(adjust, Adjusted) else ())]
     return {
         "changed": changed,
         "faults": under.faults,
@@ -143,12 +143,12 @@ def _warn_of_another_task(spec: DriverSpec, task: Task, console: Console) -> Non
 @contextmanager
 def _at_its_server(spec: DriverSpec, console: Console) -> Iterator[DriverSpec]:
     """The same driver as a client of a server of its own, which plans in a process as `forcing serve` does."""
-    policy = load_policy(spec.policy)
-    if spec.adjust is not None:
-        policy = spec.adjust(policy)
+    policy = spec.changed(load_policy(spec.policy))
     with serving([policy], settings=ServerSettings(processes=True)) as url:
         console.print(f"serving {policy.name} (revision {policy.revision}) at {url}")
-        yield replace(spec, policy=policy.name, url=url, adjust=None)
+        # All that the policy must do of its own is done: what is left is to send it frames as they are.
+        trusting = spec.under if not spec.under.settings else replace(spec.under, handling="trusted")
+        yield replace(spec, policy=policy.name, url=url, adjust=None, under=trusting)
 
 
 def _check_streams(spec: DriverSpec, task: Task) -> None:

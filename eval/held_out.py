@@ -4,7 +4,7 @@ Where cubes were is in the recording's streams, or in its infos where streams ar
 """
 
 import itertools
-import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +17,15 @@ from torch import Tensor
 from forcing.datasets.episodes import Recording
 from forcing.datasets.minari_infos import minari_infos
 from forcing.datasets.recording import open_recording
-from forcing.envs.swap_layout import CUBES
+from forcing.envs.arm_control import CUBES
 from forcing.policy.policy import Policy
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Array
 
 POSITIONS = tuple(f"{cube}_position" for cube in CUBES)
+# Two recordings whose descriptions differ in nothing else have episodes in common: a longer one begins like a shorter
+# one, and cameras watch what is recorded without them.
+_NO_MATTER = re.compile(r"--steps \d+ |-cameras(?=:)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,7 @@ class HeldOut:
     streams: observation -> [E, T, *shape] as recorded, every `token_steps` steps. actions: [E, T - 1, token_steps, A]
     that led from one to the next. cubes_m: [E, T, 2, 3] where the red and the blue cube were. numbers: [E] of the
     episodes in the recording. left_out: how many before the last of them were too short. description: what the
-    recording says of itself.
+    recording says of itself; descriptions: as well, and what those say that it was made of.
     """
 
     streams: Mapping[str, Array]
@@ -41,6 +44,7 @@ class HeldOut:
     numbers: tuple[int, ...]
     left_out: int
     description: str
+    descriptions: frozenset[str]
 
 
 def held_out(source: str, *, token_steps: int, tokens: int, most: int) -> HeldOut:
@@ -67,13 +71,15 @@ def held_out(source: str, *, token_steps: int, tokens: int, most: int) -> HeldOu
         )
     streams = {name: np.stack([each[name] for _, each, _ in found]) for name in found[0][1]}
     actions = streams.pop("")
+    description = str(recording.provenance().get("description", source))
     return HeldOut(
         streams=streams,
         actions=actions,
         cubes_m=np.stack([cubes for _, _, cubes in found]).astype(np.float64),
         numbers=tuple(number for number, _, _ in found),
         left_out=number + 1 - len(found),
-        description=str(recording.provenance().get("description", source)),
+        description=description,
+        descriptions=_descriptions(recording.provenance()) | {description},
     )
 
 
@@ -88,11 +94,21 @@ def _episodes(recording: Recording, source: str) -> Iterator[tuple[Mapping[str, 
 
 
 def check_held_out(policy: Policy, held: HeldOut) -> None:
-    """Raises ValueError if the policy was trained on this very recording."""
-    if held.description in json.dumps(policy.card.get("data_provenance", {})):
+    """Raises ValueError if the policy was trained on a recording that begins with the same episodes, however long."""
+    trained = {_NO_MATTER.sub("", said) for said in _descriptions(policy.card.get("data_provenance", {}))}
+    if not trained.isdisjoint(_NO_MATTER.sub("", said) for said in held.descriptions):
         raise ValueError(
             f"policy {policy.name!r} was trained on these episodes ({held.description}); record others, of another seed"
         )
+
+
+def _descriptions(provenance: Any) -> frozenset[str]:
+    """What the recordings of a provenance say of themselves, those that it was made of among them."""
+    if isinstance(provenance, Mapping):
+        own = provenance.get("description")
+        told = {own} if isinstance(own, str) else set()
+        return frozenset(told).union(*map(_descriptions, provenance.values()))
+    return frozenset().union(*map(_descriptions, provenance)) if isinstance(provenance, list | tuple) else frozenset()
 
 
 def tokens_of(policy: Policy, tokenizer: Tokenizer, held: HeldOut) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from forcing.envs.faults import truth_of, with_faults
+from forcing.eval.adjust import Adjusted
 from forcing.eval.arm_tasks import ArmTask
 from forcing.eval.conditions import Conditions
 from forcing.eval.drivers import CloneDriver, Driver, ExpertDriver, PolicyDriver, ServerDriver, StraightDriver, Trace
@@ -41,7 +42,7 @@ class DriverSpec:
 
     policy: name or folder, or one of `BASELINES`. adjust: changes the loaded policy before it drives, for ablations;
     must be picklable. data: the recording that the baseline `mpc` stands on, and no other needs. front: between sensors
-    and a policy in this process. under: of the episodes.
+    and a policy in this process. under: of the episodes; what they ask of a policy is done to one in this process.
     """
 
     policy: str
@@ -58,6 +59,11 @@ class DriverSpec:
             raise ValueError("policy mpc finds its dynamics and places in a recording; name one with --data")
         if self.data is not None and (self.policy != "mpc" or self.url is not None):
             raise ValueError("data is what policy mpc stands on, in this process; leave out --data with any other")
+        if self.under.settings and (self.url is not None or self.policy in BASELINES or is_clone(self.policy)):
+            raise ValueError(
+                f"handling {self.under.handling} changes a policy in this process; leave out --url, and yardsticks, or "
+                f"serve with --set {' --set '.join(self.under.settings)} and leave out --handling"
+            )
 
     def check(self, task: Task) -> None:
         """Raises ValueError if the task lacks what this needs."""
@@ -68,6 +74,11 @@ class DriverSpec:
             raise ValueError(
                 f"policy {self.policy} is a yardstick of mazes, which {task.name} is not; expert is of all"
             )
+
+    def changed(self, policy: Policy) -> Policy:
+        """As it drives. Raises as `Adjusted` if that cannot be."""
+        policy = Adjusted(self.under.settings)(policy)
+        return self.adjust(policy) if self.adjust else policy
 
     def build(self, task: Task) -> Driver:
         """Raises ValueError if the policy is unknown, or does not fit the task."""
@@ -83,8 +94,7 @@ class DriverSpec:
                 return MpcDriver(self.data, task)
             if is_clone(self.policy):
                 return CloneDriver(load_clone(self.policy), task)
-        policy = load_policy(self.policy)
-        return PolicyDriver(self.adjust(policy) if self.adjust else policy, task, self.front)
+        return PolicyDriver(self.changed(load_policy(self.policy)), task, self.front)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from forcing.policy.cameras import Codecs
 from forcing.policy.history_planner import HistoryPlanner, between
+from forcing.policy.memory import may_lack
 from forcing.policy.surprise import AFTER, Residuals, Surprise, residuals_of
 from forcing.policy.types import Frames, Trajectories, TrajectorySpec
 from forcing.policy.vision import sampled
@@ -28,12 +29,6 @@ Floats = NDArray[np.float64]
 
 class NothingForeseen(ValueError):
     """No episode is as long as a plan."""
-
-
-def may_lack(spec: TrajectorySpec, cameras: Codecs) -> tuple[str, ...]:
-    """Streams that a policy learns to go without, all at once: the cameras, or every observation where there is none
-    (`memory.draw_behind`)."""
-    return tuple(cameras) or tuple(stream.name for stream in spec.of_role("observation"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,14 @@ of `token_steps` control steps and the observation that they led to. Levels of n
 each token, as everywhere; here are those that such a policy is trained on. Knows no network and no recording.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from forcing.policy.types import TrajectorySpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,19 @@ class Streams:
     actions: tuple[bool, ...]
     cameras: tuple[bool, ...]
 
+    @property
+    def lacked(self) -> tuple[bool, ...]:
+        """[S] those that a policy learns to go without, all at once: the cameras, or every observation where there is
+        none."""
+        return self.cameras if any(self.cameras) else tuple(not action for action in self.actions)
+
+
+def may_lack(spec: TrajectorySpec, cameras: Collection[str]) -> tuple[str, ...]:
+    """Names of the observations that are `Streams.lacked`. cameras: names of those that are a camera's."""
+    names = [stream.name for stream in spec.of_role("observation")]
+    streams = Streams(actions=(False,) * len(names), cameras=tuple(name in cameras for name in names))
+    return tuple(name for name, lacked in zip(names, streams.lacked, strict=True) if lacked)
+
 
 def draw_behind(
     mix: RecallMix, streams: Streams, batch: int, length: int, generator: torch.Generator
@@ -160,8 +176,7 @@ def _lost(mix: RecallMix, streams: Streams, batch: int, length: int, generator: 
     def uniform(*size: int) -> Tensor:
         return torch.rand(*size, generator=generator)
 
-    cameras = torch.tensor(streams.cameras)
-    candidates = cameras if bool(cameras.any()) else ~torch.tensor(streams.actions)
+    candidates = torch.tensor(streams.lacked)
     numbers = torch.nonzero(candidates)[:, 0]
     one = numbers[torch.randint(len(numbers), (batch,), generator=generator)]
     alone = torch.arange(many) == one[:, None]

@@ -87,7 +87,19 @@ class Preset:
                 f"got {self.layout.chunks}"
             )
         if self.memory is None:
-            return
+            self._check_without_memory()
+        else:
+            self._check_with_memory()
+
+    def _check_without_memory(self) -> None:
+        for name, value, needed in (
+            ("denoiser.dropout", self.denoiser.dropout, 0.0),
+            ("optimiser.precision", self.optimiser.precision, "float32"),
+        ):
+            if value != needed:
+                raise ValueError(f"{name} must be {needed} without memory, where nothing reads it, got {value}")
+
+    def _check_with_memory(self) -> None:
         if self.layout.stride != self.layout.token_steps:
             raise ValueError(
                 f"layout.stride must be token_steps {self.layout.token_steps} with memory, got {self.layout.stride}"
@@ -96,6 +108,40 @@ class Preset:
             raise ValueError("belief and rolling must be none with memory; readings are recalled as they came")
         if self.tracker.kind != "actions":
             raise ValueError(f"tracker.kind must be actions with memory, got {self.tracker.kind!r}")
+        planned = self.layout.horizon * self.layout.token_steps
+        for name, steps in (
+            ("tracker.chunk_steps", self.tracker.chunk_steps),
+            ("planner.replan_steps", self.planner.replan_steps),
+        ):
+            if steps > planned:
+                raise ValueError(
+                    f"{name} must be at most {planned} with memory, the steps of a plan (layout.horizon tokens of "
+                    f"layout.token_steps), got {steps}"
+                )
+        if not self.denoiser.causal:
+            raise ValueError("denoiser.causal must be true with memory: no token sees later ones, got false")
+        if self.levels != LevelMix():
+            raise ValueError(f"levels must be left as they are with memory, memory.mix says how, got {self.levels}")
+        for name in _OF_CANDIDATES:
+            value, usual = getattr(self.planner, name), getattr(PlannerConfig(), name)
+            if value != usual:
+                raise ValueError(
+                    f"planner.{name} must be {_word(usual)} with memory, where no candidate is judged, "
+                    f"got {_word(value)}"
+                )
+
+
+# What a planner does with candidates that it can judge: a policy that remembers has no rule to do so.
+_OF_CANDIDATES = (
+    "goal_by", "smooth_scale", "sooner_scale", "futures", "keep", "kinematic_tolerance", "end_tolerance",
+    "support_tolerance", "half_life", "hold_distance", "history_frames", "attempts", "search", "refine", "polish",
+    "stabilisation",
+)  # fmt: skip
+
+
+def _word(value: object) -> str:
+    """As `config.override` reads it."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 # For policies that carry dynamics and visited places: few samples, and the best of them improved.
@@ -168,7 +214,7 @@ def _remembering(name: str, *, token_steps: int = 5, history: int = 64, width: i
 
 
 def _modelling(name: str, *, token_steps: int = 3, history: int = 5) -> Preset:
-    """For models of the world: what actions lead to, from a short past, token after token (docs/swap.md)."""
+    """For models of the world: what actions lead to, from a short past, token after token (docs/imagination.md)."""
     mix = RecallMix(behind=1.0, slightly=0.3, lost=0.0, known_actions=1.0)
     return Preset(
         name=name,
@@ -193,7 +239,7 @@ PRESETS = {
             for kind in ("navigate", "stitch")
         ),
         _GENERIC,
-        *(_remembering(name) for name in ("swap", "cube-single", "cube-double")),
+        *(_remembering(name) for name in ("remembering", "swap", "cube-single", "cube-double")),
         _remembering("metaworld", history=40),
         *(_remembering(f"fetch-{kind}", history=10) for kind in ("push", "pick-and-place")),
         replace(_remembering("swap-cameras"), vision=VisionConfig(kind="keypoints", counted=32.0)),

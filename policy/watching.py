@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from forcing.policy.belief import Believed
-from forcing.policy.foreseeing import may_lack
+from forcing.policy.memory import may_lack
 from forcing.policy.policy import Policy
 from forcing.policy.surprise import Seen
 from forcing.policy.types import Plan, Reading

@@ -5,6 +5,7 @@ envs: nothing of ours
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,6 +107,13 @@ def test_every_folder_imports_in_the_direction_of_the_design(folder: str) -> Non
 )
 def test_an_import_in_the_wrong_direction_would_be_noticed(folder: str, line: str, wrong: list[str]) -> None:
     assert forbidden(folder, line) == wrong
+
+
+def test_the_map_of_the_house_names_every_module() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = {name.removesuffix(".py").rpartition("/")[2] for name in re.findall(r"`([\w/.]+)`", text)}
+    missing = [file.relative_to(ROOT) for folder in FOLDERS for file in modules(folder) if file.stem not in named]
+    assert missing == [], "docs/architecture.md says what each module is for"
 
 
 def test_our_folders_are_no_regular_packages_so_that_other_peoples_datasets_stays_importable() -> None:

@@ -20,7 +20,7 @@ from forcing.envs.swap_detector import Found
 from forcing.eval import drift as drifting
 from forcing.eval.bench_imagine import DF, FULL, SEEN, STILL, TEACHER, ImagineBench, at, method_of, run_bench, verdict
 from forcing.eval.drift import drift, where_cubes_are
-from forcing.eval.held_out import held_out, tokens_of
+from forcing.eval.held_out import check_held_out, held_out, tokens_of
 from forcing.eval.imagine_picture import draw_imagine
 from forcing.eval.imagine_table import PICTURE, imagine_table
 from forcing.eval.report import Report
@@ -284,6 +284,42 @@ def test_a_film_shows_every_token_of_what_happened_and_what_was_imagined(
 def test_networks_that_saw_these_episodes_are_refused(state: tuple[str, str, list[str]]) -> None:
     with pytest.raises(ValueError, match="was trained on these episodes"):
         _run(state[2], state[0], None)
+
+
+SWAP = "OGBench cube oracle with action noise 0.2 on swap: --steps 58391 --seed 1."
+
+
+@pytest.mark.parametrize(
+    ("description", "same"),
+    [
+        (SWAP, True),
+        (SWAP.replace("58391", "40000"), True),
+        (SWAP.replace("swap", "swap-cameras"), True),
+        (SWAP.replace("swap: --steps 58391", "swap-cameras: --steps 9"), True),
+        (SWAP.replace("seed 1", "seed 10"), False),
+        (SWAP.replace("cube oracle", "other oracle"), False),
+        (SWAP.replace("swap:", "swap-longer:"), False),
+    ],
+)
+@pytest.mark.parametrize("inside", [(), ("converted_from",), ("recordings", 1, "mended")])
+def test_recordings_that_begin_alike_are_the_same_episodes(
+    state: tuple[str, str, list[str]], description: str, same: bool, inside: tuple[Any, ...]
+) -> None:
+    trained: Any = {"source": "minari", "description": SWAP}
+    for key in reversed(inside):
+        trained = [{"description": "another"}, trained] if key == 1 else {"source": "other", key: trained}
+    policy = load_policy(state[2][0])
+    policy.card = {"data_provenance": trained}
+    held = replace(
+        held_out(state[1], token_steps=3, tokens=12, most=1),
+        description=description,
+        descriptions=frozenset({description}),
+    )
+    if not same:
+        check_held_out(policy, held)
+        return
+    with pytest.raises(ValueError, match="was trained on these episodes"):
+        check_held_out(policy, held)
 
 
 def test_policies_that_act_are_refused(state: tuple[str, str, list[str]], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from forcing.eval.detection import detection
 from forcing.eval.distractors import DISTRACTORS
 from forcing.eval.drivers import PolicyDriver, ServerDriver, Trace
 from forcing.eval.film import Shot, Take, write_film
-from forcing.eval.rollout import Episode, drive_episode, run_episode
+from forcing.eval.rollout import DriverSpec, Episode, drive_episode, run_episode
 from forcing.eval.tasks import find_task
 from forcing.policy.policy import load_policy
 from forcing.policy.types import Array, StreamSpec, Trajectories, TrajectorySpec
@@ -180,6 +180,19 @@ def test_the_report_says_what_disturbed_and_how_it_was_handled(
     assert found["episodes_detail"][0]["distracted_steps"] == FOR
 
 
+def test_whoever_drives_under_detection_doubts_without_being_told_so_besides(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forcing.eval.conditions.DETECTING", ("planner.replan_steps=2",))
+    loaded = load_policy(str(policy))
+    trusting, doubting = (
+        DriverSpec(policy=str(policy), under=Conditions(distractor="soon", handling=handling)).changed(loaded)
+        for handling in ("trusted", "detected")
+    )
+    assert trusting is loaded
+    assert doubting.preset.planner.replan_steps == 2
+
+
 def test_flags_are_counted_against_what_was_disturbed_frame_by_frame() -> None:
     told = [{"front": 9.0, "side": 0.1}, {"front": 2.9, "side": 0.0}, {"front": 3.1, "side": 4.0}, {"gripper": 9.0}]
     episode = Episode(
@@ -212,7 +225,9 @@ def test_what_cannot_be_disturbed_or_filmed_is_refused_in_a_line(forcing: Comman
         ("eval swap --policy expert --distractor bag", "swap has no camera that could be disturbed"),
         ("eval maze2d-umaze-multi --distractor bag", "maze2d-umaze-multi has no camera that could be disturbed"),
         ("eval swap-cameras --policy expert --handling declared", "handling declared needs a distractor"),
-        ("eval swap-cameras --policy expert --handling detected", "set changes a policy in this process"),
+        ("eval swap-cameras --policy expert --handling detected", "handling detected changes a policy in this process"),
+        ("eval swap-cameras --url http://127.0.0.1:9 --handling detected", "serve with --set memory.doubt=true and"),
+        ("eval swap-cameras --policy expert --set memory.doubt=true", "set changes a policy in this process"),
         ("eval maze2d-umaze-multi --film x.gif", "film must be left out: maze2d-umaze-multi has no cameras"),
         ("eval swap --policy expert --film x.avi", "film must end in .gif or .mp4, got 'x.avi'"),
     ):

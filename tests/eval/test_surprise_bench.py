@@ -145,7 +145,7 @@ def test_every_distractor_has_a_row_and_is_driven_by_a_policy_that_doubts(
     rows = ["undisturbed", *TASK.distractors]
     assert [entry["row"] for entry in json.loads(report.read_text())] == rows
     assert [spec.under.distractor for spec in drove] == ["", *TASK.distractors]
-    assert {spec.adjust.settings for spec in drove if spec.adjust is not None} == {("memory.doubt=true",)}  # type: ignore[attr-defined]
+    assert {spec.under.settings for spec in drove} == {("memory.doubt=true",)}
     assert {spec.under.handling for spec in drove} == {"detected"}
     assert "swap-cameras, 2 episodes from seed 7, flagged beyond 0.001 of recorded frames" in said
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from forcing.policy.foreseeing import FRAMES, NothingForeseen, may_lack, measured, moments
-from forcing.policy.memory import MemoryConfig
+from forcing.policy.foreseeing import FRAMES, NothingForeseen, measured, moments
+from forcing.policy.memory import MemoryConfig, may_lack
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.surprise import AFTER, Seen

@@ -177,7 +177,7 @@ def imagine(
     """What models of the world imagine beyond the length of their training, against held-out episodes of swap.
 
     Each is given how an episode began and all its actions. Train them alike: forcing train swap-world, or
-    swap-cameras-world, and the baselines with the settings of docs/swap.md.
+    swap-cameras-world, and the baselines with the settings of docs/imagination.md.
 
     Args:
         policy: folder of a model of the world; several --policy, of sequences of one length, are compared.

@@ -17,6 +17,7 @@ from forcing.eval.console import new_console
 from forcing.usage import UsageError, at_least, typed
 
 if TYPE_CHECKING:
+    from forcing.eval.rollout import DriverSpec
     from forcing.eval.task import Task
 
 
@@ -158,7 +159,7 @@ def evaluate(
             several --set may follow.
     """
     from forcing.eval.adjust import Adjusted
-    from forcing.eval.conditions import DETECTING, Conditions
+    from forcing.eval.conditions import Conditions
     from forcing.eval.evaluate import evaluate_policy
     from forcing.eval.film import FILMED, check_film
     from forcing.eval.rollout import DriverSpec
@@ -167,8 +168,6 @@ def evaluate(
     one_thread()
     chosen = find_task(task)
     name = policy or chosen.policy
-    settings = (*(DETECTING if handling == "detected" else ()), *set_)
-    _check_settings(settings, name, url)
     with wrong_usage():
         under = Conditions(
             faults=faults,
@@ -177,11 +176,12 @@ def evaluate(
             most_steps=most_steps,
             filmed=0 if film is None else FILMED,
         )
-        adjust = Adjusted(settings) if settings else None
+        adjust = Adjusted(set_) if set_ else None
         driver = DriverSpec(policy=name, url=url, adjust=adjust, data=data, under=under)
         driver.check(chosen)
         if film is not None:
             check_film(film)
+    _check_settings(driver)
     _check_ways(chosen, name, url, served=served, pictures=pictures)
     evaluate_policy(
         chosen,
@@ -220,16 +220,15 @@ def _check_ways(task: "Task", policy: str, url: str | None, *, served: bool, pic
     checked_folder(pictures=pictures)
 
 
-def _check_settings(settings: tuple[str, ...], policy: str, url: str | None) -> None:
+def _check_settings(driver: "DriverSpec") -> None:
     """Raises UsageError if they are not for this policy, before any work is done."""
-    from forcing.eval.adjust import Adjusted
     from forcing.eval.rollout import BASELINES
     from forcing.policy.clone import is_clone
     from forcing.policy.policy import load_policy
 
-    if not settings:
+    if driver.adjust is None and not driver.under.settings:
         return
-    if url is not None or policy in BASELINES or is_clone(policy):
+    if driver.url is not None or driver.policy in BASELINES or is_clone(driver.policy):
         raise UsageError("set changes a policy in this process; leave out --url, and yardsticks, or leave out --set")
     with wrong_usage():
-        Adjusted(settings)(load_policy(policy))
+        driver.changed(load_policy(driver.policy))

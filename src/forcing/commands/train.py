@@ -56,8 +56,10 @@ def train(
         data: any recording (docs/formats.md); several --data, of one robot, are trained on together. One with cameras
             that is no store is converted to OUT/data.zarr first.
         preset: recipe: maze2d-umaze, -medium, -large, ogbench-pointmaze-medium-navigate, -medium-stitch,
-            -large-navigate and so on to -giant-stitch; swap and swap-cameras, which remember their episode. Left out,
-            or generic, the recipe is inferred from the recording, and said.
+            -large-navigate and so on to -giant-stitch; remembering, for arms, which acts from all that its episode has
+            shown, and by its tasks swap, swap-cameras, cube-single, cube-double, metaworld, fetch-push and
+            fetch-pick-and-place; models of the world, swap-world and swap-cameras-world. Left out, or generic, the
+            recipe is inferred from the recording, and said.
         weights: how often each of several recordings is drawn from, such as 0.7,0.3; by their lengths if not given.
         out: folder of the policy; runs/PRESET if not given, runs/generic without one.
         minutes: training time; 20, or as before with --resume, if neither minutes nor steps is given.
