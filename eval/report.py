@@ -29,11 +29,11 @@ def build_report(
     """Means with their standard errors over episodes, and a record of each episode.
 
     normalized_interval: 95 % over episodes, by Student's t. plan_metrics: of the plans themselves, see `measure_plans`,
-    None where there are none. detection: of disturbed cameras, see `detection`. success_rate: over episodes, which is
-    the mean over goals of fixed number if each had as many episodes; success_interval: 95 % by Wilson. goals: the same
-    for each goal of fixed number, none if the task has none. reached_rate: of episodes that had success at hand at some
-    step, whether it lasted or not. act_ms: from an observation to its action, a plan included. Raises ValueError
-    without episodes.
+    None where there are none. detection: of disturbed cameras, see `detection`, None if the task has none that could
+    be. success_rate: over episodes, which is the mean over goals of fixed number if each had as many episodes;
+    success_interval: 95 % by Wilson. goals: the same for each goal of fixed number, none if the task has none.
+    reached_rate: of episodes that had success at hand at some step, whether it lasted or not. act_ms: from an
+    observation to its action, a plan included. Raises ValueError without episodes.
     """
     if not episodes:
         raise ValueError("a report needs at least 1 episode, got 0")
@@ -61,7 +61,7 @@ def build_report(
         **_quantiles("plan_ms", plan_ms),
         **_quantiles("act_ms", act_ms),
         "plan_metrics": measure_plans(task, episodes) if isinstance(task, MazeTask) else None,
-        "detection": detection(episodes, task.cameras) if isinstance(task, ArmTask) else None,
+        "detection": detection(episodes) if isinstance(task, ArmTask) and task.distractors else None,
         "command": command,
         "forcing": __version__,
         "python": platform.python_version(),
