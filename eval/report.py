@@ -196,15 +196,20 @@ def time_cells(row: Report) -> tuple[str, str]:
     return "-" if steps is None else f"{steps:.0f}", "-" if p50 is None else f"{p50:.1f}/{p99:.1f}"
 
 
-def goals_table(report: Report) -> Table:
+def goals_table(task: Task, report: Report) -> Table:
     """One row for each goal of fixed number, one for all: episodes, success rate, its 95 % interval."""
     table = Table(title=f"{report['policy']}, by goal", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("goal", "n", "succ", "95 %"):
-        table.add_column(column, justify="right")
-    for row in [*report["goals"], {**report, "goal": "all"}]:
+        table.add_column(column, justify="left" if column == "goal" else "right")
+    for name, row in [*by_goal(task, report), ("all", report)]:
         low, high = row["success_interval"]
-        table.add_row(str(row["goal"]), str(row["episodes"]), f"{row['success_rate']:.3f}", f"{low:.3f} to {high:.3f}")
+        table.add_row(name, str(row["episodes"]), f"{row['success_rate']:.3f}", f"{low:.3f} to {high:.3f}")
     return table
+
+
+def by_goal(task: Task, report: Report) -> list[tuple[str, Report]]:
+    """What the task calls each goal of fixed number, and the report's row of it."""
+    return [(task.goals[row["goal"] - 1], row) for row in report["goals"]]
 
 
 def plus_minus(mean: float, sem: float | None, digits: int = 1) -> str:
