@@ -12,8 +12,8 @@ from forcing.eval.arm_tasks import ArmTask
 from forcing.eval.bench_records import Records
 from forcing.eval.conditions import Conditions
 from forcing.eval.console import rows_table
+from forcing.eval.detection import beyond, counted, detection, recorded
 from forcing.eval.evaluate import watch
-from forcing.eval.flags import beyond, found, recorded
 from forcing.eval.report import Report, build_report
 from forcing.eval.result_files import number
 from forcing.eval.rollout import DriverSpec, Episode
@@ -82,17 +82,17 @@ def title_of(entry: Report) -> str:
 def surprise_row(entry: Report) -> list[str]:
     """Under `HEADER`."""
     flags = [record["streams"] for record in entry["flags"]]
-    counted = found(flags, [record["steps"] for record in entry["flags"]])
+    counts = counted(flags, [record["steps"] for record in entry["flags"]])
     held = sum(record["success"] for record in entry["flags"])
     return [
         entry["row"],
         f"{held} of {len(flags)}",
-        str(counted.frames),
-        number(counted.recall, 3),
-        number(counted.precision, 3),
-        f"{len(counted.delays)} of {counted.spans}" if counted.spans else "",
-        number(float(np.median(counted.delays)), 0) if counted.delays else "",
-        number(counted.alarms_a_minute(entry["control_hz"]), 2),
+        str(counts.disturbed),
+        number(counts.recall, 3),
+        number(counts.precision, 3),
+        f"{len(counts.delays)} of {counts.spans}" if counts.spans else "",
+        number(float(np.median(counts.delays)), 0) if counts.delays else "",
+        number(counts.alarms_a_minute(entry["control_hz"]), 2),
     ]
 
 
@@ -108,19 +108,21 @@ def _entry(bench: SurpriseBench, name: str, policy: Policy, row: str) -> Report:
     under = Conditions(distractor="" if row == UNDISTURBED else row, handling="detected")
     spec = DriverSpec(policy=name, under=under)
     episodes = watch(bench.task, spec, bench.episodes, bench.seed, bench.workers, bench.console)
+    share = _false_alarms(policy)
     report = build_report(bench.task, name, policy.revision, bench.seed, episodes, bench.command)
     flags = [
         {
             "seed": episode.seed,
             "success": episode.success,
             "steps": len(episode.actions),
-            "streams": recorded(episode.trace.sensors, episode.distracted),
+            "streams": recorded(episode, share),
         }
         for episode in episodes
     ]
     return report | {
         "row": row,
         "settings": list(under.settings),
+        "detection": detection(episodes, share),
         "flags": flags,
         "example": _example(bench.task, episodes),
     }

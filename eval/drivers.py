@@ -6,8 +6,8 @@ Every driver answers one observation with one action. Knows no scores and no fil
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
 
 from forcing.eval.fronts import Front
 from forcing.eval.maze_tasks import MazeTask
@@ -22,18 +22,16 @@ from forcing.server.client import Client, ServerUnreachable, Session
 @dataclass(slots=True)
 class Trace:
     """What a driver did, one after another. plans: those followed; plan_ms: how long each took to make; act_ms: how
-    long each action took, from observation to decision, a plan included; sources: of each action; surprise: of each
-    action's observation how surprising its streams were to the policy, of those about which it knows. token_steps:
-    control steps of a token of the plans, None where the driver does not know. sensors: what was thought of each
-    stream's sensor at each act, of a policy in this process."""
+    long each action took, from observation to decision, a plan included; sources: of each action; sensors: what the
+    policy thought of each observed stream's sensor at each act. token_steps: control steps of a token of the plans,
+    None where the driver does not know."""
 
     plans: list[Plan] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
     act_ms: list[float] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    surprise: list[Mapping[str, float]] = field(default_factory=list)
-    token_steps: int | None = None
     sensors: list[Mapping[str, SensorReport]] = field(default_factory=list)
+    token_steps: int | None = None
 
 
 class Driver(Protocol):
@@ -88,8 +86,6 @@ class PolicyDriver:
         decision = self._controller.decide()
         self._trace.act_ms.append(_ms_since(began))
         self._trace.sources.append(decision.source)
-        sensors = decision.sensors.items()
-        self._trace.surprise.append({name: told.surprise for name, told in sensors if told.surprise is not None})
         self._trace.sensors.append(decision.sensors)
         return decision.action
 
@@ -126,8 +122,7 @@ class ServerDriver:
         reply = self._session.act(read, missing=missing)
         self._trace.act_ms.append(_ms_since(began))
         self._trace.sources.append(reply.source)
-        sensors = reply.sensors.items()
-        self._trace.surprise.append({name: told["surprise"] for name, told in sensors if told["surprise"] is not None})
+        self._trace.sensors.append({name: _report(told) for name, told in reply.sensors.items()})
         if reply.source == "fresh" and reply.timing is not None:
             self._trace.plan_ms.append(reply.timing["plan_ms"])
             plan = self._session.plan() if self._task.keeps_plans else None
@@ -226,6 +221,11 @@ def sensed(task: Task, observation: Mapping[str, Array], streams: Sequence[str])
 def served_streams(client: Client, policy: str) -> list[str]:
     """What a served policy observes. Raises ServerProblem, ServerUnreachable."""
     return [stream["name"] for stream in client.policy(policy)["streams"] if stream["role"] == "observation"]
+
+
+def _report(told: Mapping[str, Any]) -> SensorReport:
+    """As the server's own controller has it."""
+    return SensorReport(**{field.name: told[field.name] for field in fields(SensorReport)})
 
 
 def _ms_since(began: float) -> float:

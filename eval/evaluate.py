@@ -109,7 +109,7 @@ def _print(task: Task, reports: Sequence[Report], console: Console) -> None:
     if first["distractor"]:
         console.print(f"cameras disturbed: {first['distractor']}, {first['handling']}")
     if first["goals"]:
-        console.print(goals_table(first))
+        console.print(goals_table(task, first))
 
 
 def watch(

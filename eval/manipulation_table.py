@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from forcing.eval.arm_tasks import arm_tasks
-from forcing.eval.report import Report, over_seeds, plus_minus, standard_error, success_cells, time_cells
+from forcing.eval.arm_tasks import ArmTask, arm_tasks
+from forcing.eval.report import Report, by_goal, over_seeds, plus_minus, standard_error, success_cells, time_cells
 from forcing.eval.result_files import NOTHING, markdown_table, missing, read_reports
 
 HEADER = (
@@ -17,16 +17,20 @@ COMMAND = "forcing eval {0} --served --episodes 100 --seed 1000 --report docs/re
 
 
 def manipulation_table(results: Path) -> list[str]:
-    """Markdown: a row for each report of an arm's task; below it means over training seeds, and tasks without a report.
+    """Markdown: a row for each report of an arm's task; below it success by goal, where goals have numbers, means over
+    training seeds, and tasks without a report.
 
     drop: what success fell by against the same policy on the same episodes, undisturbed; mean ± standard error over
     pairs of episodes.
     """
-    names = [task.name for task in arm_tasks()]
+    tasks = {task.name: task for task in arm_tasks()}
+    names = list(tasks)
     found = {path.stem: report for path, report in read_reports(results, names)}
-    reports = sorted(found.values(), key=lambda report: names.index(report["task"]))
+    found = dict(sorted(found.items(), key=lambda entry: names.index(entry[1]["task"])))
+    reports = list(found.values())
     rows = [_row(report, reports) for report in reports]
     lines = [*markdown_table(HEADER, rows), ""] if rows else []
+    lines += [_goals(stem, tasks[report["task"]], report) for stem, report in found.items() if report["goals"]]
     lines += [said for name in names if (said := _over_seeds(found, name))]
     done = {report["task"] for report in reports}
     return [*lines, *(f"- {line}" for name in names if name not in done for line in missing(COMMAND.format(name)))]
@@ -68,6 +72,11 @@ def _row(report: Report, reports: Sequence[Report]) -> list[str]:
         *time_cells(report),
         f"`{report['command']}`",
     ]
+
+
+def _goals(stem: str, task: ArmTask, report: Report) -> str:
+    rates = ", ".join(f"{name} {row['success_rate']:.2f}" for name, row in by_goal(task, report))
+    return f"{stem}: {rates}\n"
 
 
 def _over_seeds(found: dict[str, Report], name: str) -> str:

@@ -104,7 +104,7 @@ class OGBenchMaze(MazeTask):
     """
 
     control_hz: float = ogbench_maze.CONTROL_HZ
-    goals: int = ogbench_maze.GOALS
+    goals: tuple[str, ...] = tuple(str(number) for number in range(1, ogbench_maze.GOALS + 1))
     fastest_m: ClassVar[float] = 2**0.5 * ogbench_maze.STEP_M
     sensors: ClassVar[Sensors] = {"position": ("position", slice(0, 2))}  # m
     score: ClassVar[str] = "percentage of episodes that reach their goal"

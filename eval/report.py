@@ -29,11 +29,11 @@ def build_report(
     """Means with their standard errors over episodes, and a record of each episode.
 
     normalized_interval: 95 % over episodes, by Student's t. plan_metrics: of the plans themselves, see `measure_plans`,
-    None where there are none. detection: of disturbed cameras, see `detection`. success_rate: over episodes, which is
-    the mean over goals of fixed number if each had as many episodes; success_interval: 95 % by Wilson. goals: the same
-    for each goal of fixed number, none if the task has none. reached_rate: of episodes that had success at hand at some
-    step, whether it lasted or not. act_ms: from an observation to its action, a plan included. Raises ValueError
-    without episodes.
+    None where there are none. detection: of disturbed cameras, see `detection`, None if the task has none that could
+    be. success_rate: over episodes, which is the mean over goals of fixed number if each had as many episodes;
+    success_interval: 95 % by Wilson. goals: the same for each goal of fixed number, none if the task has none.
+    reached_rate: of episodes that had success at hand at some step, whether it lasted or not. act_ms: from an
+    observation to its action, a plan included. Raises ValueError without episodes.
     """
     if not episodes:
         raise ValueError("a report needs at least 1 episode, got 0")
@@ -61,7 +61,7 @@ def build_report(
         **_quantiles("plan_ms", plan_ms),
         **_quantiles("act_ms", act_ms),
         "plan_metrics": measure_plans(task, episodes) if isinstance(task, MazeTask) else None,
-        "detection": detection(episodes, task.cameras) if isinstance(task, ArmTask) else None,
+        "detection": detection(episodes) if isinstance(task, ArmTask) and task.distractors else None,
         "command": command,
         "forcing": __version__,
         "python": platform.python_version(),
@@ -196,15 +196,20 @@ def time_cells(row: Report) -> tuple[str, str]:
     return "-" if steps is None else f"{steps:.0f}", "-" if p50 is None else f"{p50:.1f}/{p99:.1f}"
 
 
-def goals_table(report: Report) -> Table:
+def goals_table(task: Task, report: Report) -> Table:
     """One row for each goal of fixed number, one for all: episodes, success rate, its 95 % interval."""
     table = Table(title=f"{report['policy']}, by goal", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("goal", "n", "succ", "95 %"):
-        table.add_column(column, justify="right")
-    for row in [*report["goals"], {**report, "goal": "all"}]:
+        table.add_column(column, justify="left" if column == "goal" else "right")
+    for name, row in [*by_goal(task, report), ("all", report)]:
         low, high = row["success_interval"]
-        table.add_row(str(row["goal"]), str(row["episodes"]), f"{row['success_rate']:.3f}", f"{low:.3f} to {high:.3f}")
+        table.add_row(name, str(row["episodes"]), f"{row['success_rate']:.3f}", f"{low:.3f} to {high:.3f}")
     return table
+
+
+def by_goal(task: Task, report: Report) -> list[tuple[str, Report]]:
+    """What the task calls each goal of fixed number, and the report's row of it."""
+    return [(task.goals[row["goal"] - 1], row) for row in report["goals"]]
 
 
 def plus_minus(mean: float, sem: float | None, digits: int = 1) -> str:

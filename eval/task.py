@@ -43,15 +43,16 @@ class Outcome:
 class Task(ABC):
     """One row of a benchmark.
 
-    name: as typed. policy: the shipped policy that was trained for it. control_hz: control steps a second. goals: how
-    many goals of fixed number the benchmark has, which episodes take in turn; 0 if each episode draws its own. score:
-    what `normalized` is, in words. keeps_plans: whether pictures and figures are made of its plans.
+    name: as typed. policy: the shipped policy that was trained for it. control_hz: control steps a second. goals: what
+    the benchmark calls its goals of fixed number, in their order, which episodes take in turn; none if each episode
+    draws its own. score: what `normalized` is, in words. keeps_plans: whether pictures and figures are made of its
+    plans.
     """
 
     name: str
     policy: str
     control_hz: float
-    goals: int = 0
+    goals: tuple[str, ...] = ()
     score: ClassVar[str]
     keeps_plans: ClassVar[bool] = False
 
@@ -79,7 +80,7 @@ class Task(ABC):
 
     def goal_number(self, index: int) -> int | None:
         """Which of the `goals` episode `index` has, from 1 on; None if it draws its own."""
-        return 1 + index % self.goals if self.goals else None
+        return 1 + index % len(self.goals) if self.goals else None
 
     @abstractmethod
     def observe(self, observation: Observation) -> dict[str, Array]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from forcing.datasets.recording import read_recording
 from forcing.datasets.store import write_store
@@ -16,6 +17,7 @@ from forcing.envs.arm_control import ACTION
 from forcing.envs.swap import STATE, UNITS, Swap
 from forcing.eval.conditions import Conditions
 from forcing.eval.drivers import sensed
+from forcing.eval.report import goals_table
 from forcing.eval.rollout import DriverSpec, Episode, rollout
 from forcing.eval.tasks import find_maze, find_task
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
@@ -204,7 +206,22 @@ def test_cubes_take_their_five_goals_in_turn_which_no_session_is_told_but_every_
     assert task.goal(task.reset(env, 0, 7)) is None
     said = forcing("eval cube-single --policy expert --episodes 2 --workers 1")
     assert said.code == 0, said.err
-    assert "expert, by goal" in said.out
+    table = said.out.partition("expert, by goal")[2].splitlines()[1:5]
+    assert [line[:6].strip() for line in table] == ["goal", "task 1", "task 2", "all"]
+
+
+def test_goals_of_fixed_number_are_called_as_in_meta_world_and_are_those() -> None:
+    task, env = find_task("metaworld"), find_task("metaworld").make()
+    said = ("reach", "push", "pick-place", "drawer-open", "button-press-topdown", "door-open", "peg-insert-side")
+    assert task.goals == (*said, "window-open")
+    report = {"policy": "x", "episodes": 4, "success_rate": 0.5, "success_interval": [0.15, 0.85]}
+    rows = [{**report, "goal": number, "episodes": 2} for number in (2, 7)]
+    console = Console(record=True, width=80)
+    console.print(goals_table(task, {**report, "goals": rows}))
+    assert [line.split()[0] for line in console.export_text().splitlines()[2:]] == ["push", "peg-insert-side", "all"]
+    with closing(env):
+        asked = [int(task.reset(env, index, 7)["task"].argmax()) for index in (1, 6)]
+    assert asked == [1, 6]
 
 
 def test_mazes_are_found_among_all_tasks() -> None:

@@ -162,6 +162,22 @@ def test_arms_are_shown_undisturbed_and_disturbed_with_what_that_cost_pair_by_pa
     assert any("forcing eval swap --served" in line for line in lines)
 
 
+def test_success_in_each_of_the_tasks_that_arms_take_in_turn_stands_below_the_table(tmp_path: Path) -> None:
+    def goals(rates: list[float]) -> list[dict[str, Any]]:
+        return [{"goal": number, "episodes": 2, "success_rate": rate} for number, rate in enumerate(rates, 1)]
+
+    _arm(tmp_path, "metaworld-seed1", [True, False], task="metaworld", goals=goals([1.0, 0.96, *[0.5] * 6]))
+    _arm(tmp_path, "cube-double", [True, False], task="cube-double", goals=goals([1.0, 0.8, 0.6, 0.4, 0.0]))
+    _arm(tmp_path, "swap-cameras", [True, False])
+    lines = _page(tmp_path, "manipulation")
+    below = [line for line in lines if not line.startswith(("|", "- "))]
+    assert below == [
+        "cube-double: task 1 1.00, task 2 0.80, task 3 0.60, task 4 0.40, task 5 0.00",
+        "metaworld-seed1: reach 1.00, push 0.96, pick-place 0.50, drawer-open 0.50, button-press-topdown 0.50, "
+        "door-open 0.50, peg-insert-side 0.50, window-open 0.50",
+    ]
+
+
 def test_the_ablation_compares_with_the_recipe_as_it_is_seed_by_seed(tmp_path: Path) -> None:
     def entry(row: str, scores: list[float]) -> dict[str, Any]:
         shared = {"task": "t", "episodes": 2, "seed": 7, "steps": 5000, "command": "forcing bench ablation t"}

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from forcing.envs.arm_control import ACTION
 from forcing.envs.swap import STATE, UNITS, Swap
 from forcing.envs.swap_distractors import Distractor, cover
 from forcing.eval.conditions import Conditions, Handling
-from forcing.eval.detection import detection
 from forcing.eval.distractors import DISTRACTORS
 from forcing.eval.drivers import PolicyDriver, ServerDriver, Trace
 from forcing.eval.film import Shot, Take, write_film
@@ -140,12 +138,15 @@ def test_a_policy_is_driven_alike_in_process_and_served_and_what_is_declared_cha
     handlings: tuple[Handling, ...] = ("trusted", "declared")
     under = {name: Conditions(distractor="soon", handling=name, most_steps=STEPS) for name in handlings}
     loaded = load_policy(str(policy))
-    here = {name: drive_episode(env, TASK, PolicyDriver(loaded, TASK), 0, 4, under[name]).actions for name in handlings}
+    here = {name: drive_episode(env, TASK, PolicyDriver(loaded, TASK), 0, 4, under[name]) for name in handlings}
     with serving([loaded]) as url, closing(ServerDriver(url, "seeing", TASK)) as driver:
         for name in handlings:
             there = drive_episode(env, TASK, driver, 0, 4, under[name])
-            np.testing.assert_array_equal(there.actions, here[name])
-    assert not np.array_equal(here["trusted"], here["declared"])
+            np.testing.assert_array_equal(there.actions, here[name].actions)
+            assert there.trace.sensors == here[name].trace.sensors
+    assert not np.array_equal(here["trusted"].actions, here["declared"].actions)
+    unheard = [sensors["side"].unheard_steps for sensors in here["declared"].trace.sensors]
+    assert unheard == [0, 0, 1, 2, 3, 0]
 
 
 def test_every_named_distractor_is_one_of_the_environments_and_a_run_has_all_grasps_and_cameras_alike() -> None:
@@ -191,32 +192,6 @@ def test_whoever_drives_under_detection_doubts_without_being_told_so_besides(
     )
     assert trusting is loaded
     assert doubting.preset.planner.replan_steps == 2
-
-
-def test_flags_are_counted_against_what_was_disturbed_frame_by_frame() -> None:
-    told = [{"front": 9.0, "side": 0.1}, {"front": 2.9, "side": 0.0}, {"front": 3.1, "side": 4.0}, {"gripper": 9.0}]
-    episode = Episode(
-        index=0,
-        seed=0,
-        episode_return=0.0,
-        normalized=0.0,
-        success=False,
-        steps_to_goal=None,
-        goal=None,
-        positions=np.zeros((5, 3)),
-        actions=np.zeros((4, 6), np.float32),
-        trace=Trace(surprise=list(told)),
-        distracted=(("front",), ("front",), ("side",), ("side",), ("side",)),
-    )
-    # A hit and a clean frame; a miss and a clean frame; a false alarm and a hit; frames that nobody judged.
-    assert detection([episode], ("front", "side")) == {
-        "frames": 6,
-        "disturbed": 3,
-        "precision": pytest.approx(2 / 3),
-        "recall": pytest.approx(2 / 3),
-        "false_alarms": pytest.approx(1 / 3),
-    }
-    assert detection([replace(episode, trace=Trace())], ("front", "side")) is None
 
 
 def test_what_cannot_be_disturbed_or_filmed_is_refused_in_a_line(forcing: Command, policy: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_report_says_how_each_goal_fares_and_how_sure_that_is(straight: list
     assert [record["goal_number"] for record in report["episodes_detail"]] == [1, 2, 3, 4, 5] * 2
     console = Console(record=True, width=80)
     console.print(table_of([{**report, "task": "ogbench-pointmaze-medium-navigate", "policy": TASK.policy}]))
-    console.print(goals_table(report))
+    console.print(goals_table(TASK, report))
     said = console.export_text()
     assert "…" not in said
     assert [line.split()[0] for line in said.splitlines()[-6:]] == ["1", "2", "3", "4", "5", "all"]
