@@ -197,19 +197,22 @@ _GENERIC = Preset(
 )
 
 
-def _remembering(name: str, *, token_steps: int = 5, history: int = 64, width: int = 128) -> Preset:
+def _remembering(
+    name: str, *, history: int = 64, dropout: float = 0.15, hold_tokens: int = 24, moved_m: float = 0.0
+) -> Preset:
     """For demonstrations of an arm: chunks of actions from all that the episode has shown (docs/experiments.md)."""
+    token_steps = 5
     return Preset(
         name=name,
         layout=TokenLayout(token_steps=token_steps, stride=token_steps, history=history, horizon=2, chunks=True),
-        denoiser=DenoiserConfig(width=width, depth=4, heads=4, causal=True, dropout=0.15),
+        denoiser=DenoiserConfig(width=128, depth=4, heads=4, causal=True, dropout=dropout),
         optimiser=OptimiserConfig(batch_tokens=1920, learning_rate=1e-3, constant=0.5, ema=0.998),
         planner=PlannerConfig(
             schedule=Schedule(sampling_steps=8, uncertainty_scale=4.0), samples=5, passes=None, replan_steps=token_steps
         ),
         tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
         belief=None,
-        memory=MemoryConfig(mix=RecallMix(slightly=0.05)),
+        memory=MemoryConfig(mix=RecallMix(slightly=0.05), hold_tokens=hold_tokens, moved_m=moved_m),
     )
 
 
@@ -239,10 +242,16 @@ PRESETS = {
             for kind in ("navigate", "stitch")
         ),
         _GENERIC,
-        *(_remembering(name) for name in ("remembering", "swap", "cube-single", "cube-double")),
-        _remembering("metaworld", history=40),
-        *(_remembering(f"fetch-{kind}", history=10) for kind in ("push", "pick-and-place")),
-        replace(_remembering("swap-cameras"), vision=VisionConfig(kind="keypoints", counted=32.0)),
+        _remembering("remembering"),
+        _remembering("swap"),
+        replace(
+            _remembering("swap-cameras", dropout=0.2, hold_tokens=32),
+            vision=VisionConfig(kind="keypoints", counted=32.0),
+        ),
+        # Where things are is told and any place will do; swap's slots are where they are.
+        *(_remembering(f"cube-{kind}", moved_m=0.1) for kind in ("single", "double")),
+        _remembering("metaworld", history=40, moved_m=0.1),
+        *(_remembering(f"fetch-{kind}", history=10, moved_m=0.1) for kind in ("push", "pick-and-place")),
         _modelling("swap-world"),
         replace(_modelling("swap-cameras-world"), vision=VisionConfig(kind="keypoints", counted=32.0)),
     )
