@@ -13,7 +13,7 @@ HEADER = (
     "task", "policy", "cameras", "episodes", "success", "95 %", "reached", "drop", "steps", "act ms p50/p99", "command",
 )  # fmt: skip
 SEEDS = ("", "-seed1", "-seed2")
-COMMAND = "forcing eval {0} --served --episodes 100 --seed 1000 --report docs/results/{0}.json"
+COMMAND = "forcing eval {0} --policy runs/{0} --served --episodes 100 --seed 1000 --report docs/results/{0}.json"
 
 
 def manipulation_table(results: Path) -> list[str]:
