@@ -159,7 +159,7 @@ def test_arms_are_shown_undisturbed_and_disturbed_with_what_that_cost_pair_by_pa
     assert found["swap-cameras-bag-detected"][2:8:5] == ["bag, detected", "0.00 ± 0.00"]
     assert [found[name][7] for name in ("swap-cameras", "swap-cameras-apart")] == ["–", "–"]
     assert "swap-cameras: 87.5 ± 12.5 % over 2 training seeds." in lines
-    assert any("forcing eval swap --served" in line for line in lines)
+    assert any("forcing eval swap --policy runs/swap --served" in line for line in lines)
 
 
 def test_success_in_each_of_the_tasks_that_arms_take_in_turn_stands_below_the_table(tmp_path: Path) -> None:
