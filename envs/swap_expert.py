@@ -5,12 +5,13 @@ to the free slot, blue to red's slot, red to blue's; whatever is displaced meanw
 policies see, and remembers the stage. Knows nothing of files.
 """
 
-from typing import Any, TypedDict
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forcing.envs.arm_control import CUBES, after_step, pose, step_towards, target_at
+from forcing.envs.held_episodes import Episode, Push, drive
 from forcing.envs.swap import Observation, Swap, resting_slot
 from forcing.envs.swap_layout import CUBE_HALF_M, HOME, HOME_SPREAD_M, HOME_YAW_RAD, SLOTS
 from forcing.envs.swap_pushes import Pushes
@@ -24,22 +25,6 @@ LIFTED_M = 0.04
 # It aims well within a slot, and puts a cube again that lies nearer to the edge than this: who learns from it errs by
 # more.
 AIMED_M, PLACED_M, WELL_PLACED_M = 0.005, 0.014, 0.022
-
-
-class Episode(TypedDict):
-    """T control steps.
-
-    observations: [T + 1, ...] by name, see `Swap`. actions: [T, 6] float32, what the expert wanted; what was executed,
-    pushed about, is in infos. rewards: [T] float64. terminations: [T] all False. truncations: [T], the last is True.
-    infos: executed [T + 1, 6], of which the last row is 0; success [T + 1].
-    """
-
-    observations: dict[str, NDArray[Any]]
-    actions: NDArray[np.float32]
-    rewards: NDArray[np.float64]
-    terminations: NDArray[np.bool_]
-    truncations: NDArray[np.bool_]
-    infos: dict[str, NDArray[Any]]
 
 
 class SwapExpert:
@@ -130,33 +115,21 @@ def demonstrate(
     """
     if noise < 0:
         raise ValueError(f"noise must be at least 0, got {noise}")
-    observation, info = env.reset(seed=seed, options=None if layout is None else {"layout": layout})
-    for_pushes, for_expert = np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(2)
-    pushes = Pushes(np.random.default_rng(for_pushes), noise=noise, bursts=bursts)
     expert = SwapExpert()
-    expert.reset(observation, int(for_expert))
-    observations, successes = [observation], [info["success"]]
-    actions, executed, rewards = [], [], []
-    left, truncated = after, False
-    while left > 0 and not truncated:
-        action = expert.act(observation)
-        done = _pushed(action, observation, pushes) if noise or bursts else action
-        observation, reward, _, truncated, info = env.step(done)
-        observations.append(observation)
-        successes.append(info["success"])
-        actions.append(action)
-        executed.append(done)
-        rewards.append(reward)
-        left -= expert.done
-    steps = len(actions)
-    return Episode(
-        observations={name: np.stack([each[name] for each in observations]) for name in observation},
-        actions=np.stack(actions),
-        rewards=np.array(rewards),
-        terminations=np.zeros(steps, dtype=np.bool_),
-        truncations=np.arange(steps) == steps - 1,
-        infos={"executed": np.stack([*executed, np.zeros_like(actions[0])]), "success": np.array(successes)},
+    return drive(
+        env,
+        expert,
+        seed=seed,
+        options=None if layout is None else {"layout": layout},
+        pushed=partial(_push, noise, bursts) if noise or bursts else None,
+        at_rest=lambda info: expert.done,
+        after=after,
     )
+
+
+def _push(noise: float, bursts: bool, rng: np.random.Generator) -> Push:
+    pushes = Pushes(rng, noise=noise, bursts=bursts)
+    return lambda action, observation: _pushed(action, observation, pushes)
 
 
 def _pushed(action: NDArray[np.float32], observation: Observation, pushes: Pushes) -> NDArray[np.float32]:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from forcing.envs import arm_demonstrations
-from forcing.envs.arm_demonstrations import Episode, Lesson, collect, demonstrate
+from forcing.envs import arm_demonstrations, held_episodes
+from forcing.envs.arm_demonstrations import Lesson, collect, demonstrate
+from forcing.envs.held_episodes import Episode
 from forcing.envs.pushes import Pushing
 
 LIMIT = 40
@@ -126,7 +127,7 @@ def test_a_longer_recording_begins_like_a_shorter_one_however_it_is_cut_into_sha
     monkeypatch: pytest.MonkeyPatch, slips: bool
 ) -> None:
     short = recorded(60, slips=slips)
-    monkeypatch.setattr(arm_demonstrations, "SHARD_EPISODES", 2)
+    monkeypatch.setattr(held_episodes, "SHARD_EPISODES", 2)
     longer = recorded(120, slips=slips)
     assert len(longer) > len(short)
     for one, other in zip(short, longer, strict=False):

@@ -11,10 +11,11 @@ from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
 from forcing.envs.arm_control import heading, pose, step_towards
+from forcing.envs.held_episodes import Episode
 from forcing.envs.rendering import use_headless
 from forcing.envs.swap import LAYOUTS, MAX_STEPS, Observation, Progress, Swap, environment_spec, resting_slot
 from forcing.envs.swap_distractors import Distractor
-from forcing.envs.swap_expert import Episode, SwapExpert, demonstrate
+from forcing.envs.swap_expert import SwapExpert, demonstrate
 from forcing.envs.swap_layout import SLOTS
 
 FAR = np.array([0.425, 0.0, 0.3])

@@ -8,10 +8,10 @@ import pytest
 
 from forcing.cli import main
 from forcing.datasets.recording import read_recording
-from forcing.envs import swap_demonstrations
+from forcing.envs import held_episodes, swap_demonstrations
+from forcing.envs.held_episodes import Episode
 from forcing.envs.rendering import use_headless
 from forcing.envs.swap_demonstrations import collect, observation_space
-from forcing.envs.swap_expert import Episode
 
 
 def recorded(steps: int, seed: int = 0, **options: Any) -> list[Episode]:
@@ -39,7 +39,7 @@ def test_episodes_are_whole_hold_and_are_as_many_as_hold_the_steps(episodes: lis
 def test_a_longer_recording_begins_like_a_shorter_one_however_it_is_cut_into_shards(
     monkeypatch: pytest.MonkeyPatch, episodes: list[Episode]
 ) -> None:
-    monkeypatch.setattr(swap_demonstrations, "SHARD_EPISODES", 2)
+    monkeypatch.setattr(held_episodes, "SHARD_EPISODES", 2)
     longer = recorded(700)
     assert len(longer) > len(episodes)
     for one, other in zip(episodes, longer, strict=False):

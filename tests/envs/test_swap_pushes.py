@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from forcing.envs.held_episodes import Episode
 from forcing.envs.swap import Swap
-from forcing.envs.swap_expert import Episode, demonstrate
+from forcing.envs.swap_expert import demonstrate
 from forcing.envs.swap_pushes import Pushes
 
 CLOSING = np.array([0, 0, 0, 0, 0.5])
