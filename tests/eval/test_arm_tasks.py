@@ -178,7 +178,10 @@ def test_what_only_mazes_have_is_refused_in_a_line(policy: Path, forcing: Comman
         assert message in said.err
 
 
-def test_a_policy_that_needs_what_the_task_lacks_is_refused_in_a_line(forcing: Command) -> None:
+def test_a_policy_that_needs_what_the_task_lacks_is_refused_in_a_line(
+    forcing: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forcing.server.engine.PATIENCE_S", 600.0)  # a busy machine is no failure here
     for served in ("", "--served"):
         said = forcing("eval swap --policy maze2d-umaze --episodes 1", served)
         assert said.code == 1
