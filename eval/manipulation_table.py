@@ -61,11 +61,13 @@ def _undisturbed(report: Report) -> bool:
 
 def _row(report: Report, reports: Sequence[Report]) -> list[str]:
     fell = drop(report, reports)
-    disturbed = "" if _undisturbed(report) else f"{report['distractor'] or 'undisturbed'}, {report['handling']}"
+    cameras = (
+        "undisturbed" if _undisturbed(report) else f"{report['distractor'] or 'undisturbed'}, {report['handling']}"
+    )
     return [
         report["task"],
         Path(report["policy"]).name,
-        disturbed or "undisturbed",
+        cameras,
         str(report["episodes"]) + ("" if report.get("served") else ", in process"),
         *success_cells(report),
         NOTHING if fell is None else plus_minus(float(np.mean(fell)), standard_error(fell), digits=2),

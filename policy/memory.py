@@ -56,10 +56,11 @@ class RecallMix:
 class MemoryConfig:
     """How a policy remembers.
 
+    mix: levels in training.
     moved_m: how far along the floor all places of an episode are moved together in training, standard deviation along x
     and along y in m. Places are observations in m that are x, y, z, and the action's first three entries; where what is
     to be done is at a place that is told, and not always the same, a few demonstrations then count for all around.
-    mix: levels in training. hold_tokens: tokens at the most that an episode goes on after its end in training, its last
+    hold_tokens: tokens at the most that an episode goes on after its end in training, its last
     observation and action held; 0 where an action is no place to be. observation_share: what an error of observations
     counts in the loss, beside 1 of actions. recall_level: level at which the past is declared in use, at least 0 and
     below 1. show_actions: whether past actions are known in use. equal_levels: in use the past is as noisy as what is

@@ -197,9 +197,7 @@ _GENERIC = Preset(
 )
 
 
-def _remembering(
-    name: str, *, history: int = 64, dropout: float = 0.15, hold_tokens: int = 24, moved_m: float = 0.0
-) -> Preset:
+def _remembering(name: str, *, history: int = 64, dropout: float = 0.15, hold_tokens: int = 24) -> Preset:
     """For demonstrations of an arm: chunks of actions from all that the episode has shown (docs/experiments.md)."""
     token_steps = 5
     return Preset(
@@ -212,7 +210,7 @@ def _remembering(
         ),
         tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
         belief=None,
-        memory=MemoryConfig(mix=RecallMix(slightly=0.05), hold_tokens=hold_tokens, moved_m=moved_m),
+        memory=MemoryConfig(mix=RecallMix(slightly=0.05), hold_tokens=hold_tokens),
     )
 
 
@@ -248,10 +246,9 @@ PRESETS = {
             _remembering("swap-cameras", dropout=0.2, hold_tokens=32),
             vision=VisionConfig(kind="keypoints", counted=32.0),
         ),
-        # Where things are is told and any place will do; swap's slots are where they are.
-        *(_remembering(f"cube-{kind}", moved_m=0.1) for kind in ("single", "double")),
-        _remembering("metaworld", history=40, moved_m=0.1),
-        *(_remembering(f"fetch-{kind}", history=10, moved_m=0.1) for kind in ("push", "pick-and-place")),
+        *(_remembering(f"cube-{kind}") for kind in ("single", "double")),
+        _remembering("metaworld", history=40),
+        *(_remembering(f"fetch-{kind}", history=10) for kind in ("push", "pick-and-place")),
         _modelling("swap-world"),
         replace(_modelling("swap-cameras-world"), vision=VisionConfig(kind="keypoints", counted=32.0)),
     )
