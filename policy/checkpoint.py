@@ -39,7 +39,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """tensors by name, and plain facts; see `training.snapshot`."""
+    """tensors by name, and plain facts; see `resuming.snapshot`."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]

@@ -30,8 +30,9 @@ from forcing.policy.histories import Episodes
 from forcing.policy.levels import LevelMix, draw_levels
 from forcing.policy.policy import load_policy
 from forcing.policy.preset import OptimiserConfig, Preset
+from forcing.policy.resuming import snapshot
 from forcing.policy.tokens import Normaliser
-from forcing.policy.training import Budget, Interrupted, Progress, Trainer, snapshot, train, training_loss
+from forcing.policy.training import Budget, Interrupted, Progress, Trainer, train, training_loss
 from forcing.policy.types import Trajectories, WindowBatch, WindowSource
 
 NewTrainer = Callable[..., Trainer]
