@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from forcing.policy.denoiser import DenoiserConfig, level_features
 from forcing.policy.noise import NoiseSchedule
+from forcing.policy.pointing import Places, Pointing
 from forcing.policy.targets import to_x0
 
 # Of the sines and cosines in which each number is told besides: millimetres count in a room of a metre.
@@ -21,6 +22,8 @@ ROTATION_BASE = 1000.0  # sequences have hundreds of tokens, not thousands
 
 Turns = tuple[Tensor, Tensor]
 """Cosine and sine, [L, d / 2], of the angles that stand for tokens' positions."""
+_Kept = tuple[int, tuple[tuple[Tensor, Tensor], ...]]
+"""`length` and `layers` of a `Past`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,12 @@ class Past:
     """What a network keeps of tokens that it has gone through.
 
     length: their number. layers: of a transformer, keys and values of each block, [B, H, L, d]; of a recurrent network,
-    its latent [depth, B, width] and what its last layer said of it [B, width].
+    its latent [depth, B, width] and what its last layer said of it [B, width]. last: [B, 1, D] the last of the tokens.
     """
 
     length: int
     layers: tuple[tuple[Tensor, Tensor], ...]
+    last: Tensor
 
     def rows(self, count: int) -> "Past":
         """The same for `count` rows, of one."""
@@ -42,7 +46,8 @@ class Past:
             sizes = [count if axis == where else -1 for axis in range(tensor.dim())]
             return tensor.expand(*sizes)
 
-        return Past(self.length, tuple((repeated(a), repeated(b)) for a, b in self.layers))
+        layers = tuple((repeated(a), repeated(b)) for a, b in self.layers)
+        return Past(self.length, layers, repeated(self.last.squeeze(1))[:, None])
 
 
 class CausalDenoiser(nn.Module):
@@ -54,8 +59,16 @@ class CausalDenoiser(nn.Module):
 
     features: Tensor
 
-    def __init__(self, config: DenoiserConfig, features: Tensor, max_length: int, schedule: NoiseSchedule) -> None:
-        """features: [D] index of each feature's stream. max_length: of sequences in training; longer ones are read."""
+    def __init__(
+        self,
+        config: DenoiserConfig,
+        features: Tensor,
+        max_length: int,
+        schedule: NoiseSchedule,
+        places: Places | None = None,
+    ) -> None:
+        """features: [D] index of each feature's stream. max_length: of sequences in training; longer ones are read.
+        places: given if `config.pointing`."""
         super().__init__()
         self.config, self.schedule, self.max_length = config, schedule, max_length
         self.register_buffer("features", features, persistent=False)
@@ -67,20 +80,21 @@ class CausalDenoiser(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, len(features))
         nn.init.zeros_(self.head.bias)
         nn.init.normal_(self.head.weight, std=0.02)
+        self.pointing = None if places is None else Pointing(places, width)
 
     def forward(self, x: Tensor, levels: Tensor, lengths: Tensor | None = None, past: Past | None = None) -> Tensor:
         """[B, L, D]. lengths: [B] tokens in use, which are the first; those behind change nothing. past: what comes
         before."""
-        inputs = torch.where(levels[..., self.features] < 1, x, 0.0)  # pure noise says nothing
+        inputs = self._told(x, levels)
         hidden, _ = self.body(self._embedded(inputs, levels), past)
-        alpha_bar = self.schedule.alpha_bar(levels[..., self.features])
-        return to_x0(self.head(self.norm(hidden)), inputs, alpha_bar, self.config.target)
+        first = torch.zeros_like(inputs[:, :1]) if past is None else past.last
+        return self._guess(hidden, inputs, levels, torch.cat([first, inputs[:, :-1]], dim=1))
 
     def remember(self, x: Tensor, levels: Tensor, past: Past | None = None) -> Past:
         """What is kept of tokens [B, L, D] at their levels, and of what came before them."""
-        inputs = torch.where(levels[..., self.features] < 1, x, 0.0)
-        kept: Past = self.body(self._embedded(inputs, levels), past)[1]
-        return kept
+        inputs = self._told(x, levels)
+        length, layers = self.body(self._embedded(inputs, levels), past)[1]
+        return Past(length, layers, inputs[:, -1:])
 
     def behind(self, known: Tensor, known_levels: Tensor, x: Tensor, levels: Tensor) -> Tensor:
         """[B, L, D] x0_hat of every token of x, each as if it came next behind the known tokens before its own place.
@@ -88,13 +102,21 @@ class CausalDenoiser(nn.Module):
         known, x: [B, L, D], the same tokens at levels of their own. What `remember` and a pass for each place would
         say, in one pass of twice as many tokens.
         """
-        sequences = []
-        for tokens, their_levels in ((known, known_levels), (x, levels)):
-            inputs = torch.where(their_levels[..., self.features] < 1, tokens, 0.0)
-            sequences.append(self._embedded(inputs, their_levels))
-        hidden = self.body.behind(*sequences)
+        told, inputs = self._told(known, known_levels), self._told(x, levels)
+        hidden = self.body.behind(self._embedded(told, known_levels), self._embedded(inputs, levels))
+        before = torch.cat([torch.zeros_like(told[:, :1]), told[:, :-1]], dim=1)
+        return self._guess(hidden, inputs, levels, before)
+
+    def _told(self, x: Tensor, levels: Tensor) -> Tensor:
+        """Pure noise says nothing."""
+        return torch.where(levels[..., self.features] < 1, x, 0.0)
+
+    def _guess(self, hidden: Tensor, inputs: Tensor, levels: Tensor, before: Tensor) -> Tensor:
+        """x0_hat [B, L, D]. before: [B, L, D] what is told of each token's predecessor."""
+        normed = self.norm(hidden)
         alpha_bar = self.schedule.alpha_bar(levels[..., self.features])
-        return to_x0(self.head(self.norm(hidden)), inputs, alpha_bar, self.config.target)
+        guess = to_x0(self.head(normed), inputs, alpha_bar, self.config.target)
+        return guess if self.pointing is None else guess + self.pointing(normed, before)
 
     def _embedded(self, inputs: Tensor, levels: Tensor) -> Tensor:
         waves = [inputs * frequency for frequency in FREQUENCIES]
@@ -114,7 +136,7 @@ class _Transformer(nn.Module):
         angles = positions[:, None] * rates
         return angles.cos(), angles.sin()
 
-    def forward(self, hidden: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+    def forward(self, hidden: Tensor, past: Past | None) -> tuple[Tensor, _Kept]:
         before, length = 0 if past is None else past.length, hidden.shape[1]
         index = torch.arange(before + length, device=hidden.device)
         visible = index[None, :] <= index[before:, None]
@@ -123,7 +145,7 @@ class _Transformer(nn.Module):
         for number, block in enumerate(self.blocks):
             hidden, kept = block(hidden, turns, visible, None if past is None else past.layers[number])
             layers.append(kept)
-        return hidden, Past(before + length, tuple(layers))
+        return hidden, (before + length, tuple(layers))
 
     def behind(self, known: Tensor, hidden: Tensor) -> Tensor:
         """Each hidden token as if it stood behind the known ones before its place, [B, L, width]."""
@@ -192,12 +214,12 @@ class _Recurrent(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def forward(self, hidden: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+    def forward(self, hidden: Tensor, past: Past | None) -> tuple[Tensor, _Kept]:
         latent, last = (None, torch.zeros_like(hidden[:, 0])) if past is None else past.layers[0]
         said, latent = self.cell(hidden, None if latent is None else latent.contiguous())
         before = torch.cat([last[:, None], said[:, :-1]], dim=1)
         read = self.read(torch.cat([before, hidden], dim=-1))
-        return read, Past(hidden.shape[1] + (0 if past is None else past.length), ((latent, said[:, -1]),))
+        return read, (hidden.shape[1] + (0 if past is None else past.length), ((latent, said[:, -1]),))
 
     def behind(self, known: Tensor, hidden: Tensor) -> Tensor:
         """As the transformer's."""

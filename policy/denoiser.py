@@ -27,6 +27,8 @@ class DenoiserConfig:
     of recurrent units. heads: attention heads of a transformer, a divisor of width. causal: a token of a transformer
     sees only itself, earlier tokens and the goal; a recurrent denoiser is so in any case. dropout: share of what each
     part of a block adds that is left out in training, where a policy remembers (Srivastava et al. 2014, JMLR 15).
+    pointing: whether where actions go is told from the places that were just seen (`pointing.Pointing`), where a policy
+    remembers and its actions are places.
     """
 
     kind: Kind = "transformer"
@@ -37,6 +39,7 @@ class DenoiserConfig:
     heads: int = 4
     causal: bool = False
     dropout: float = 0.0
+    pointing: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads"):

@@ -94,6 +94,7 @@ class Preset:
     def _check_without_memory(self) -> None:
         for name, value, needed in (
             ("denoiser.dropout", self.denoiser.dropout, 0.0),
+            ("denoiser.pointing", self.denoiser.pointing, False),
             ("optimiser.precision", self.optimiser.precision, "float32"),
         ):
             if value != needed:
