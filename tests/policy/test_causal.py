@@ -1,7 +1,7 @@
 """The network of policies that remember: who sees whom, and that a kept past is the past."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -10,18 +10,28 @@ from torch import Tensor
 from forcing.policy.causal import CausalDenoiser, Past
 from forcing.policy.denoiser import DenoiserConfig, Kind
 from forcing.policy.noise import NoiseSchedule
+from forcing.policy.pointing import Places
 from forcing.policy.targets import Target
 
 FEATURES = torch.tensor([0, 0, 0, 1, 1])
 TRAINED = 7  # tokens
-both = pytest.mark.parametrize("kind", ["transformer", "recurrent"])
+PLACES = Places(
+    seen=torch.tensor([[0, 1], [1, 2]]),
+    aimed=torch.tensor([[3, 4]]),
+    scale=torch.tensor([[1.0, 2.0], [0.5, 1.0]]),
+    shift=torch.tensor([[0.0, 1.0], [-1.0, 0.0]]),
+)
+Network = Kind | Literal["pointing"]
+both = pytest.mark.parametrize("kind", ["transformer", "recurrent", "pointing"])
 
 
-def _denoiser(kind: Kind, depth: int = 2, dropout: float = 0.0) -> CausalDenoiser:
+def _denoiser(kind: Network, depth: int = 2, dropout: float = 0.0) -> CausalDenoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        config = DenoiserConfig(kind=kind, width=16, depth=depth, heads=2, causal=True, dropout=dropout)
-        denoiser = CausalDenoiser(config, FEATURES, TRAINED, NoiseSchedule())
+        body: Kind = "transformer" if kind == "pointing" else kind
+        config = DenoiserConfig(kind=body, width=16, depth=depth, heads=2, causal=True, dropout=dropout)
+        places = PLACES if kind == "pointing" else None
+        denoiser = CausalDenoiser(config, FEATURES, TRAINED, NoiseSchedule(), places)
         # As large as trained weights, so that what leaks is seen.
         for parameter in denoiser.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -41,7 +51,7 @@ def _close(one: Tensor, other: Tensor) -> None:
 @both
 @pytest.mark.parametrize("what", ["value", "level"])
 @pytest.mark.parametrize("token", range(6))
-def test_a_token_sees_itself_and_those_before_it_and_nothing_later(kind: Kind, what: str, token: int) -> None:
+def test_a_token_sees_itself_and_those_before_it_and_nothing_later(kind: Network, what: str, token: int) -> None:
     denoiser = _denoiser(kind)
     x, levels = _input(1, 6)
     before = denoiser(x, levels)
@@ -55,7 +65,7 @@ def test_a_token_sees_itself_and_those_before_it_and_nothing_later(kind: Kind, w
 
 @both
 @pytest.mark.parametrize("pieces", [(4,), (1,), (2, 3), (1, 1, 4), (6,)])
-def test_what_is_remembered_and_gone_on_from_is_as_one_pass_over_all(kind: Kind, pieces: tuple[int, ...]) -> None:
+def test_what_is_remembered_and_gone_on_from_is_as_one_pass_over_all(kind: Network, pieces: tuple[int, ...]) -> None:
     denoiser = _denoiser(kind)
     x, levels = _input(3, 7)
     past: Past | None = None
@@ -69,7 +79,7 @@ def test_what_is_remembered_and_gone_on_from_is_as_one_pass_over_all(kind: Kind,
 
 
 @both
-def test_a_past_of_one_row_serves_many_and_each_as_its_own(kind: Kind) -> None:
+def test_a_past_of_one_row_serves_many_and_each_as_its_own(kind: Network) -> None:
     denoiser = _denoiser(kind)
     known, known_levels = _input(1, 4)
     ahead, levels = _input(3, 2, seed=1)
@@ -81,7 +91,7 @@ def test_a_past_of_one_row_serves_many_and_each_as_its_own(kind: Kind) -> None:
 
 
 @both
-def test_behind_its_past_every_token_is_guessed_as_if_it_came_next(kind: Kind) -> None:
+def test_behind_its_past_every_token_is_guessed_as_if_it_came_next(kind: Network) -> None:
     denoiser = _denoiser(kind)
     known, known_levels = _input(2, 6)
     ahead, levels = _input(2, 6, seed=1)
@@ -94,7 +104,7 @@ def test_behind_its_past_every_token_is_guessed_as_if_it_came_next(kind: Kind) -
 
 
 @both
-def test_pure_noise_says_nothing_stream_by_stream(kind: Kind) -> None:
+def test_pure_noise_says_nothing_stream_by_stream(kind: Network) -> None:
     denoiser = _denoiser(kind)
     x, levels = _input(1, 5)
     levels[:, 2, 0] = 1.0
@@ -111,7 +121,7 @@ def test_pure_noise_says_nothing_stream_by_stream(kind: Kind) -> None:
 
 
 @both
-def test_a_missing_stream_is_not_one_that_is_zero(kind: Kind) -> None:
+def test_a_missing_stream_is_not_one_that_is_zero(kind: Network) -> None:
     denoiser = _denoiser(kind)
     x, levels = torch.zeros(2, 3, len(FEATURES)), torch.zeros(2, 3, 2)
     levels[1, 0, 0] = 1.0
@@ -120,7 +130,7 @@ def test_a_missing_stream_is_not_one_that_is_zero(kind: Kind) -> None:
 
 
 @both
-def test_a_sequence_may_be_longer_than_any_in_training(kind: Kind) -> None:
+def test_a_sequence_may_be_longer_than_any_in_training(kind: Network) -> None:
     denoiser = _denoiser(kind)
     x, levels = _input(1, 5 * TRAINED)
     long = denoiser(x, levels)
@@ -129,7 +139,7 @@ def test_a_sequence_may_be_longer_than_any_in_training(kind: Kind) -> None:
 
 
 @both
-def test_padding_behind_a_row_changes_nothing_in_it(kind: Kind) -> None:
+def test_padding_behind_a_row_changes_nothing_in_it(kind: Network) -> None:
     denoiser = _denoiser(kind)
     x, levels = _input(3, TRAINED)
     lengths = torch.tensor([3, TRAINED, 5])
@@ -169,7 +179,7 @@ def test_the_recurrent_cell_carries_what_came_first_all_the_way() -> None:
 
 
 @both
-def test_gradients_reach_every_parameter(kind: Kind) -> None:
+def test_gradients_reach_every_parameter(kind: Network) -> None:
     denoiser = _denoiser(kind).requires_grad_()
     x, levels = _input(2, TRAINED)
     denoiser(x, levels).square().sum().backward()
@@ -178,8 +188,8 @@ def test_gradients_reach_every_parameter(kind: Kind) -> None:
         assert bool((parameter.grad != 0).any()), name
 
 
-@both
-def test_a_network_asked_for_noise_or_v_still_returns_clean_tokens(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ["transformer", "recurrent"])  # the places are added to what is clean
+def test_a_network_asked_for_noise_or_v_still_returns_clean_tokens(kind: Network) -> None:
     denoiser = _denoiser(kind)
     x, levels = _input(2, 6)
     raw, share = denoiser(x, levels), NoiseSchedule().alpha_bar(levels[..., FEATURES])
@@ -193,7 +203,7 @@ def test_a_network_asked_for_noise_or_v_still_returns_clean_tokens(kind: Kind) -
 
 
 @both
-def test_what_is_dropped_out_in_training_is_there_in_use(kind: Kind) -> None:
+def test_what_is_dropped_out_in_training_is_there_in_use(kind: Network) -> None:
     denoiser, whole = _denoiser(kind, dropout=0.5), _denoiser(kind).eval()
     x, levels = _input(2, 5)
     with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,62 @@
+"""Where actions go, told from the places that were just seen: against sums in m by hand."""
+
+import pytest
+import torch
+
+from forcing.policy.pointing import Pointing, places_of
+from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
+from forcing.policy.types import StreamSpec, TrajectorySpec
+
+THINGS = StreamSpec(name="things", role="observation", shape=(6,), units="m")
+TURN = StreamSpec(name="turn", role="observation", shape=(3,))
+ACTION = StreamSpec(name="action", role="action", shape=(4,))
+NORMALISER = Normaliser(
+    mean={"things": (0.1, 0.2, 0.3, -0.4, 0.0, 0.5), "turn": (0.0,) * 3, "action": (0.4, 0.1, 0.2, 0.5)},
+    std={"things": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "turn": (1.0,) * 3, "action": (0.2, 0.1, 0.4, 0.5)},
+)
+
+
+def _tokenizer(*streams: StreamSpec) -> Tokenizer:
+    layout = TokenLayout(token_steps=2, stride=2, history=8, horizon=2, chunks=True)
+    return Tokenizer(TrajectorySpec(streams=streams, control_hz=10.0), layout, NORMALISER)
+
+
+@pytest.mark.parametrize(
+    ("favoured", "metres"),
+    [
+        (0, (0.7, 0.8, 0.9)),
+        (1, (-0.1, -0.2, -0.3)),
+        (None, (0.4, 0.1, 0.2)),  # the mean of actions, to which the network adds what it guesses besides
+    ],
+)
+def test_a_place_that_is_pointed_at_is_where_the_action_goes(
+    favoured: int | None, metres: tuple[float, float, float]
+) -> None:
+    tokenizer = _tokenizer(THINGS, TURN, ACTION)
+    pointing = Pointing(places_of(tokenizer), width=4)
+    torch.nn.init.zeros_(pointing.shares.weight)
+    torch.nn.init.zeros_(pointing.shares.bias)
+    shares = pointing.shares.bias.data.view(2, 3)
+    shares[1, 2 if favoured is None else favoured] = 100.0  # of the second step; the first is told of all alike
+    before = torch.zeros(1, 1, tokenizer.width)
+    before[0, 0, tokenizer.slices["things"]] = torch.from_numpy(
+        NORMALISER.apply("things", torch.tensor([0.7, 0.8, 0.9, -0.1, -0.2, -0.3]).double().numpy())
+    )
+    added = pointing(torch.zeros(1, 1, 4), before)
+    actions = NORMALISER.invert("action", added[0, 0, tokenizer.slices["action"]].detach().view(2, 4).numpy())
+    assert actions[1].tolist() == pytest.approx([*metres, 0.5], abs=1e-6)
+    thirds = [(0.7 - 0.1 + 0.4) / 3, (0.8 - 0.2 + 0.1) / 3, (0.9 - 0.3 + 0.2) / 3]
+    assert actions[0].tolist() == pytest.approx([*thirds, 0.5], abs=1e-6)
+    assert not added[0, 0, tokenizer.slices["things"]].any()
+    assert not added[0, 0, tokenizer.slices["turn"]].any()
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [(TURN, ACTION), (THINGS, StreamSpec(name="action", role="action", shape=(2,)))],
+    ids=["nothing seen", "no place is acted at"],
+)
+def test_where_there_is_no_place_to_point_at_it_says_so(streams: tuple[StreamSpec, ...]) -> None:
+    names = ", ".join(stream.name for stream in streams)
+    with pytest.raises(ValueError, match=rf"denoiser.pointing must be false .* got {names}$"):
+        places_of(_tokenizer(*streams))
