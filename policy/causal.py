@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from forcing.policy.denoiser import DenoiserConfig, level_features
+from forcing.policy.denoiser import DenoiserConfig, level_features, with_waves
 from forcing.policy.noise import NoiseSchedule
 from forcing.policy.pointing import Places, Pointing
 from forcing.policy.targets import to_x0
@@ -119,10 +119,9 @@ class CausalDenoiser(nn.Module):
         return guess if self.pointing is None else guess + self.pointing(normed, before)
 
     def _embedded(self, inputs: Tensor, levels: Tensor) -> Tensor:
-        waves = [inputs * frequency for frequency in FREQUENCIES]
-        told = torch.cat([inputs, *(wave.sin() for wave in waves), *(wave.cos() for wave in waves)], dim=-1)
-        embedded: Tensor = self.embed(told) + self.embed_level(level_features(levels, self.schedule))
-        return embedded
+        told = self.embed(with_waves(inputs, FREQUENCIES))
+        embedded: Tensor = told + self.embed_level(level_features(levels, self.schedule))
+        return embedded if self.pointing is None else embedded + self.pointing.between(inputs)
 
 
 class _Transformer(nn.Module):

@@ -5,6 +5,7 @@ Every denoiser is called as `(x [B, L, D], levels [B, L, S], lengths [B]) -> x0_
 of sampling.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -58,6 +59,13 @@ def level_features(levels: Tensor, schedule: NoiseSchedule) -> Tensor:
     """[B, L, 4 S] what a network is told of the levels [B, L, S]."""
     alpha_bar = schedule.alpha_bar(levels)
     return torch.cat([levels, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), (levels >= 1).to(levels.dtype)], dim=-1)
+
+
+def with_waves(numbers: Tensor, frequencies: Sequence[float]) -> Tensor:
+    """[..., n] to [..., n (1 + 2 f)]: numbers, and sines and cosines of them at each frequency, so that small
+    differences are large ones too (Tancik et al. 2020, arXiv:2006.10739)."""
+    waves = [numbers * frequency for frequency in frequencies]
+    return torch.cat([numbers, *(wave.sin() for wave in waves), *(wave.cos() for wave in waves)], dim=-1)
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""Where an action goes, said as one of the places that were just seen and an offset from there.
+"""Where things are from one another, and where an action goes from the places that were just seen.
 
 What is to be done with a thing is done where the thing is, wherever that be: told as a place in the room alone, it must
 be learned anew for every place, and few demonstrations show few of them. Knows no recording and no noise.
@@ -9,9 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from forcing.policy.denoiser import with_waves
 from forcing.policy.tokens import Tokenizer
 
 ENTRIES = 3  # x, y, z
+# Of the sines and cosines of lengths, in standard deviations of actions, about 10 cm: those of a few millimetres count.
+FREQUENCIES = (4.0, 8.0, 16.0, 32.0)
+SHARPNESS = 4.0  # shares of places begin equal, and are to part sooner than offsets are learned by heart
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +63,40 @@ def places_of(tokenizer: Tokenizer) -> Places:
 
 
 class Pointing(nn.Module):
-    """What is added to a guess of actions: the places that the token before shows, each by its share (after the pointer
-    networks of Vinyals et al. 2015, arXiv:1506.03134). Shares sum to 1: what an action has to do with no place is for
-    the offset to say. Allowed to point at none, networks did so nearly always and learned places by heart."""
+    """Reads places of a token, and adds those of the token before to a guess of actions, each by its share (after the
+    pointer networks of Vinyals et al. 2015, arXiv:1506.03134). Shares sum to 1: what an action has to do with no place
+    is for the offset to say. Allowed to point at none, networks did so nearly always and learned places by heart."""
 
     seen: Tensor
     aimed: Tensor
     scale: Tensor
     shift: Tensor
+    pairs: Tensor
 
     def __init__(self, places: Places, width: int) -> None:
         """width: of what the network says of a token."""
         super().__init__()
         for name in Places.__dataclass_fields__:
             self.register_buffer(name, getattr(places, name), persistent=False)
+        self.register_buffer("pairs", torch.combinations(torch.arange(len(places.seen))), persistent=False)
+        self.embed = nn.Linear((1 + 2 * len(FREQUENCIES)) * self.pairs.shape[0] * places.seen.shape[1], width)
         self.shares = nn.Linear(width, len(places.aimed) * len(places.seen))
+
+    def between(self, tokens: Tensor) -> Tensor:
+        """[B, L, width] what is told of the ways from each place to each other. tokens: [B, L, D], normalised."""
+        places = self._places(tokens)
+        ways = (places[..., self.pairs[:, 0], :] - places[..., self.pairs[:, 1], :]).flatten(-2)
+        embedded: Tensor = self.embed(with_waves(ways, FREQUENCIES))
+        return embedded
 
     def forward(self, hidden: Tensor, before: Tensor) -> Tensor:
         """[B, L, D] to add, 0 for what is no place. hidden: [B, L, width]. before: [B, L, D] each token's
         predecessor, normalised."""
-        shares = self.shares(hidden).unflatten(-1, (len(self.aimed), -1)).float().softmax(dim=-1)
-        places = before[..., self.seen] * self.scale + self.shift
+        shares = (SHARPNESS * self.shares(hidden).float()).unflatten(-1, (len(self.aimed), -1)).softmax(dim=-1)
         added = torch.zeros_like(before)
-        added[..., self.aimed] = torch.einsum("blap,blpc->blac", shares, places.float()).to(added.dtype)
+        added[..., self.aimed] = torch.einsum("blap,blpc->blac", shares, self._places(before)).to(added.dtype)
         return added
+
+    def _places(self, tokens: Tensor) -> Tensor:
+        """[B, L, P, 3] as actions are normalised."""
+        return tokens[..., self.seen].float() * self.scale + self.shift
