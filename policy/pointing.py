@@ -79,11 +79,14 @@ class Pointing(nn.Module):
         for name in Places.__dataclass_fields__:
             self.register_buffer(name, getattr(places, name), persistent=False)
         self.register_buffer("pairs", torch.combinations(torch.arange(len(places.seen))), persistent=False)
-        self.embed = nn.Linear((1 + 2 * len(FREQUENCIES)) * self.pairs.shape[0] * places.seen.shape[1], width)
+        told = (1 + 2 * len(FREQUENCIES)) * self.pairs.shape[0] * places.seen.shape[1]
+        self.embed = nn.Linear(told, width) if told else None
         self.shares = nn.Linear(width, len(places.aimed) * len(places.seen))
 
     def between(self, tokens: Tensor) -> Tensor:
         """[B, L, width] what is told of the ways from each place to each other. tokens: [B, L, D], normalised."""
+        if self.embed is None:  # there is one place
+            return tokens.new_zeros(*tokens.shape[:2], self.shares.in_features)
         places = self._places(tokens)
         ways = (places[..., self.pairs[:, 0], :] - places[..., self.pairs[:, 1], :]).flatten(-2)
         embedded: Tensor = self.embed(with_waves(ways, FREQUENCIES))

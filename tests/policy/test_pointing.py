@@ -1,5 +1,6 @@
 """Where actions go, told from the places that were just seen: against sums in m by hand."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,3 +57,33 @@ def test_where_there_is_no_place_to_point_at_it_says_so(streams: tuple[StreamSpe
     names = ", ".join(stream.name for stream in streams)
     with pytest.raises(ValueError, match=rf"denoiser.pointing must be false .* got {names}$"):
         places_of(_tokenizer(*streams))
+
+
+def test_ways_between_things_are_told_and_stay_when_all_are_moved_together() -> None:
+    tokenizer = _tokenizer(THINGS, TURN, ACTION)
+    torch.manual_seed(0)
+    pointing = Pointing(places_of(tokenizer), width=8)
+    things = torch.tensor([0.7, 0.8, 0.9, -0.1, -0.2, -0.3]).double().numpy()
+
+    def told(metres: np.ndarray) -> torch.Tensor:
+        token = torch.zeros(1, 1, tokenizer.width)
+        token[0, 0, tokenizer.slices["things"]] = torch.from_numpy(NORMALISER.apply("things", metres))
+        return pointing.between(token)
+
+    moved = told(things + np.tile([0.3, -0.2, 0.1], 2))
+    torch.testing.assert_close(moved, told(things), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(told(things + np.array([0.002, 0, 0, 0, 0, 0])), told(things), atol=1e-2)  # 2 mm
+
+
+def test_one_place_alone_is_pointed_at() -> None:
+    tokenizer = _tokenizer(StreamSpec(name="things", role="observation", shape=(3,), units="m"), ACTION)
+    unit = Normaliser(
+        mean={"things": (0.0,) * 3, "action": (0.0,) * 4}, std={"things": (2.0,) * 3, "action": (1.0,) * 4}
+    )
+    tokenizer = Tokenizer(tokenizer.spec, tokenizer.layout, unit)
+    pointing = Pointing(places_of(tokenizer), width=8)
+    token = torch.zeros(1, 1, tokenizer.width)
+    token[0, 0, tokenizer.slices["things"]] = torch.tensor([1.0, 2.0, 3.0])
+    assert not pointing.between(token).isnan().any()
+    added = pointing(torch.zeros(1, 1, 8), token)[0, 0, tokenizer.slices["action"]].view(2, 4)
+    assert added.tolist() == [[2.0, 4.0, 6.0, 0.0]] * 2
