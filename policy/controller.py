@@ -13,6 +13,7 @@ from itertools import takewhile
 import numpy as np
 
 from forcing.policy.belief import OLDEST_S, Belief, Believed
+from forcing.policy.memory import may_lack
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.readings import checked, shaped, unbelievable
@@ -41,6 +42,10 @@ class Controller:
         memory = policy.preset.memory
         self._remembers = memory is not None
         self._incredible = -np.log10(memory.false_alarms) if memory is not None and memory.doubt else np.inf
+        self._needed = may_lack(policy.seen_spec, policy.cameras) if memory is not None else ()
+        self._most_waited = memory.wait_steps if memory is not None else 0
+        self._waited = 0  # steps in a row
+        self._put_off = 0  # steps waited since a plan was asked for
         self._readings: dict[str, Reading] | None = None
         self._unheard = {stream.name: 0 for stream in policy.spec.of_role("observation")}
         self._belief = self._believing = Belief()
@@ -138,6 +143,8 @@ class Controller:
         else:
             self._history.append(now)
         self._readings = readings
+        if any(name in readings for name in self._needed):
+            self._waited = 0
 
     def _surprises(self, readings: Mapping[str, Reading], misfits: Mapping[str, float]) -> dict[str, float]:
         """How surprising each reading of this step is, where the policy knows what is usual."""
@@ -151,6 +158,13 @@ class Controller:
         """Whether the robot must hold its place by itself until there is a plan: a policy that remembers plays what it
         learned as it is, and where that is places, zero is one of them."""
         return self._remembers and self.plan is None
+
+    @property
+    def _blind(self) -> bool:
+        """Whether the arm stays where it is now, as nothing is seen (`MemoryConfig.wait_steps`)."""
+        assert self._readings is not None
+        seen = any(name in self._readings for name in self._needed)
+        return not seen and self.plan is not None and bool(self._sent) and self._waited < self._most_waited
 
     @property
     def slow(self) -> bool:
@@ -191,10 +205,10 @@ class Controller:
         """
         self._fresh = False
         now = self._now()
-        if not self._plan_due(now, spare):
+        if self._blind or not self._plan_due(now, spare):
             return None
         if self._remembers:
-            self._asked_at = self.step
+            self._asked_at, self._put_off = self.step, 0
             self._open = PlanRequest(
                 step=self.step, frames={}, noise={}, goal=None, seed=self.seed, recalled=self._recalled()
             )
@@ -293,9 +307,13 @@ class Controller:
         self._fresh = late == 0
         if self.plan is None:
             plan = replace(plan, made_at_step=plan.made_at_step + late)  # the robot held its place until now
-        self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan, self.policy.feedback)
-        self.plan, self._planned_goal, self._planned_obstacles = plan, self._open.goal, self._open.obstacles
+        self._follow(replace(plan, made_at_step=plan.made_at_step + self._put_off))
+        self._planned_goal, self._planned_obstacles = self._open.goal, self._open.obstacles
         self._open, self._planned_at = None, self._asked_at
+
+    def _follow(self, plan: Plan) -> None:
+        self._tracker = Tracker(self.policy.preset.tracker, self.policy.spec, plan, self.policy.feedback)
+        self.plan = plan
 
     def decide(self) -> Decision:
         """The action for the observation just given; the episode moves on one step.
@@ -309,7 +327,10 @@ class Controller:
             raise NoPlan(f"policy {self.policy.name!r} has no plan at step {self.step}, and no action to hold with")
         action_stream = self.policy.spec.action
         chunk, level, spread, feasible = np.zeros((1, action_stream.size)), 1.0, np.nan, False
-        if self._tracker is not None and self.plan is not None:
+        blind = self._blind
+        if blind:
+            chunk = self._sent[-1][None].astype(np.float64)
+        elif self._tracker is not None and self.plan is not None:
             # What is old tells nothing of where on its plan the robot is now.
             chunk, frame = self._tracker.chunk(now.values if self._age() == 0 else {}, self.step)
             level, feasible = float(self.plan.level[frame].max()), self.plan.feasible
@@ -320,8 +341,11 @@ class Controller:
         high = np.full(action_stream.size, np.inf) if action_stream.high is None else np.asarray(action_stream.high)
         limited = np.clip(chunk, low, high).astype(np.float32)
         step = self.step
-        self._move_on(now, limited[0])
-        source: Source = "hold" if self.plan is None else "fresh" if self._fresh else "plan"
+        if blind:
+            self._wait(now)
+        else:
+            self._move_on(now, limited[0])
+        source: Source = "hold" if self.plan is None or blind else "fresh" if self._fresh else "plan"
         return Decision(
             step=step,
             action=limited[0],
@@ -341,6 +365,17 @@ class Controller:
         self._belief, self._readings = self._believing, None
         self._unheard = {name: report.unheard_steps for name, report in now.sensors.items()}
         self._sent.append(action)
+
+    def _wait(self, now: Believed) -> None:
+        """A step of the clock that is none of the episode: what is remembered and planned is put off by it."""
+        assert self.plan is not None
+        self._move_on(now, self._sent[-1])
+        self._waited += 1
+        self._history.pop()
+        self._sent.pop()
+        self._asked_at, self._planned_at = self._asked_at + 1, self._planned_at + 1
+        self._put_off += 1
+        self._follow(replace(self.plan, made_at_step=self.plan.made_at_step + 1))
 
     def passed(self) -> None:
         """The episode moves on by the step just observed, at which nobody says what was done."""

@@ -60,12 +60,16 @@ class MemoryConfig:
     moved_m: how far along the floor all places of an episode are moved together in training, standard deviation along x
     and along y in m. Places are observations in m that are x, y, z, and the action's first three entries; where what is
     to be done is at a place that is told, and not always the same, a few demonstrations then count for all around.
-    hold_tokens: tokens at the most that an episode goes on after its end in training, its last
-    observation and action held; 0 where an action is no place to be. observation_share: what an error of observations
-    counts in the loss, beside 1 of actions. recall_level: level at which the past is declared in use, at least 0 and
-    below 1. show_actions: whether past actions are known in use. equal_levels: in use the past is as noisy as what is
-    sampled, as in full-sequence diffusion. doubt: whether in use a reading is left aside that is more surprising
-    (`surprise`) than the share `false_alarms` of those that were recorded, above 0 and below 1.
+    hold_tokens: tokens at the most that an episode goes on after its end in training, its last observation and action
+    held; 0 where an action is no place to be. observation_share: what an error of observations counts in the loss,
+    beside 1 of actions.
+
+    In use: recall_level: level at which the past is declared, at least 0 and below 1. show_actions: whether past
+    actions are known. equal_levels: whether the past is as noisy as what is sampled, as in full-sequence diffusion.
+    wait_steps: control steps for which the robot is held where it is, and nothing is remembered, while all cameras are
+    lacking (where there are none, all observations), before it goes on from memory; 0 where an action is no place to
+    be. doubt: whether a reading is left aside that is more surprising (`surprise`) than the share `false_alarms` of
+    those that were recorded, above 0 and below 1.
     """
 
     mix: RecallMix = field(default_factory=RecallMix)
@@ -75,14 +79,16 @@ class MemoryConfig:
     recall_level: float = 0.0
     show_actions: bool = False
     equal_levels: bool = False
+    wait_steps: int = 0
     doubt: bool = False
     false_alarms: float = 1e-3
 
     def __post_init__(self) -> None:
         if not 0 <= self.moved_m < np.inf:
             raise ValueError(f"moved_m must be finite and at least 0, got {self.moved_m}")
-        if self.hold_tokens < 0:
-            raise ValueError(f"hold_tokens must be at least 0, got {self.hold_tokens}")
+        for name in ("hold_tokens", "wait_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not self.observation_share >= 0:
             raise ValueError(f"observation_share must be at least 0, got {self.observation_share}")
         if not 0 <= self.recall_level < 1:

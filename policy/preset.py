@@ -198,7 +198,9 @@ _GENERIC = Preset(
 )
 
 
-def _remembering(name: str, *, history: int = 64, dropout: float = 0.15, hold_tokens: int = 24) -> Preset:
+def _remembering(
+    name: str, *, history: int = 64, dropout: float = 0.15, hold_tokens: int = 24, wait_steps: int = 0
+) -> Preset:
     """For demonstrations of an arm: chunks of actions from all that the episode has shown (docs/experiments.md)."""
     token_steps = 5
     return Preset(
@@ -211,7 +213,18 @@ def _remembering(name: str, *, history: int = 64, dropout: float = 0.15, hold_to
         ),
         tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
         belief=None,
-        memory=MemoryConfig(mix=RecallMix(slightly=0.05), hold_tokens=hold_tokens),
+        memory=MemoryConfig(mix=RecallMix(slightly=0.05), hold_tokens=hold_tokens, wait_steps=wait_steps),
+    )
+
+
+def _pointing(name: str, *, hold_tokens: int, history: int = 64) -> Preset:
+    """Where things are seen as places, and all that is done is told by them (docs/decisions/0025-pointing.md)."""
+    preset = _remembering(name, history=history, hold_tokens=hold_tokens)
+    assert preset.memory is not None
+    return replace(
+        preset,
+        denoiser=replace(preset.denoiser, pointing=True),
+        memory=replace(preset.memory, moved_m=0.1),
     )
 
 
@@ -244,12 +257,12 @@ PRESETS = {
         _remembering("remembering"),
         _remembering("swap"),
         replace(
-            _remembering("swap-cameras", dropout=0.2, hold_tokens=32),
+            _remembering("swap-cameras", dropout=0.2, hold_tokens=32, wait_steps=100),
             vision=VisionConfig(kind="keypoints", counted=32.0),
         ),
-        *(_remembering(f"cube-{kind}") for kind in ("single", "double")),
-        _remembering("metaworld", history=40),
-        *(_remembering(f"fetch-{kind}", history=10) for kind in ("push", "pick-and-place")),
+        *(_pointing(f"cube-{kind}", hold_tokens=16) for kind in ("single", "double")),
+        _pointing("metaworld", hold_tokens=8, history=40),
+        *(_pointing(f"fetch-{kind}", hold_tokens=2, history=10) for kind in ("push", "pick-and-place")),
         _modelling("swap-world"),
         replace(_modelling("swap-cameras-world"), vision=VisionConfig(kind="keypoints", counted=32.0)),
     )
