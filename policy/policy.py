@@ -219,9 +219,10 @@ def _foresees_alike(one: Preset, other: Preset) -> bool:
     """Whether what is usual for one is so for the other: it was measured of plans that were made in the same way."""
     if one.memory is None or other.memory is None:
         return False
-    doubt, false_alarms, often = other.memory.doubt, other.memory.false_alarms, other.planner.replan_steps
+    alike = {name: getattr(other.memory, name) for name in ("doubt", "false_alarms", "wait_steps")}
+    often = other.planner.replan_steps
     memory, planner = (
-        replace(one.memory, doubt=doubt, false_alarms=false_alarms),
+        replace(one.memory, **alike),
         replace(one.planner, replan_steps=often),
     )
     return (memory, planner) == (other.memory, other.planner)

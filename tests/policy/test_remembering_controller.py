@@ -3,40 +3,15 @@
 The arm's tokens are 3 steps, it remembers 4 of them, plans anew every 3 steps and hands out 4 actions.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from tests.policy.steps import ACTIONS, act, plan, seen
 
 from forcing.policy.controller import Controller, NoPlan
-from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
-from forcing.policy.types import Array, Decision, Obstacles, Plan, Recalled
-
-ACTIONS = np.array([0.5, 0.3]) + np.arange(6)[:, None] * np.array([0.01, -0.01])  # within the arm's limits
-
-
-def _seen(step: int) -> dict[str, Array]:
-    return {"hand": np.array([step / 100, 0.0]), "load": np.array(step / 10)}
-
-
-def _plan(request: PlanRequest, actions: NDArray[np.float64] = ACTIONS) -> Plan:
-    streams = {"hand": np.zeros((6, 2)), "load": np.zeros(6), "action": actions}
-    return Plan(
-        made_at_step=request.step,
-        start=_seen(request.step),
-        steps=np.arange(1, 7),
-        streams=streams,
-        level=np.zeros((6, 3)),
-        spread={name: np.ones_like(values) for name, values in streams.items()},
-        candidates=np.zeros((1, 6, 2)),
-        costs=np.zeros(1),
-        chosen=0,
-        feasible=True,
-        passes=1,
-    )
+from forcing.policy.types import Obstacles, Recalled
 
 
 @pytest.fixture
@@ -44,17 +19,9 @@ def controller(remembering: Policy) -> Controller:
     return Controller(remembering, goal=None, seed=7)
 
 
-def _act(controller: Controller, observation: Mapping[str, Array] | None = None, **fields: Any) -> Decision:
-    """A step, planned for at once where a plan is due."""
-    controller.observe(_seen(controller.step) if observation is None else observation, **fields)
-    if (request := controller.request()) is not None:
-        controller.install(_plan(request))
-    return controller.decide()
-
-
 def _recalled(controller: Controller, **fields: Any) -> Recalled:
     """What a plan is made from at this step, at which one must be due."""
-    controller.observe(_seen(controller.step), **fields)
+    controller.observe(seen(controller.step), **fields)
     request = controller.request()
     assert request is not None
     assert (request.step, request.seed, request.frames, request.goal) == (controller.step, 7, {}, None)
@@ -74,11 +41,11 @@ def test_an_episode_begins_with_one_token_and_no_action(controller: Controller) 
 def test_a_plan_is_due_every_token_and_made_from_the_episode_up_to_now(controller: Controller) -> None:
     decisions = []
     for step in range(9):
-        controller.observe(_seen(step))
+        controller.observe(seen(step))
         request = controller.request()
         assert (request is not None) == (step % 3 == 0)
         if request is not None:
-            controller.install(_plan(request))
+            controller.install(plan(request))
         decisions.append(controller.decide())
     assert [decision.source for decision in decisions] == ["fresh", "plan", "plan"] * 3
     recalled = _recalled(controller)
@@ -91,18 +58,18 @@ def test_a_plan_is_due_every_token_and_made_from_the_episode_up_to_now(controlle
 
 def test_what_a_server_cut_further_is_what_was_done(controller: Controller) -> None:
     for _ in range(3):
-        _act(controller)
+        act(controller)
         controller.correct(np.array([0.3, 0.3]))
     np.testing.assert_array_equal(_recalled(controller).actions, np.full((1, 3, 2), 0.3))
 
 
 def test_what_was_missing_or_wild_is_recalled_as_not_known(controller: Controller) -> None:
-    _act(controller, noise={"load": 0.5})
-    _act(controller)
-    _act(controller)
-    _act(controller, {"load": np.array(0.3)}, missing=["hand"])
-    _act(controller)
-    _act(controller)
+    act(controller, noise={"load": 0.5})
+    act(controller)
+    act(controller)
+    act(controller, {"load": np.array(0.3)}, missing=["hand"])
+    act(controller)
+    act(controller)
     wild = 2 * FARTHEST * np.ones(2)
     controller.observe({"hand": wild, "load": np.array(0.6)}, noise={"hand": 0.1})
     request = controller.request()
@@ -113,7 +80,7 @@ def test_what_was_missing_or_wild_is_recalled_as_not_known(controller: Controlle
     np.testing.assert_array_equal(recalled.noise["hand"], [0.0, np.inf, np.inf])
     np.testing.assert_allclose(recalled.values["load"], [0.0, 0.3, 0.6])
     np.testing.assert_array_equal(recalled.noise["load"], [0.5, 0.0, 0.0])
-    controller.install(_plan(request))
+    controller.install(plan(request))
     decision = controller.decide()
     assert (decision.sensors["hand"].rejected, decision.sensors["hand"].unheard_steps) == (True, 1)
 
@@ -128,8 +95,8 @@ def test_a_plan_is_due_although_nothing_is_seen(controller: Controller) -> None:
 
 
 def test_steps_that_the_robot_played_of_its_own_are_in_its_memory_unseen(controller: Controller) -> None:
-    _act(controller)
-    _act(controller)
+    act(controller)
+    act(controller)
     own = np.array([[0.3, 0.1], [0.31, 0.11], [0.32, 0.12], [0.33, 0.13]])
     controller.played(own)
     recalled = _recalled(controller)
@@ -141,7 +108,7 @@ def test_steps_that_the_robot_played_of_its_own_are_in_its_memory_unseen(control
 
 
 def test_a_long_silence_is_remembered_as_one_and_not_as_a_new_episode(controller: Controller) -> None:
-    _act(controller)
+    act(controller)
     controller.played(np.full((8, 2), 0.4))  # 0.8 s
     recalled = _recalled(controller)
     np.testing.assert_allclose(recalled.values["load"], [0.0, np.nan, np.nan, 0.9])
@@ -152,7 +119,7 @@ def test_a_long_silence_is_remembered_as_one_and_not_as_a_new_episode(controller
 
 def test_a_step_that_nobody_tells_of_has_unknown_actions(controller: Controller) -> None:
     for step in range(3):
-        controller.observe(_seen(step))
+        controller.observe(seen(step))
         controller.passed()
     recalled = _recalled(controller)
     np.testing.assert_allclose(recalled.values["load"], [0.0, 0.3])
@@ -161,24 +128,24 @@ def test_a_step_that_nobody_tells_of_has_unknown_actions(controller: Controller)
 
 def test_a_plan_that_comes_late_is_followed_from_where_it_was_made_for(controller: Controller) -> None:
     for _ in range(3):
-        _act(controller)
-    controller.observe(_seen(3))
+        act(controller)
+    controller.observe(seen(3))
     request = controller.request()
     assert request is not None
-    late = _plan(request, ACTIONS + 0.1)
+    late = plan(request, ACTIONS + 0.1)
     followed = [controller.decide()]  # of the plan at hand, made at step 0
-    controller.observe(_seen(4))
+    controller.observe(seen(4))
     followed.append(controller.decide())
     for decision, expected in zip(followed, ACTIONS[3:5], strict=True):
         np.testing.assert_allclose(decision.action, expected, atol=1e-6)
         assert decision.source == "plan"
-    controller.observe(_seen(5))
+    controller.observe(seen(5))
     controller.install(late)
     decision = controller.decide()
     np.testing.assert_allclose(decision.action_chunk, (ACTIONS + 0.1)[[2, 3, 4, 5]], atol=1e-6)
     assert (decision.source, decision.valid_until_step) == ("plan", 8)
     # The next is due a token after this one was asked for, and remembers in tokens that end now.
-    controller.observe(_seen(6))
+    controller.observe(seen(6))
     request = controller.request()
     assert request is not None
     assert request.recalled is not None
@@ -187,7 +154,7 @@ def test_a_plan_that_comes_late_is_followed_from_where_it_was_made_for(controlle
 
 def test_tokens_are_counted_from_now_wherever_now_is(controller: Controller) -> None:
     for _ in range(3):
-        _act(controller)
+        act(controller)
     controller.played(np.zeros((1, 2)) + 0.4)  # no plan was asked for at step 3
     recalled = _recalled(controller)
     np.testing.assert_allclose(recalled.values["load"], [0.1, 0.4])
@@ -197,8 +164,8 @@ def test_tokens_are_counted_from_now_wherever_now_is(controller: Controller) -> 
 @pytest.mark.parametrize("steps", [11, 12, 13, 50])
 def test_no_more_is_remembered_than_the_policy_was_trained_on(controller: Controller, steps: int) -> None:
     for _ in range(steps):
-        _act(controller)
-    controller.observe(_seen(steps))
+        act(controller)
+    controller.observe(seen(steps))
     request = controller.request()
     recalled = controller._recalled() if request is None else request.recalled
     assert recalled is not None
@@ -211,18 +178,18 @@ def test_no_more_is_remembered_than_the_policy_was_trained_on(controller: Contro
 
 def test_without_a_plan_nothing_is_decided_and_the_step_may_be_observed_again(controller: Controller) -> None:
     assert controller.waits
-    controller.observe(_seen(5))
+    controller.observe(seen(5))
     request = controller.request()
     assert request is not None
     with pytest.raises(NoPlan, match=r"policy '.*' has no plan at step 0, and no action to hold with"):
         controller.decide()
     assert controller.step == 0
-    controller.observe(_seen(0))
-    controller.install(_plan(request))
+    controller.observe(seen(0))
+    controller.install(plan(request))
     assert not controller.waits
     np.testing.assert_allclose(controller.decide().action, ACTIONS[0], atol=1e-6)
     for _ in range(2):
-        _act(controller)
+        act(controller)
     np.testing.assert_allclose(_recalled(controller).values["load"], [0.0, 0.3])
 
 
@@ -245,7 +212,7 @@ def test_the_policys_own_plans_are_followed_within_its_limits(remembering: Polic
     def driven(seed: int) -> list[list[float]]:
         controller, actions = Controller(remembering, goal=None, seed=seed), []
         for step in range(8):
-            controller.observe(_seen(step))
+            controller.observe(seen(step))
             if (request := controller.request()) is not None:
                 controller.install(remembering.plan(request))
             actions.append(controller.decide().action.tolist())
