@@ -18,7 +18,11 @@ def seen(step: int) -> dict[str, Array]:
 
 
 def plan(request: PlanRequest, actions: NDArray[np.float64] = ACTIONS) -> Plan:
-    streams = {"hand": np.zeros((6, 2)), "load": np.zeros(6), "action": actions}
+    return foreseeing(request, {"hand": np.zeros((6, 2)), "load": np.zeros(6), "action": actions})
+
+
+def foreseeing(request: PlanRequest, streams: Mapping[str, NDArray[np.float64]]) -> Plan:
+    """Six steps of these."""
     return Plan(
         made_at_step=request.step,
         start=seen(request.step),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.policy.steps import foreseeing
 
 from forcing.policy.checkpoint import (
     CheckpointError,
@@ -78,19 +79,7 @@ def _plan(request: PlanRequest) -> Plan:
     ahead = request.step + np.arange(1, 7)
     hand = np.stack([ahead / 100 + off, np.zeros(6)], axis=1)
     streams = {"hand": hand, "load": np.full(6, 0.5), "action": np.full((6, 2), 0.3)}
-    return Plan(
-        made_at_step=request.step,
-        start=_seen(request.step),
-        steps=np.arange(1, 7),
-        streams=streams,
-        level=np.zeros((6, 3)),
-        spread={name: np.ones_like(values) for name, values in streams.items()},
-        candidates=np.zeros((1, 6, 2)),
-        costs=np.zeros(1),
-        chosen=0,
-        feasible=True,
-        passes=1,
-    )
+    return foreseeing(request, streams)
 
 
 def _act(controller: Controller, off: Array | float = 0.0, **fields: Any) -> Decision:

@@ -87,9 +87,13 @@ def doubting(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return Policy("arm", load_policy_file(file)).using(memory=MemoryConfig(doubt=True))
 
 
-def _driven(policy: Policy, state: Path, stops: tuple[int, ...]) -> list[tuple[list[float], Mapping[str, Any]]]:
-    """Actions and what was thought of sensors, of an episode whose server ends and begins anew at these stops."""
-    session, answers = "", list[tuple[list[float], Mapping[str, Any]]]()
+Answer = tuple[list[float], str, Mapping[str, Any]]
+
+
+def _driven(policy: Policy, state: Path, stops: tuple[int, ...]) -> list[Answer]:
+    """Actions, where they came from, and what was thought of sensors, of an episode whose server ends and begins anew
+    at these stops."""
+    session, answers = "", list[Answer]()
     for steps in stops:
         with serving([policy], settings=ServerSettings(state_dir=state)) as url, httpx.Client(base_url=url) as http:
             if not session:
@@ -102,7 +106,7 @@ def _driven(policy: Policy, state: Path, stops: tuple[int, ...]) -> list[tuple[l
                 seen = {"hand": at.tolist(), "front": frame.tolist()}
                 act = {"request_id": f"r{step}", "step": step, "observation": seen}
                 reply = http.post(f"/v1/sessions/{session}/act", json=act).raise_for_status().json()
-                answers.append((reply["action"], reply["sensors"]))
+                answers.append((reply["action"], reply["source"], reply["sensors"]))
     return answers
 
 
@@ -110,18 +114,30 @@ def test_a_dead_camera_is_left_aside_at_every_act_and_believed_as_soon_as_it_is_
     doubting: Policy, tmp_path: Path
 ) -> None:
     answers = _driven(doubting, tmp_path, (14,))
-    rejected = [step for step, (_, sensors) in enumerate(answers) if sensors["front"]["rejected"]]
+    rejected = [step for step, (_, _, sensors) in enumerate(answers) if sensors["front"]["rejected"]]
     assert rejected == list(COVERED)
-    assert [answers[step][1]["front"]["unheard_steps"] for step in COVERED] == [1, 2, 3, 4, 5]
-    surprise = [sensors["front"]["surprise"] for _, sensors in answers]
+    assert [answers[step][2]["front"]["unheard_steps"] for step in COVERED] == [1, 2, 3, 4, 5]
+    surprise = [sensors["front"]["surprise"] for _, _, sensors in answers]
     assert min(surprise[step] for step in COVERED) > 3 > max(surprise[:4] + surprise[9:])
-    assert answers[0][1]["hand"]["surprise"] is None, "numbers are surprising only beside what was foreseen"
+    assert answers[0][2]["hand"]["surprise"] is None, "numbers are surprising only beside what was foreseen"
 
 
 def test_a_new_server_doubts_as_the_one_before_did(doubting: Policy, tmp_path: Path) -> None:
     """A journal has frames and plans; what was left aside, and what was planned from the rest, comes out of them."""
     whole = _driven(doubting, tmp_path / "a", (16,))
     broken = _driven(doubting, tmp_path / "b", (6, 4, 6))
+    assert broken == whole
+
+
+def test_an_arm_whose_only_camera_is_dead_waits_and_a_new_server_lets_it_wait_on(
+    doubting: Policy, tmp_path: Path
+) -> None:
+    waiting = doubting.using(memory=MemoryConfig(doubt=True, wait_steps=4))
+    whole = _driven(waiting, tmp_path / "a", (16,))
+    held = [step for step, (_, source, _) in enumerate(whole) if source == "hold"]
+    assert held == list(COVERED)[:4]
+    assert {tuple(whole[step][0]) for step in held} == {tuple(whole[held[0] - 1][0])}
+    broken = _driven(waiting, tmp_path / "b", (6, 1, 3, 6))
     assert broken == whole
 
 
