@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from forcing.envs.arm_control import ACTION, CUBES
 from forcing.envs.extras import extra_needed
+from forcing.envs.rendering import Lookout, view_of
 
 Kind = Literal["single", "double"]
 CONTROL_HZ = 20.0
 TASKS = 5
 MAX_STEPS = {"single": 200, "double": 500}
+_LOOKOUT = Lookout(at=(0.42, 0.0, 0.05), distance=0.95, azimuth=180.0, elevation=-35.0)
 
 Observation = dict[str, NDArray[np.float32]]
 
@@ -37,14 +39,16 @@ class Cube(gymnasium.Env[Observation, NDArray[Any]]):
     or {"starts": [n, 3], "goals": [n, 3]} in m; all else follows from the seed.
     """
 
-    metadata = {"render_modes": [], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012  # as Gymnasium has it
+    metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012  # as Gymnasium has it
 
-    def __init__(self, kind: Kind = "single") -> None:
-        """Raises ValueError for an unknown kind, RuntimeError if ogbench is not installed."""
+    def __init__(self, kind: Kind = "single", render_mode: str | None = None) -> None:
+        """render_mode: rgb_array for `render`. Raises ValueError for an unknown kind or mode, RuntimeError if ogbench
+        is not installed, or nothing renders here."""
         self.observation_space = observation_space(kind)  # type: ignore[assignment]
         self.action_space = ACTION
         self._scene = _scene(kind)
         self._limit = MAX_STEPS[kind]
+        self.render_mode, self._view = render_mode, view_of(_LOOKOUT, render_mode)
         self._steps = 0
 
     def reset(
@@ -67,6 +71,16 @@ class Cube(gymnasium.Env[Observation, NDArray[Any]]):
         self._steps += 1
         info = self._info()
         return state, float(info["success"]), False, self._steps >= self._limit, info
+
+    def render(self) -> NDArray[np.uint8]:
+        """[240, 240, 3], for people. Raises ValueError if no render_mode was asked for."""
+        if self._view is None:
+            raise ValueError("render_mode must be rgb_array to render, got none")
+        return self._view.of(self._scene._model, self._scene._data)
+
+    def close(self) -> None:
+        if self._view is not None:
+            self._view.close()
 
     def _info(self) -> dict[str, Any]:
         return {"success": self._scene.success}

@@ -13,11 +13,12 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from forcing.envs.arm_control import heading
-from forcing.envs.rendering import without_display
+from forcing.envs.rendering import Lookout, view_of, without_display
 
 Kind = Literal["push", "pick-and-place"]
 CONTROL_HZ = 25.0
 MAX_STEPS = 50
+_LOOKOUT = Lookout(at=(1.3, 0.75, 0.5), distance=1.3, azimuth=140.0, elevation=-25.0)
 # How far the package's own action leads at most, along each axis; the gripper comes two thirds of that in a step.
 STEP_M = 0.05
 # Where blocks and goals are, and what it takes to come behind them.
@@ -56,10 +57,11 @@ class Fetch(gymnasium.Env[Observation, NDArray[Any]]):
     the target now; at an episode's last step, whether it held. Everything follows from the seed.
     """
 
-    metadata = {"render_modes": [], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012  # as Gymnasium has it
+    metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012  # as Gymnasium has it
 
-    def __init__(self, kind: Kind = "push") -> None:
-        """Raises ValueError for an unknown kind."""
+    def __init__(self, kind: Kind = "push", render_mode: str | None = None) -> None:
+        """render_mode: rgb_array for `render`. Raises ValueError for an unknown kind or mode, RuntimeError if nothing
+        renders here."""
         if kind not in OBSERVATION:
             raise ValueError(f"kind must be one of {list(OBSERVATION)}, got {kind!r}")
         self.observation_space = OBSERVATION[kind]  # type: ignore[assignment]
@@ -67,6 +69,7 @@ class Fetch(gymnasium.Env[Observation, NDArray[Any]]):
         self._space = ACTION[kind]
         self._simulator = _simulator(kind)
         self._steps = 0
+        self.render_mode, self._view = render_mode, view_of(_LOOKOUT, render_mode)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -86,7 +89,15 @@ class Fetch(gymnasium.Env[Observation, NDArray[Any]]):
         success = self._succeeded(state)
         return self._observed(state), float(success), False, self._steps >= MAX_STEPS, {"success": success}
 
+    def render(self) -> NDArray[np.uint8]:
+        """[240, 240, 3], for people. Raises ValueError if no render_mode was asked for."""
+        if self._view is None:
+            raise ValueError("render_mode must be rgb_array to render, got none")
+        return self._view.of(self._simulator.model, self._simulator.data)
+
     def close(self) -> None:
+        if self._view is not None:
+            self._view.close()
         self._simulator.close()
 
     def _succeeded(self, state: dict[str, NDArray[np.float64]]) -> bool:

@@ -14,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from forcing.envs.extras import extra_needed
+from forcing.envs.rendering import Lookout, view_of
 
 Task = Literal[
     "reach",
@@ -29,6 +30,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 CONTROL_HZ = 80.0
 # Meta-World's own limit is 500; its experts, and ours, are done before 120.
 MAX_STEPS = 200
+_LOOKOUT = Lookout(at=(0.0, 0.7, 0.1), distance=1.4, azimuth=145.0, elevation=-30.0)
 # Meta-World moves what pulls the hand by up to 1 cm a step. Its own experts set that to 4 to 50 times the distance, and
 # to all of it from REACH_M on.
 REACH_M = 0.05
@@ -64,10 +66,11 @@ class MetaWorld(gymnasium.Env[Observation, NDArray[Any]]):
     seed.
     """
 
-    metadata = {"render_modes": [], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012  # as Gymnasium has it
+    metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012  # as Gymnasium has it
 
-    def __init__(self, task: Task | None = None) -> None:
-        """task: plays this one alone. Raises ValueError for an unknown one, RuntimeError if metaworld is missing."""
+    def __init__(self, task: Task | None = None, render_mode: str | None = None) -> None:
+        """task: plays this one alone. render_mode: rgb_array for `render`. Raises ValueError for an unknown one,
+        RuntimeError if metaworld is missing, or nothing renders here."""
         if task is not None and task not in TASKS:
             raise ValueError(f"task must be one of {list(TASKS)}, got {task!r}")
         self.observation_space = OBSERVATION  # type: ignore[assignment]
@@ -76,6 +79,7 @@ class MetaWorld(gymnasium.Env[Observation, NDArray[Any]]):
         self._simulators: dict[Task, Any] = {self._tasks[0]: _simulator(self._tasks[0])}
         self._task = self._tasks[0]
         self._steps = 0
+        self.render_mode, self._view = render_mode, view_of(_LOOKOUT, render_mode)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -103,7 +107,16 @@ class MetaWorld(gymnasium.Env[Observation, NDArray[Any]]):
         success = bool(found["success"])
         return self._observed(state), float(success), False, self._steps >= MAX_STEPS, {"success": success}
 
+    def render(self) -> NDArray[np.uint8]:
+        """[240, 240, 3], for people. Raises ValueError if no render_mode was asked for."""
+        if self._view is None:
+            raise ValueError("render_mode must be rgb_array to render, got none")
+        simulator = self._simulators[self._task]
+        return self._view.of(simulator.model, simulator.data)
+
     def close(self) -> None:
+        if self._view is not None:
+            self._view.close()
         for simulator in self._simulators.values():
             simulator.close()
 

@@ -4,14 +4,19 @@ MuJoCo reads MUJOCO_GL when it is imported, and a backend that does not work may
 in a process of its own. Knows nothing of scenes; frames are the same to the bit from either backend.
 """
 
+import atexit
 import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 BACKENDS = ("egl", "osmesa")
 PACKAGES = "libegl1 libgl1-mesa-dri libopengl0 (EGL), or libosmesa6 (OSMesa)"
@@ -83,6 +88,62 @@ def render_fast(model: Any) -> None:
     """
     model.vis.quality.shadowsize = 0
     model.vis.quality.offsamples = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lookout:
+    """Where pictures are taken from: at `at` [3] in m, from so far away in m, azimuth and elevation in degrees, as
+    MuJoCo has them."""
+
+    at: tuple[float, float, float]
+    distance: float
+    azimuth: float
+    elevation: float
+
+
+class View:
+    """Pictures of a simulation for people, [240, 240, 3]; whatever is simulated may become another between them."""
+
+    SIZE = 240  # pixels
+
+    def __init__(self, lookout: Lookout) -> None:
+        """Raises RuntimeError if nothing renders here."""
+        use_headless()
+        self._lookout = lookout
+        self._model: Any = None
+        self._renderer: Any = None
+
+    def of(self, model: Any, data: Any) -> NDArray[np.uint8]:
+        """model, data: MuJoCo's."""
+        import mujoco
+
+        if model is not self._model:
+            self.close()
+            render_fast(model)
+            whole = model.vis.global_
+            whole.offwidth, whole.offheight = max(whole.offwidth, self.SIZE), max(whole.offheight, self.SIZE)
+            self._model, self._renderer = model, mujoco.Renderer(model, self.SIZE, self.SIZE)
+            atexit.register(self.close)  # OpenGL ends with the process, and renderers left then complain
+        camera = mujoco.MjvCamera()
+        camera.lookat[:], camera.distance = self._lookout.at, self._lookout.distance
+        camera.azimuth, camera.elevation = self._lookout.azimuth, self._lookout.elevation
+        self._renderer.update_scene(data, camera)
+        picture: NDArray[np.uint8] = self._renderer.render().copy()
+        return picture
+
+    def close(self) -> None:
+        """Ends rendering; another picture begins anew."""
+        atexit.unregister(self.close)
+        if self._renderer is not None:
+            self._renderer.close()
+        self._model = self._renderer = None
+
+
+def view_of(lookout: Lookout, render_mode: str | None) -> View | None:
+    """None without a render_mode. Raises ValueError for one that is not rgb_array."""
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"render_mode must be rgb_array or none, got {render_mode!r}")
+    return None if render_mode is None else View(lookout)
 
 
 def _choose(backend: str) -> None:

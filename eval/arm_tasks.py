@@ -25,7 +25,8 @@ from forcing.policy.types import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmTask(Task):
-    """env: makes the environment, told whether it shall show the cameras; its info says `success` after every step.
+    """env: makes the environment, told whether it shall show what happens: by its cameras, or where it has none by
+    `render`; its info says `success` after every step.
     scripted: makes the expert, which sees all that the environment observes. observed: what policies may see of that.
     effector: the observation that says where the arm's end is, in m. cameras: observations that are frames, whether
     policies see them or not. units: of observations. distractors: by name, seed of an episode -> what the environment's
@@ -110,7 +111,7 @@ def _cube(kind: cube.Kind) -> ArmTask:
         policy=name,
         control_hz=cube.CONTROL_HZ,
         goals=tuple(f"task {number}" for number in range(1, cube.TASKS + 1)),
-        env=lambda cameras: cube.Cube(kind),
+        env=lambda shown: cube.Cube(kind, _mode(shown)),
         scripted=CubeExpert,
         observed=tuple(cube.observation_space(kind)),
         effector="effector_position",
@@ -124,11 +125,12 @@ def _metaworld() -> ArmTask:
         policy="metaworld",
         control_hz=metaworld.CONTROL_HZ,
         goals=metaworld.TASKS,
-        env=lambda cameras: metaworld.MetaWorld(),
+        env=lambda shown: metaworld.MetaWorld(render_mode=_mode(shown)),
         scripted=MetaWorldExpert,
         observed=tuple(metaworld.OBSERVATION),
         effector="effector_position",
         units=metaworld.UNITS,
+        telling=lambda observation: metaworld.TASKS[int(observation["task"].argmax())],
     )
 
 
@@ -138,12 +140,16 @@ def _fetch(kind: fetch.Kind) -> ArmTask:
         name=name,
         policy=name,
         control_hz=fetch.CONTROL_HZ,
-        env=lambda cameras: fetch.Fetch(kind),
+        env=lambda shown: fetch.Fetch(kind, _mode(shown)),
         scripted=FetchExpert,
         observed=tuple(fetch.OBSERVATION[kind]),
         effector="effector_position",
         units=fetch.UNITS,
     )
+
+
+def _mode(shown: bool) -> str | None:
+    return "rgb_array" if shown else None
 
 
 def _where_cubes_lie(observation: Observation) -> str:

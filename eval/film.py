@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,12 +16,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from forcing.eval.arm_tasks import ArmTask
 from forcing.eval.files import replacing
-from forcing.eval.task import Info, Observation
+from forcing.eval.task import Env, Info, Observation
 
 SUFFIXES = (".gif", ".mp4")
 FILMED = 3  # episodes
 GIF_HZ, GIF_STRIDE = 10.0, 4  # twice as fast as it was at 20 Hz, so that the file stays small
-SCALE, GAP, LINE = 4, 8, 18  # pixels of the film to one of a camera; between things; a line of text
+LEAST, GAP, LINE = 240, 8, 18  # pixels across a view; between things; a line of text
 HOLD_S = 2.0  # of the last picture
 PAPER, INK, MUTED, GOOD, BAD = (255, 255, 255), (28, 36, 48), (102, 112, 124), (21, 128, 61), (185, 28, 28)
 
@@ -47,10 +48,11 @@ class Take:
     held: bool
 
 
-def shot(task: ArmTask, observation: Observation, info: Info) -> Shot:
-    """info: of the same step."""
+def shot(task: ArmTask, env: Env, observation: Observation, info: Info) -> Shot:
+    """info: of the same step. Without cameras the environment is rendered."""
+    frames: dict[str, Any] = {name: observation[name] for name in task.cameras} or {"view": env.render()}
     return Shot(
-        frames={name: np.asarray(observation[name], np.uint8) for name in task.cameras},
+        frames={name: np.asarray(frame, np.uint8) for name, frame in frames.items()},
         said=task.telling(observation),
         success=bool(info.get("success", False)),
         distracted=tuple(info.get("distracted", ())),
@@ -118,7 +120,8 @@ def _column(take: Take, step: int, control_hz: float) -> Image.Image:
 
 def _enlarged(frame: Frame) -> Image.Image:
     height, width, _ = frame.shape
-    return Image.fromarray(frame).resize((SCALE * width, SCALE * height), Image.Resampling.NEAREST)
+    scale = -(-LEAST // width)
+    return Image.fromarray(frame).resize((scale * width, scale * height), Image.Resampling.NEAREST)
 
 
 def _verdict(take: Take, step: int) -> tuple[str, tuple[int, int, int]]:

@@ -195,7 +195,7 @@ class _Seen:
         self.distracted.append(tuple(info.get("distracted", ())))
         if self.filmed:
             assert isinstance(self.task, ArmTask)
-            self.shots.append(shot(self.task, observation, info))
+            self.shots.append(shot(self.task, self.env, observation, info))
 
 
 def first_request(task: MazeTask, policy: Policy, seed: int) -> PlanRequest:

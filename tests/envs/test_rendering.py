@@ -6,10 +6,12 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import mujoco
 import pytest
 
 from forcing.envs import rendering
-from forcing.envs.rendering import render_fast, use_headless, without_display
+from forcing.envs.fetch import Fetch
+from forcing.envs.rendering import Lookout, View, render_fast, use_headless, view_of, without_display
 
 SAID = "Traceback\nImportError: no lib\nException ignored in: <function Renderer.__del__>\nAttributeError: '_context'\n"
 # Draws one half of the view white and leaves the other black.
@@ -151,3 +153,34 @@ def test_rendering_fast_drops_shadows_and_antialiasing() -> None:
     assert (model.vis.quality.shadowsize, model.vis.quality.offsamples) != (0, 0)
     render_fast(model)
     assert (model.vis.quality.shadowsize, model.vis.quality.offsamples) == (0, 0)
+
+
+def _ball(x: float) -> tuple[Any, Any]:
+    model = mujoco.MjModel.from_xml_string(
+        f"<mujoco><worldbody><geom size='.2' pos='{x} 0 0' rgba='1 1 1 1'/><light pos='0 0 3'/></worldbody></mujoco>"
+    )
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    return model, data
+
+
+def test_a_view_shows_where_things_are_of_one_simulation_after_another() -> None:
+    """From behind y, at what is within a metre of the middle: x goes to the right."""
+    view = View(Lookout(at=(0, 0, 0), distance=2.0, azimuth=90.0, elevation=0.0))
+    sides = []
+    for x in (-0.4, 0.4):
+        picture = view.of(*_ball(x))
+        assert picture.shape == (240, 240, 3)
+        lit = picture.max(axis=2) > 60
+        sides.append((bool(lit[:, :110].any()), bool(lit[:, 130:].any())))
+    view.close()
+    assert sides == [(True, False), (False, True)]
+
+
+def test_a_mode_that_is_none_is_refused_and_without_one_nothing_is_rendered() -> None:
+    lookout = Lookout(at=(0, 0, 0), distance=1.0, azimuth=0.0, elevation=0.0)
+    assert view_of(lookout, None) is None
+    with pytest.raises(ValueError, match="render_mode must be rgb_array or none, got 'human'"):
+        view_of(lookout, "human")
+    with pytest.raises(ValueError, match="render_mode must be rgb_array to render, got none"):
+        Fetch().render()

@@ -16,9 +16,10 @@ from forcing.datasets.store import write_store
 from forcing.envs.arm_control import ACTION
 from forcing.envs.swap import STATE, UNITS, Swap
 from forcing.envs.swap_distractors import Distractor, cover
+from forcing.eval.arm_tasks import ArmTask
 from forcing.eval.conditions import Conditions, Handling
 from forcing.eval.distractors import DISTRACTORS
-from forcing.eval.drivers import PolicyDriver, ServerDriver, Trace
+from forcing.eval.drivers import ExpertDriver, PolicyDriver, ServerDriver, Trace
 from forcing.eval.film import Shot, Take, write_film
 from forcing.eval.rollout import DriverSpec, Episode, drive_episode, run_episode
 from forcing.eval.tasks import find_task
@@ -203,7 +204,7 @@ def test_what_cannot_be_disturbed_or_filmed_is_refused_in_a_line(forcing: Comman
         ("eval swap-cameras --policy expert --handling detected", "handling detected changes a policy in this process"),
         ("eval swap-cameras --url http://127.0.0.1:9 --handling detected", "serve with --set memory.doubt=true and"),
         ("eval swap-cameras --policy expert --set memory.doubt=true", "set changes a policy in this process"),
-        ("eval maze2d-umaze-multi --film x.gif", "film must be left out: maze2d-umaze-multi has no cameras"),
+        ("eval maze2d-umaze-multi --film x.gif", "film must be left out: maze2d-umaze-multi is no arm"),
         ("eval swap --policy expert --film x.avi", "film must end in .gif or .mp4, got 'x.avi'"),
     ):
         said = forcing(line)
@@ -260,3 +261,16 @@ def test_an_mp4_has_a_picture_a_control_step_and_holds_the_last(tmp_path: Path) 
     assert frames[0].width % 16 == frames[0].height % 16 == 0
     with pytest.raises(ValueError, match="at least 1 episode"):
         write_film([], 20.0, tmp_path / "none.gif")
+
+
+@pytest.mark.parametrize("name", ["cube-single", "cube-double", "metaworld", "fetch-push", "fetch-pick-and-place"])
+def test_arms_without_cameras_are_filmed_as_they_are_rendered_which_changes_nothing(name: str) -> None:
+    task = find_task(name)
+    assert isinstance(task, ArmTask)
+    filmed = run_episode(task, ExpertDriver(task), 0, 4, Conditions(most_steps=12, filmed=1))
+    plain = run_episode(task, ExpertDriver(task), 0, 4, Conditions(most_steps=12))
+    np.testing.assert_array_equal(filmed.positions, plain.positions)
+    views = [shot.frames["view"] for shot in filmed.shots]
+    assert {view.shape for view in views} == {(240, 240, 3)}
+    moved = np.abs(views[-1].astype(int) - views[0]).max(axis=2) > 30
+    assert 0.001 < moved.mean() < 0.5, "the arm, before what stands still"
