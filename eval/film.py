@@ -60,7 +60,7 @@ def shot(task: ArmTask, env: Env, observation: Observation, info: Info) -> Shot:
 
 
 def write_film(takes: Sequence[Take], control_hz: float, path: Path) -> None:
-    """Writes a GIF at twice the speed, or an MP4 at that of the robot, by the path's suffix.
+    """Writes a GIF of every fourth step, or an MP4 at the robot's speed, by the path's suffix.
 
     Raises ValueError for another suffix, or without takes.
     """
