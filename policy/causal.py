@@ -47,7 +47,7 @@ class Past:
             return tensor.expand(*sizes)
 
         layers = tuple((repeated(a), repeated(b)) for a, b in self.layers)
-        return Past(self.length, layers, repeated(self.last.squeeze(1))[:, None])
+        return Past(self.length, layers, self.last.expand(count, -1, -1))
 
 
 class CausalDenoiser(nn.Module):

@@ -8,17 +8,17 @@ on what the policy's `Believer` makes of it. Knows no clock, no socket, no simul
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from itertools import takewhile
 
 import numpy as np
 
 from forcing.policy.belief import OLDEST_S, Belief, Believed
-from forcing.policy.memory import may_lack
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.readings import checked, shaped, unbelievable
+from forcing.policy.recalling import frames_of, recalled
 from forcing.policy.tracker import Tracker
-from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, Recalled, SensorReport, Source
+from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, SensorReport, Source
+from forcing.policy.waiting import Waiting
 from forcing.policy.watching import surprises, with_surprises
 
 SILENT_S = 0.5  # of a robot that acts of its own; following a belief through more would take longer than to begin anew
@@ -42,10 +42,8 @@ class Controller:
         memory = policy.preset.memory
         self._remembers = memory is not None
         self._incredible = -np.log10(memory.false_alarms) if memory is not None and memory.doubt else np.inf
-        self._needed = may_lack(policy.seen_spec, policy.cameras) if memory is not None else ()
-        self._most_waited = memory.wait_steps if memory is not None else 0
-        self._waited = 0  # steps in a row
-        self._put_off = 0  # steps waited since a plan was asked for
+        self._waiting = Waiting(policy)
+        self._waited = False  # at the step just decided on
         self._readings: dict[str, Reading] | None = None
         self._unheard = {stream.name: 0 for stream in policy.spec.of_role("observation")}
         self._belief = self._believing = Belief()
@@ -143,8 +141,7 @@ class Controller:
         else:
             self._history.append(now)
         self._readings = readings
-        if any(name in readings for name in self._needed):
-            self._waited = 0
+        self._waiting.look(readings, self.plan is not None and bool(np.isfinite(self._last_sent).all()))
 
     def _surprises(self, readings: Mapping[str, Reading], misfits: Mapping[str, float]) -> dict[str, float]:
         """How surprising each reading of this step is, where the policy knows what is usual."""
@@ -154,17 +151,15 @@ class Controller:
         return surprises(self.policy, self.plan, before, self.step, readings, misfits)
 
     @property
-    def waits(self) -> bool:
+    def lacks_plan(self) -> bool:
         """Whether the robot must hold its place by itself until there is a plan: a policy that remembers plays what it
         learned as it is, and where that is places, zero is one of them."""
         return self._remembers and self.plan is None
 
     @property
-    def _blind(self) -> bool:
-        """Whether the arm stays where it is now, as nothing is seen (`MemoryConfig.wait_steps`)."""
-        assert self._readings is not None
-        seen = any(name in self._readings for name in self._needed)
-        return not seen and self.plan is not None and bool(self._sent) and self._waited < self._most_waited
+    def _last_sent(self) -> Array:
+        """[A], not finite where nobody knows."""
+        return self._sent[-1] if self._sent else np.full(self.policy.spec.action.size, np.nan)
 
     @property
     def slow(self) -> bool:
@@ -195,7 +190,7 @@ class Controller:
         self._unheard = {name: steps + len(actions) for name, steps in self._unheard.items()}
 
     def request(self, *, spare: bool = False) -> PlanRequest | None:
-        """What to plan now, or None if the present plan still serves, or nobody knows where the robot is.
+        """What to plan now, or None if the present plan still serves, the robot waits, or nobody knows where it is.
 
         spare: a plan costs nothing now, so that one serves for a frame and no longer.
         What is believed is planned from as it is: the network's own guess of a present that is declared noisy is worse
@@ -205,16 +200,22 @@ class Controller:
         """
         self._fresh = False
         now = self._now()
-        if self._blind or not self._plan_due(now, spare):
+        if self._waiting.due or not self._plan_due(now, spare):
             return None
         if self._remembers:
-            self._asked_at, self._put_off = self.step, 0
+            self._asked_at = self.step
             self._open = PlanRequest(
-                step=self.step, frames={}, noise={}, goal=None, seed=self.seed, recalled=self._recalled()
+                step=self.step,
+                frames={},
+                noise={},
+                goal=None,
+                seed=self.seed,
+                recalled=recalled(self.policy, self._history, self._sent),
             )
             return self._open
         age = self._age()
-        frames = {name: shown for name in now.values if (shown := self._frames(name, age)) is not None}
+        assert self._readings is not None
+        frames = frames_of(self.policy, self._history, self._readings, age)
         self._asked_at = self.step
         self._open = PlanRequest(
             step=self.step - age,
@@ -228,21 +229,6 @@ class Controller:
             doubt=self._doubt(now),
         )
         return self._open
-
-    def _recalled(self) -> Recalled:
-        """The episode up to now, every `token_steps` control steps, those counted from now."""
-        token, entries = self.policy.preset.layout.token_steps, list(self._history)
-        shown = entries[(len(entries) - 1) % token :: token]
-        values, noise = {}, {}
-        for stream in self.policy.seen_spec.of_role("observation"):
-            nothing = np.full(stream.shape, np.nan)
-            values[stream.name] = np.stack([entry.values.get(stream.name, nothing) for entry in shown])
-            noise[stream.name] = np.array([entry.noise.get(stream.name, np.inf) for entry in shown])
-        many = (len(shown) - 1) * token
-        sent = np.array(list(self._sent)[len(self._sent) - many :], dtype=np.float64)
-        return Recalled(
-            values=values, noise=noise, actions=sent.reshape(len(shown) - 1, token, self.policy.spec.action.size)
-        )
 
     def _doubt(self, now: Believed) -> dict[str, float]:
         """What the present may be off by, for a spread that was measured by it; nothing where nobody asks."""
@@ -280,25 +266,6 @@ class Controller:
         rejected = {name: replace(now.sensors[name], rejected=True) for name in wild}
         return replace(now, sensors={**now.sensors, **rejected})
 
-    def _frames(self, name: str, age: int) -> Array | None:
-        """[frames of a history token, *shape], newest last: as many of the past as the planner is shown and as were
-        sensed as well as now (a token's stream has one level), the oldest of them repeated before. Of `age` steps ago,
-        so those of a fresher stream are looked up; None if it was not sensed then."""
-        assert self._readings is not None
-        layout = self.policy.preset.layout
-        reading = self._readings.get(name)
-        newest = len(self._history) - 1 - max(0, age - ((reading and reading.age_steps) or 0))
-        if newest < 0 or name not in self._history[newest].values:
-            return None
-        entries = [
-            self._history[max(0, newest - layout.stride * back)]
-            for back in range(self.policy.preset.planner.history_frames)
-        ]
-        alike = takewhile(lambda entry: entry.noise.get(name) == entries[0].noise[name], entries)
-        shown = [entry.values[name] for entry in alike]
-        shown += [shown[-1]] * (layout.history * layout.frames - len(shown))
-        return np.stack(shown[::-1])
-
     def install(self, plan: Plan) -> None:
         """Follows `plan` from now on. Raises ValueError if it does not answer the last request."""
         if self._open is None or self._open.step != plan.made_at_step:
@@ -307,7 +274,9 @@ class Controller:
         self._fresh = late == 0
         if self.plan is None:
             plan = replace(plan, made_at_step=plan.made_at_step + late)  # the robot held its place until now
-        self._follow(replace(plan, made_at_step=plan.made_at_step + self._put_off))
+        elif self._remembers:
+            plan = replace(plan, made_at_step=self._asked_at)  # what was waited since is none of the episode
+        self._follow(plan)
         self._planned_goal, self._planned_obstacles = self._open.goal, self._open.obstacles
         self._open, self._planned_at = None, self._asked_at
 
@@ -318,18 +287,19 @@ class Controller:
     def decide(self) -> Decision:
         """The action for the observation just given; the episode moves on one step.
 
-        Without a plan the action is zero, cut to its limits, or where that is no way to hold (`waits`) NoPlan is
-        raised. Raises ValueError if nothing was observed at this step, FloatingPointError if the action is not finite;
-        it is never handed out.
+        Without a plan the action is zero, cut to its limits, or where that is no way to hold (`lacks_plan`) NoPlan is
+        raised. Who waits is held where it was last sent. Raises ValueError if nothing was observed at this step,
+        FloatingPointError if the action is not finite; it is never handed out.
         """
         now = self._now()
-        if self.waits:
+        if self.lacks_plan:
             raise NoPlan(f"policy {self.policy.name!r} has no plan at step {self.step}, and no action to hold with")
         action_stream = self.policy.spec.action
         chunk, level, spread, feasible = np.zeros((1, action_stream.size)), 1.0, np.nan, False
-        blind = self._blind
-        if blind:
-            chunk = self._sent[-1][None].astype(np.float64)
+        held = self._waiting.due
+        if held:
+            steps = min(self.policy.preset.tracker.chunk_steps, self._waiting.left)
+            chunk = np.tile(np.asarray(self._last_sent, dtype=np.float64), (steps, 1))
         elif self._tracker is not None and self.plan is not None:
             # What is old tells nothing of where on its plan the robot is now.
             chunk, frame = self._tracker.chunk(now.values if self._age() == 0 else {}, self.step)
@@ -341,11 +311,11 @@ class Controller:
         high = np.full(action_stream.size, np.inf) if action_stream.high is None else np.asarray(action_stream.high)
         limited = np.clip(chunk, low, high).astype(np.float32)
         step = self.step
-        if blind:
+        if held:
             self._wait(now)
         else:
             self._move_on(now, limited[0])
-        source: Source = "hold" if self.plan is None or blind else "fresh" if self._fresh else "plan"
+        source: Source = "hold" if self.plan is None or held else "fresh" if self._fresh else "plan"
         return Decision(
             step=step,
             action=limited[0],
@@ -361,21 +331,24 @@ class Controller:
         )
 
     def _move_on(self, now: Believed, action: Array) -> None:
-        self.step += 1
-        self._belief, self._readings = self._believing, None
-        self._unheard = {name: report.unheard_steps for name, report in now.sensors.items()}
+        self._waited = False
+        self._tick(now)
         self._sent.append(action)
 
     def _wait(self, now: Believed) -> None:
-        """A step of the clock that is none of the episode: what is remembered and planned is put off by it."""
+        """A step of the clock that is none of the episode: it is not remembered, and the plan is put off by it."""
         assert self.plan is not None
-        self._move_on(now, self._sent[-1])
-        self._waited += 1
+        self._waited = True
+        self._tick(now)
         self._history.pop()
-        self._sent.pop()
         self._asked_at, self._planned_at = self._asked_at + 1, self._planned_at + 1
-        self._put_off += 1
         self._follow(replace(self.plan, made_at_step=self.plan.made_at_step + 1))
+
+    def _tick(self, now: Believed) -> None:
+        self.step += 1
+        self._waiting.passed(self._waited)
+        self._belief, self._readings = self._believing, None
+        self._unheard = {name: report.unheard_steps for name, report in now.sensors.items()}
 
     def passed(self) -> None:
         """The episode moves on by the step just observed, at which nobody says what was done."""
@@ -383,7 +356,8 @@ class Controller:
 
     def correct(self, action: Array) -> None:
         """Says what was really sent at the step just decided on, [A]: a server may cut actions further."""
-        self._sent[-1] = np.asarray(action)
+        if not self._waited:
+            self._sent[-1] = np.asarray(action)
 
     def _plan_due(self, now: Believed, spare: bool) -> bool:
         goal = self.policy.spec.goal

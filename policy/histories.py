@@ -92,9 +92,8 @@ class HistorySource:
         columns = []
         for stream in self.tokenizer.streams:
             acts = stream.role == "action"
-            places = 1 if acts else stream.size // 3 if stream.units == "m" and stream.size % 3 == 0 else 0
             physical = np.zeros((len(floor), stream.size))
-            for place in range(places):
+            for place in range(stream.places):
                 physical[:, 3 * place : 3 * place + 2] = floor
             normalised = physical / np.asarray(self.tokenizer.normaliser.std[stream.name])
             columns.append(np.tile(normalised, self.tokenizer.layout.token_steps if acts else 1))

@@ -55,6 +55,14 @@ class StreamSpec:
         return int(np.prod(self.shape, dtype=int))
 
     @property
+    def places(self) -> int:
+        """How many places, x, y and z in m, it begins with: all that it is of an observation in m, and one of an action
+        whose policy was told that it is one."""
+        if self.role == "action":
+            return int(self.size >= 3)
+        return self.size // 3 if self.role == "observation" and self.units == "m" and self.size % 3 == 0 else 0
+
+    @property
     def image(self) -> bool:
         """Whether it is a camera's: observations [height, width, channels] with 1, 3 or 4 channels."""
         return self.role == "observation" and len(self.shape) == 3 and self.shape[2] in CHANNELS

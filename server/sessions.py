@@ -83,7 +83,7 @@ class Session:
         self._forget_action()
 
     def _forget_action(self) -> None:
-        self.last_action = np.full(self.policy.spec.action.size, np.nan if self.controller.waits else 0.0)
+        self.last_action = np.full(self.policy.spec.action.size, np.nan if self.controller.lacks_plan else 0.0)
 
     def renew(self, now: float) -> None:
         """The lease starts anew."""
@@ -118,7 +118,7 @@ class Session:
                 f"step expected {expected}, got {request.step}",
                 errors=[FieldError("step", str(expected), str(request.step))],
             )
-        if self._observed is not None and request.steps_played == 0 and missed == 0 and not self.controller.waits:
+        if self._observed is not None and request.steps_played == 0 and missed == 0 and not self.controller.lacks_plan:
             raise StepConflict(
                 f"step {expected} was already observed; send the same observation again, go on with what the robot "
                 "played at it, or reset the session"

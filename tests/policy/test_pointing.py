@@ -1,10 +1,17 @@
 """Where actions go, told from the places that were just seen: against sums in m by hand."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from forcing.policy.checkpoint import save_policy
+from forcing.policy.network import build_denoiser
 from forcing.policy.pointing import Pointing, places_of
+from forcing.policy.policy import load_policy
+from forcing.policy.preset import PRESETS
 from forcing.policy.tokens import Normaliser, Tokenizer, TokenLayout
 from forcing.policy.types import StreamSpec, TrajectorySpec
 
@@ -84,6 +91,22 @@ def test_one_place_alone_is_pointed_at() -> None:
     pointing = Pointing(places_of(tokenizer), width=8)
     token = torch.zeros(1, 1, tokenizer.width)
     token[0, 0, tokenizer.slices["things"]] = torch.tensor([1.0, 2.0, 3.0])
-    assert not pointing.between(token).isnan().any()
+    assert pointing.embed is None
+    assert not pointing.between(token).any()
     added = pointing(torch.zeros(1, 1, 8), token)[0, 0, tokenizer.slices["action"]].view(2, 4)
     assert added.tolist() == [[2.0, 4.0, 6.0, 0.0]] * 2
+
+
+def test_a_policy_that_points_is_saved_and_plans_as_before(tmp_path: Path) -> None:
+    usual = PRESETS["fetch-push"]
+    preset = replace(usual, denoiser=replace(usual.denoiser, width=16, depth=1))
+    tokenizer = Tokenizer(TrajectorySpec(streams=(THINGS, TURN, ACTION), control_hz=10.0), preset.layout, NORMALISER)
+    denoiser = build_denoiser(preset, tokenizer)
+    path = tmp_path / "policy.safetensors"
+    save_policy(path, preset, tokenizer.spec, NORMALISER, denoiser.state_dict(), {"task": "arm"})
+    loaded = load_policy(str(path)).history_planner
+    assert loaded is not None
+    x, levels = torch.randn(2, 3, tokenizer.width), torch.rand(2, 3, len(tokenizer.streams))
+    lengths = torch.full((2,), 3)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model().denoise(x, levels, lengths), denoiser.eval()(x, levels))

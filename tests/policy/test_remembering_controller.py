@@ -11,6 +11,7 @@ from tests.policy.steps import ACTIONS, act, plan, seen
 
 from forcing.policy.controller import Controller, NoPlan
 from forcing.policy.policy import FARTHEST, Policy
+from forcing.policy.recalling import recalled
 from forcing.policy.types import Obstacles, Recalled
 
 
@@ -167,17 +168,16 @@ def test_no_more_is_remembered_than_the_policy_was_trained_on(controller: Contro
         act(controller)
     controller.observe(seen(steps))
     request = controller.request()
-    recalled = controller._recalled() if request is None else request.recalled
-    assert recalled is not None
+    shown = (request and request.recalled) or recalled(controller.policy, controller._history, controller._sent)
     newest = list(range(steps, -1, -3))[:4][::-1]
-    np.testing.assert_allclose(recalled.values["load"], np.array(newest) / 10)
-    assert recalled.actions.shape == (3, 3, 2)
-    np.testing.assert_allclose(recalled.actions[-1, -1], ACTIONS[(steps - 1) % 3], atol=1e-6)
+    np.testing.assert_allclose(shown.values["load"], np.array(newest) / 10)
+    assert shown.actions.shape == (3, 3, 2)
+    np.testing.assert_allclose(shown.actions[-1, -1], ACTIONS[(steps - 1) % 3], atol=1e-6)
     assert max(len(controller._history), len(controller._sent)) <= 12
 
 
 def test_without_a_plan_nothing_is_decided_and_the_step_may_be_observed_again(controller: Controller) -> None:
-    assert controller.waits
+    assert controller.lacks_plan
     controller.observe(seen(5))
     request = controller.request()
     assert request is not None
@@ -186,7 +186,7 @@ def test_without_a_plan_nothing_is_decided_and_the_step_may_be_observed_again(co
     assert controller.step == 0
     controller.observe(seen(0))
     controller.install(plan(request))
-    assert not controller.waits
+    assert not controller.lacks_plan
     np.testing.assert_allclose(controller.decide().action, ACTIONS[0], atol=1e-6)
     for _ in range(2):
         act(controller)
@@ -195,7 +195,7 @@ def test_without_a_plan_nothing_is_decided_and_the_step_may_be_observed_again(co
 
 def test_a_policy_that_does_not_remember_holds_as_ever(policy: Policy) -> None:
     controller = Controller(policy, goal=None, seed=0)
-    assert not controller.waits
+    assert not controller.lacks_plan
     controller.observe({"position": np.zeros(2), "velocity": np.zeros(2)})
     assert controller.decide().source == "hold"
 

@@ -12,7 +12,7 @@ from tests.policy.steps import ACTIONS, act, plan, seen
 from forcing.policy.controller import Controller
 from forcing.policy.memory import MemoryConfig
 from forcing.policy.policy import Policy
-from forcing.policy.types import Decision
+from forcing.policy.types import Array, Decision
 
 NAMES = ["hand", "load"]
 MOST = 4  # steps
@@ -35,8 +35,9 @@ def test_meanwhile_the_last_action_is_held_and_the_clock_goes_on(controller: Con
     assert [decision.step for decision in held] == [2, 3, 4, 5]
     assert controller.step == 6
     for decision in held:
-        np.testing.assert_array_equal(decision.action_chunk, before[-1].action[None])
-        assert (decision.source, decision.valid_until_step) == ("hold", decision.step)
+        left = min(4, MOST - (decision.step - 2))
+        np.testing.assert_array_equal(decision.action_chunk, np.tile(before[-1].action, (left, 1)))
+        assert (decision.source, decision.valid_until_step) == ("hold", decision.step + left - 1)
         assert not decision.feasible
     assert [decision.sensors["hand"].unheard_steps for decision in held] == [1, 2, 3, 4]
 
@@ -96,8 +97,54 @@ def test_a_plan_that_was_asked_for_before_is_followed_from_where_the_episode_sto
     np.testing.assert_allclose(controller.decide().action, ACTIONS[1] + 0.1, atol=1e-6)
 
 
-def test_before_the_first_plan_nothing_is_held(controller: Controller) -> None:
+def test_the_first_plan_is_followed_though_nothing_is_seen(controller: Controller) -> None:
     assert _blind(controller).source == "fresh"
+
+
+@pytest.mark.parametrize("own", [np.full((2, 2), 0.4), None], ids=["played", "passed"])
+def test_what_was_done_before_the_first_plan_is_not_held(controller: Controller, own: Array | None) -> None:
+    if own is None:
+        controller.observe(seen(0))
+        controller.passed()
+    else:
+        controller.played(own)
+    assert _blind(controller).source == "fresh"
+
+
+def test_what_is_said_of_a_step_that_was_waited_changes_nothing_that_is_remembered(controller: Controller) -> None:
+    for _ in range(2):
+        act(controller)
+    _blind(controller)
+    controller.correct(np.array([0.9, 0.9]))
+    act(controller, seen(2))
+    controller.observe(seen(3))
+    request = controller.request()
+    assert request is not None
+    assert request.recalled is not None
+    np.testing.assert_allclose(request.recalled.actions, ACTIONS[None, :3], atol=1e-6)
+
+
+def test_a_step_that_is_observed_again_as_blind_wins_no_time(controller: Controller) -> None:
+    for _ in range(2):
+        act(controller)
+    for _ in range(MOST):
+        _blind(controller)
+    controller.observe(seen(2))
+    assert _blind(controller).source == "plan"
+
+
+@pytest.mark.parametrize("steps", [11, 12, 13])
+def test_a_full_memory_loses_a_step_at_the_most(controller: Controller, steps: int) -> None:
+    for _ in range(steps):
+        act(controller)
+    for _ in range(3):
+        _blind(controller)
+    controller.observe(seen(controller.step))
+    while (request := controller.request()) is None:
+        controller.decide()
+        controller.observe(seen(controller.step))
+    assert request.recalled is not None
+    assert np.isfinite(request.recalled.values["load"]).all()
 
 
 def test_what_a_robot_did_of_its_own_is_no_waiting(controller: Controller) -> None:
