@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from forcing.envs.arm_control import ACTION, CUBES
 from forcing.envs.extras import extra_needed
-from forcing.envs.rendering import Lookout, view_of
+from forcing.envs.rendering import Lookout, View
 
 Kind = Literal["single", "double"]
 CONTROL_HZ = 20.0
@@ -48,7 +48,7 @@ class Cube(gymnasium.Env[Observation, NDArray[Any]]):
         self.action_space = ACTION
         self._scene = _scene(kind)
         self._limit = MAX_STEPS[kind]
-        self.render_mode, self._view = render_mode, view_of(_LOOKOUT, render_mode)
+        self.render_mode, self._view = render_mode, View(_LOOKOUT, render_mode)
         self._steps = 0
 
     def reset(
@@ -74,13 +74,10 @@ class Cube(gymnasium.Env[Observation, NDArray[Any]]):
 
     def render(self) -> NDArray[np.uint8]:
         """[240, 240, 3], for people. Raises ValueError if no render_mode was asked for."""
-        if self._view is None:
-            raise ValueError("render_mode must be rgb_array to render, got none")
         return self._view.of(self._scene._model, self._scene._data)
 
     def close(self) -> None:
-        if self._view is not None:
-            self._view.close()
+        self._view.close()
 
     def _info(self) -> dict[str, Any]:
         return {"success": self._scene.success}

@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from forcing.envs.arm_control import heading
-from forcing.envs.rendering import Lookout, view_of, without_display
+from forcing.envs.rendering import Lookout, View, without_display
 
 Kind = Literal["push", "pick-and-place"]
 CONTROL_HZ = 25.0
@@ -69,7 +69,7 @@ class Fetch(gymnasium.Env[Observation, NDArray[Any]]):
         self._space = ACTION[kind]
         self._simulator = _simulator(kind)
         self._steps = 0
-        self.render_mode, self._view = render_mode, view_of(_LOOKOUT, render_mode)
+        self.render_mode, self._view = render_mode, View(_LOOKOUT, render_mode)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -91,13 +91,10 @@ class Fetch(gymnasium.Env[Observation, NDArray[Any]]):
 
     def render(self) -> NDArray[np.uint8]:
         """[240, 240, 3], for people. Raises ValueError if no render_mode was asked for."""
-        if self._view is None:
-            raise ValueError("render_mode must be rgb_array to render, got none")
         return self._view.of(self._simulator.model, self._simulator.data)
 
     def close(self) -> None:
-        if self._view is not None:
-            self._view.close()
+        self._view.close()
         self._simulator.close()
 
     def _succeeded(self, state: dict[str, NDArray[np.float64]]) -> bool:

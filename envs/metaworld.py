@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from forcing.envs.extras import extra_needed
-from forcing.envs.rendering import Lookout, view_of
+from forcing.envs.rendering import Lookout, View
 
 Task = Literal[
     "reach",
@@ -79,7 +79,7 @@ class MetaWorld(gymnasium.Env[Observation, NDArray[Any]]):
         self._simulators: dict[Task, Any] = {self._tasks[0]: _simulator(self._tasks[0])}
         self._task = self._tasks[0]
         self._steps = 0
-        self.render_mode, self._view = render_mode, view_of(_LOOKOUT, render_mode)
+        self.render_mode, self._view = render_mode, View(_LOOKOUT, render_mode)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -109,14 +109,11 @@ class MetaWorld(gymnasium.Env[Observation, NDArray[Any]]):
 
     def render(self) -> NDArray[np.uint8]:
         """[240, 240, 3], for people. Raises ValueError if no render_mode was asked for."""
-        if self._view is None:
-            raise ValueError("render_mode must be rgb_array to render, got none")
         simulator = self._simulators[self._task]
         return self._view.of(simulator.model, simulator.data)
 
     def close(self) -> None:
-        if self._view is not None:
-            self._view.close()
+        self._view.close()
         for simulator in self._simulators.values():
             simulator.close()
 

@@ -106,15 +106,21 @@ class View:
 
     SIZE = 240  # pixels
 
-    def __init__(self, lookout: Lookout) -> None:
-        """Raises RuntimeError if nothing renders here."""
-        use_headless()
-        self._lookout = lookout
+    def __init__(self, lookout: Lookout, render_mode: str | None) -> None:
+        """render_mode: rgb_array, or none where no picture will be asked for. Raises ValueError for another,
+        RuntimeError if nothing renders here."""
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be rgb_array or none, got {render_mode!r}")
+        if render_mode is not None:
+            use_headless()
+        self._lookout, self._mode = lookout, render_mode
         self._model: Any = None
         self._renderer: Any = None
 
     def of(self, model: Any, data: Any) -> NDArray[np.uint8]:
-        """model, data: MuJoCo's."""
+        """model, data: MuJoCo's. Raises ValueError if no render_mode was asked for."""
+        if self._mode is None:
+            raise ValueError("render_mode must be rgb_array to render, got none")
         import mujoco
 
         if model is not self._model:
@@ -137,13 +143,6 @@ class View:
         if self._renderer is not None:
             self._renderer.close()
         self._model = self._renderer = None
-
-
-def view_of(lookout: Lookout, render_mode: str | None) -> View | None:
-    """None without a render_mode. Raises ValueError for one that is not rgb_array."""
-    if render_mode not in (None, "rgb_array"):
-        raise ValueError(f"render_mode must be rgb_array or none, got {render_mode!r}")
-    return None if render_mode is None else View(lookout)
 
 
 def _choose(backend: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from forcing.envs import rendering
 from forcing.envs.fetch import Fetch
-from forcing.envs.rendering import Lookout, View, render_fast, use_headless, view_of, without_display
+from forcing.envs.rendering import Lookout, View, render_fast, use_headless, without_display
 
 SAID = "Traceback\nImportError: no lib\nException ignored in: <function Renderer.__del__>\nAttributeError: '_context'\n"
 # Draws one half of the view white and leaves the other black.
@@ -166,7 +166,7 @@ def _ball(x: float) -> tuple[Any, Any]:
 
 def test_a_view_shows_where_things_are_of_one_simulation_after_another() -> None:
     """From behind y, at what is within a metre of the middle: x goes to the right."""
-    view = View(Lookout(at=(0, 0, 0), distance=2.0, azimuth=90.0, elevation=0.0))
+    view = View(Lookout(at=(0, 0, 0), distance=2.0, azimuth=90.0, elevation=0.0), "rgb_array")
     sides = []
     for x in (-0.4, 0.4):
         picture = view.of(*_ball(x))
@@ -179,8 +179,7 @@ def test_a_view_shows_where_things_are_of_one_simulation_after_another() -> None
 
 def test_a_mode_that_is_none_is_refused_and_without_one_nothing_is_rendered() -> None:
     lookout = Lookout(at=(0, 0, 0), distance=1.0, azimuth=0.0, elevation=0.0)
-    assert view_of(lookout, None) is None
     with pytest.raises(ValueError, match="render_mode must be rgb_array or none, got 'human'"):
-        view_of(lookout, "human")
+        View(lookout, "human")
     with pytest.raises(ValueError, match="render_mode must be rgb_array to render, got none"):
         Fetch().render()
