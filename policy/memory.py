@@ -22,9 +22,10 @@ class RecallMix:
     behind: share of batches in which every token is guessed behind a known past, which is what acting comes to. The
     sequences of the other batches are noised as a whole: independent, shared, pyramid, as in `LevelMix`, sum to 1.
     Of a known past: slightly: level up to which every other sequence's is noisy; what a robot observes is never exact.
-    lost: share of sequences in which some observations are missing for a while, or for good. actions_hidden: share in
-    which past actions are. Of the tokens behind it: led: share whose actions are known, and where they lead is guessed.
-    pure: share that are pure noise; the others have any level.
+    lost: share of sequences in which some observations are missing from some token on; alone: the share of these in
+    which one is, a single camera where there are any, and not all; for_good: that in which they never come back.
+    actions_hidden: share of sequences in which past actions are missing. Of the tokens behind it: led: share whose
+    actions are known, and where they lead is guessed. pure: share that are pure noise; the others have any level.
 
     For models of the world, which are asked where known actions lead: known_actions: share of sequences, of any kind,
     in which all actions are known and none is guessed. together: share of the independent in which all streams of a
@@ -37,6 +38,8 @@ class RecallMix:
     pyramid: float = 0.4
     slightly: float = 0.02
     lost: float = 0.3
+    alone: float = 0.5
+    for_good: float = 0.3
     actions_hidden: float = 0.5
     led: float = 0.15
     pure: float = 0.1
@@ -176,7 +179,7 @@ def draw_whole(
 
 
 def _lost(mix: RecallMix, streams: Streams, batch: int, length: int, generator: torch.Generator) -> Tensor:
-    """bool [B, L, S] observations that are missing: of one sensor, of all cameras or of any, from some token on, for a
+    """bool [B, L, S] observations that are missing: one of those that may be or all of them, from some token on, for a
     while or for good."""
     many = len(streams.actions)
 
@@ -187,9 +190,8 @@ def _lost(mix: RecallMix, streams: Streams, batch: int, length: int, generator: 
     numbers = torch.nonzero(candidates)[:, 0]
     one = numbers[torch.randint(len(numbers), (batch,), generator=generator)]
     alone = torch.arange(many) == one[:, None]
-    of_cameras = uniform(batch, 1) < 0.5
-    some = torch.where(of_cameras, candidates, alone)[:, None, :]
+    some = torch.where(uniform(batch, 1) < mix.alone, alone, candidates)[:, None, :]
     start = (uniform(batch, 1, 1) * length).floor()
-    span = torch.where(uniform(batch, 1, 1) < 0.3, float(length), 1 + uniform(batch, 1, 1) ** 2 * 20)
+    span = torch.where(uniform(batch, 1, 1) < mix.for_good, float(length), 1 + uniform(batch, 1, 1) ** 2 * 20)
     index = torch.arange(length).view(1, length, 1)
     return (uniform(batch, 1, 1) < mix.lost) & some & (index >= start) & (index < start + span)

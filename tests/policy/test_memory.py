@@ -174,6 +174,15 @@ def test_without_cameras_one_sensor_is_lost_as_often_as_all() -> None:
     torch.testing.assert_close(alone, torch.tensor([1.0, 1.0, 0.0, 1.0]) / 3, atol=0.05, rtol=0.0)
 
 
+def test_how_often_one_is_lost_alone_and_how_often_for_good_is_told() -> None:
+    mix = replace(PLAIN, lost=1.0, alone=0.8, for_good=1.0)
+    lost = _later(_behind(mix, streams=BLIND, length=40)[0]) == 1
+    assert bool((lost[:, 1:] >= lost[:, :-1]).all()), "what is lost for good stays lost"
+    many = lost[:, -1].sum(dim=1)
+    assert set(many.tolist()) == {1, 3}
+    assert float((many == 1).float().mean()) == pytest.approx(0.8, abs=0.04)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
