@@ -364,7 +364,7 @@ class Decision:
     source: fresh (a plan made for this very observation), plan (an earlier plan, still followed) or hold (no plan, or
     nothing is seen: stay). valid_until_step: the last step at which action_chunk may still be played. noise_level: of
     the planned frame that is being followed, 0 to 1. spread: of that frame's position, in its units. feasible: of the
-    plan that is being followed, False without one. clipped: an action was cut to its limits. sensors: observation
+    plan that is being followed, False while none is. clipped: an action was cut to its limits. sensors: observation
     stream -> what is thought of its sensor. late_steps: that readings seem to be late.
     """
 

@@ -216,8 +216,8 @@ class ActReply(_Reply):
     is seen: stay). noise_level: of the planned frame that is followed, 0 to 1. spread: of that frame's position, in its
     units.
     feasible: whether the plan that is followed keeps all the planner's rules, or nearly: that it ends at the goal, can
-    be driven, keeps to visited places and out of obstacles. False without a plan. sensors: observation stream -> what
-    its readings are worth. late_steps: that readings seem to be late, or are said to be.
+    be driven, keeps to visited places and out of obstacles; false while none is followed. sensors: observation
+    stream -> what its readings are worth. late_steps: that readings seem to be late, or are said to be.
     """
 
     request_id: str
