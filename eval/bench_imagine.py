@@ -66,9 +66,11 @@ def run_bench(bench: ImagineBench, *, report: Path | None, command: str, console
     these episodes, or if these are too short.
     """
     dreamers = [_dreamer(name) for name in bench.policies]
-    length, token_steps = _common(dreamers)
+    length, token_steps, moves_from = _common(dreamers)
     observed = min(dreamer.policy.preset.layout.history for dreamer in dreamers)
-    held = held_out(bench.data, token_steps=token_steps, tokens=bench.times * length, most=bench.episodes)
+    held = held_out(
+        bench.data, token_steps=token_steps, tokens=bench.times * length, most=bench.episodes, moves_from=moves_from
+    )
     for dreamer in dreamers:
         check_held_out(dreamer.policy, held)
     wanted = {
@@ -79,6 +81,7 @@ def run_bench(bench: ImagineBench, *, report: Path | None, command: str, console
         "length": length,
         "token_steps": token_steps,
         "observed": observed,
+        "moves_from": moves_from,
         "times": bench.times,
     }
     records = Records(report, wanted, console.print, needs="curves")
@@ -124,12 +127,15 @@ def _dreamer(name: str) -> _Dreamer:
     return _Dreamer(policy, planner.tokenizer, imagining_of(policy.preset.layout, memory, passes))
 
 
-def _common(dreamers: Sequence[_Dreamer]) -> tuple[int, int]:
-    """Tokens of a training sequence and control steps of a token."""
+def _common(dreamers: Sequence[_Dreamer]) -> tuple[int, int, str | None]:
+    """Tokens of a training sequence, control steps of a token, and what actions are told as moves from."""
     found = {(dreamer.how.length, dreamer.policy.preset.layout.token_steps) for dreamer in dreamers}
     if len(found) > 1:
         raise ValueError(f"policies must have tokens and sequences of one length, got (tokens, steps) {sorted(found)}")
-    return found.pop()
+    told = {memory.moves_from for dreamer in dreamers if (memory := dreamer.policy.preset.memory) is not None}
+    if len(told) > 1:
+        raise ValueError(f"policies must be told actions alike, got memory.moves_from {sorted(map(str, told))}")
+    return *found.pop(), told.pop()
 
 
 def _imagined(dreamer: _Dreamer, truth: Tensor, observed: int, seed: int) -> Tensor:
@@ -198,7 +204,8 @@ def title_of(entry: Report) -> str:
     imagined = entry["times"] * length - observed
     return (
         f"{episodes} episodes, {observed} tokens observed and {imagined} imagined; trained on "
-        f"sequences of {length} tokens, {length * entry['token_steps']} steps"
+        f"sequences of {length} tokens, {length * entry['token_steps']} steps; actions told as "
+        f"{'places' if entry.get('moves_from') is None else 'moves'}"
     )
 
 

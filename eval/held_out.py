@@ -18,6 +18,7 @@ from forcing.datasets.episodes import Recording
 from forcing.datasets.minari_infos import minari_infos
 from forcing.datasets.recording import open_recording
 from forcing.envs.arm_control import CUBES
+from forcing.policy.moves import check_moves, moves
 from forcing.policy.policy import Policy
 from forcing.policy.tokens import Tokenizer
 from forcing.policy.types import Array
@@ -33,9 +34,9 @@ class HeldOut:
     """E episodes of T tokens each, from their first step on.
 
     streams: observation -> [E, T, *shape] as recorded, every `token_steps` steps. actions: [E, T - 1, token_steps, A]
-    that led from one to the next. cubes_m: [E, T, 2, 3] where the red and the blue cube were. numbers: [E] of the
-    episodes in the recording. left_out: how many before the last of them were too short. description: what the
-    recording says of itself; descriptions: as well, and what those say that it was made of.
+    that led from one to the next, as the policies are told them. cubes_m: [E, T, 2, 3] where the red and the blue cube
+    were. numbers: [E] of the episodes in the recording. left_out: how many before the last of them were too short.
+    description: what the recording says of itself; descriptions: as well, and what those say that it was made of.
     """
 
     streams: Mapping[str, Array]
@@ -47,12 +48,14 @@ class HeldOut:
     descriptions: frozenset[str]
 
 
-def held_out(source: str, *, token_steps: int, tokens: int, most: int) -> HeldOut:
-    """The first `most` episodes that are long enough, or all.
+def held_out(source: str, *, token_steps: int, tokens: int, most: int, moves_from: str | None = None) -> HeldOut:
+    """The first `most` episodes that are long enough, or all. moves_from: as `MemoryConfig` says.
 
     Raises ValueError if the source cannot be read, none is long enough, or nothing tells where cubes were.
     """
     recording, steps = open_recording(source), (tokens - 1) * token_steps
+    if moves_from is not None:
+        check_moves(recording.spec, moves_from)
     found: list[tuple[int, dict[str, Array], Array]] = []
     number = -1
     for number, (streams, cubes) in enumerate(_episodes(recording, source)):
@@ -61,8 +64,11 @@ def held_out(source: str, *, token_steps: int, tokens: int, most: int) -> HeldOu
                 stream.name: streams[stream.name][: steps + 1 : token_steps]
                 for stream in recording.spec.of_role("observation")
             }
-            done = streams[recording.spec.action.name][:steps].reshape(tokens - 1, token_steps, -1)
-            found.append((number, {**every, "": done}, cubes[: steps + 1 : token_steps]))
+            done = streams[recording.spec.action.name][:steps]
+            told = done if moves_from is None else moves(done, streams[moves_from][:steps])
+            found.append(
+                (number, {**every, "": told.reshape(tokens - 1, token_steps, -1)}, cubes[: steps + 1 : token_steps])
+            )
         if len(found) == most:
             break
     if not found:

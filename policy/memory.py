@@ -63,6 +63,8 @@ class MemoryConfig:
     moved_m: how far along the floor all places of an episode are moved together in training, standard deviation along x
     and along y in m. Places are observations in m that are x, y, z, and the action's first three entries; where what is
     to be done is at a place that is told, and not always the same, a few demonstrations then count for all around.
+    moves_from: the observation of where the robot is, from which actions are told as moves (`moves`), for models of the
+    world alone; None to tell them as they are recorded.
     hold_tokens: tokens at the most that an episode goes on after its end in training, its last observation and action
     held; 0 where an action is no place to be. observation_share: what an error of observations counts in the loss,
     beside 1 of actions.
@@ -77,6 +79,7 @@ class MemoryConfig:
 
     mix: RecallMix = field(default_factory=RecallMix)
     moved_m: float = 0.0
+    moves_from: str | None = None
     hold_tokens: int = 24
     observation_share: float = 0.3
     recall_level: float = 0.0
@@ -89,6 +92,10 @@ class MemoryConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.moved_m < np.inf:
             raise ValueError(f"moved_m must be finite and at least 0, got {self.moved_m}")
+        if self.moves_from is not None and self.mix.known_actions < 1:
+            raise ValueError(
+                f"moves_from must be none unless actions are known (mix.known_actions 1), got {self.moves_from!r}"
+            )
         for name in ("hold_tokens", "wait_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")

@@ -230,7 +230,7 @@ def _pointing(name: str, *, hold_tokens: int, history: int = 64) -> Preset:
 
 def _modelling(name: str, *, token_steps: int = 3, history: int = 5) -> Preset:
     """For models of the world: what actions lead to, from a short past, token after token (docs/imagination.md)."""
-    mix = RecallMix(behind=1.0, slightly=0.3, lost=0.0, known_actions=1.0)
+    mix = RecallMix(behind=1.0, slightly=1.0, lost=0.0, known_actions=1.0)
     return Preset(
         name=name,
         layout=TokenLayout(token_steps=token_steps, stride=token_steps, history=history, horizon=1, chunks=True),
@@ -239,7 +239,9 @@ def _modelling(name: str, *, token_steps: int = 3, history: int = 5) -> Preset:
         planner=PlannerConfig(schedule=Schedule(sampling_steps=4), samples=1, replan_steps=token_steps),
         tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
         belief=None,
-        memory=MemoryConfig(mix=mix, hold_tokens=0, observation_share=1.0, recall_level=0.02),
+        memory=MemoryConfig(
+            mix=mix, moves_from="effector_position", hold_tokens=0, observation_share=1.0, recall_level=0.02
+        ),
     )
 
 

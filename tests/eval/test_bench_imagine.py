@@ -37,12 +37,14 @@ from forcing.policy.vision import VisionConfig
 PLACES = {f"{cube}_position": spaces.Box(-np.inf, np.inf, (3,), np.float32) for cube in ("red", "blue")}
 HAND = {"effector_position": spaces.Box(-np.inf, np.inf, (3,), np.float32)}
 VIEWS = {name: spaces.Box(0, 255, (64, 64, 3), np.uint8) for name in ("front", "side")}
+MOVE = np.array([0.0, 0.01, -0.02], np.float32)  # in m, from where the hand is
 LENGTHS = (40, 20, 50, 36)  # control steps of the recorded episodes
 
 BASE = replace(
     PRESETS["swap-world"],
     denoiser=DenoiserConfig(width=8, depth=1, heads=2, causal=True),
     vision=VisionConfig(components=4),
+    memory=replace(PRESETS["swap-world"].memory, moves_from=None),  # type: ignore[type-var]
 )
 SETTINGS = {
     DF: (),
@@ -73,7 +75,7 @@ def _episodes(cameras: bool, seed: int) -> Iterator[dict[str, Any]]:
         seen = dict(zip(VIEWS, frames, strict=True)) if cameras else cubes
         yield {
             "observations": hand | seen,
-            "actions": np.repeat(np.arange(length, dtype=np.float32)[:, None], 2, axis=1),
+            "actions": hand["effector_position"][:-1] + MOVE,
             "rewards": np.zeros(length),
             "terminations": np.zeros(length, dtype=bool),
             "truncations": np.arange(length) == length - 1,
@@ -88,8 +90,9 @@ def _recorded(folder: Path, *, cameras: bool, seed: int) -> str:
         _episodes(cameras, seed),
         description=f"toy, --seed {seed}.",
         observation_space=spaces.Dict({**HAND, **(VIEWS if cameras else PLACES)}),
-        action_space=spaces.Box(-1000, 1000, (2,), np.float32),
+        action_space=spaces.Box(-1000, 1000, (3,), np.float32),
         control_hz=20.0,
+        units={"effector_position": "m"},
     )
     return str(path)
 
@@ -279,6 +282,26 @@ def test_a_film_shows_every_token_of_what_happened_and_what_was_imagined(
     top = next(row for row in range(shown.shape[0]) if (shown[row, 10:130] != 255).all())
     view = shown[top : top + 128 : 2, 8:136:2].astype(int)
     assert np.abs(view - real).mean() < 10  # a palette of few colours
+
+
+def test_actions_are_told_as_moves_from_where_the_hand_was_at_each_step(state: tuple[str, str, list[str]]) -> None:
+    held = held_out(state[1], token_steps=3, tokens=12, most=2, moves_from="effector_position")
+    np.testing.assert_allclose(held.actions, np.broadcast_to(MOVE, (2, 11, 3, 3)), atol=1e-5)
+    with pytest.raises(ValueError, match="must be an observation of a place"):
+        held_out(state[1], token_steps=3, tokens=12, most=2, moves_from="wrist")
+
+
+def test_a_model_that_is_told_moves_imagines_from_moves_and_is_compared_with_its_like(
+    state: tuple[str, str, list[str]], tmp_path: Path
+) -> None:
+    train, test, names = state
+    told = _policy(tmp_path, train, override(BASE, "memory.moves_from=effector_position"), "told")
+    said = _run([told], test, tmp_path / "moves.json")
+    assert "actions told as moves" in said
+    entries = json.loads((tmp_path / "moves.json").read_text())
+    assert {entry["moves_from"] for entry in entries} == {"effector_position"}
+    with pytest.raises(ValueError, match=r"told actions alike, got memory.moves_from \['None', 'effector_position'\]"):
+        _run([names[0], told], test, None)
 
 
 def test_networks_that_saw_these_episodes_are_refused(state: tuple[str, str, list[str]]) -> None:

@@ -79,6 +79,7 @@ def train(
     from forcing.policy.cameras import fit_normaliser
     from forcing.policy.checkpoint import load_policy_file
     from forcing.policy.foreseeing import NothingForeseen
+    from forcing.policy.moves import told_as_moves
     from forcing.policy.policy import FILE_NAME, find_policy
     from forcing.progress import train_watched
 
@@ -103,6 +104,8 @@ def train(
     seeing = begun or (None if eyes is None else load_policy_file(find_policy(eyes)))
     cameras = None if seeing is None else _cameras_of(seeing, recipe, recorded)
     trajectories, cameras = seen_by_networks(recorded, recipe.vision, cameras, seed=seed)
+    if recipe.memory is not None and recipe.memory.moves_from is not None:
+        trajectories = told_as_moves(trajectories, recipe.memory.moves_from)
     trainer = training.Trainer(
         recipe,
         _learned_from(recipe, trajectories, [len(part.lengths) for part in recordings], shares),
