@@ -236,11 +236,11 @@ def _modelling(name: str, *, token_steps: int = 3, history: int = 5) -> Preset:
         layout=TokenLayout(token_steps=token_steps, stride=token_steps, history=history, horizon=1, chunks=True),
         denoiser=DenoiserConfig(width=96, depth=3, heads=4, causal=True),
         optimiser=OptimiserConfig(batch_tokens=480, learning_rate=2e-3, warmup_steps=100, ema=0.99),
-        planner=PlannerConfig(schedule=Schedule(sampling_steps=4), samples=1, replan_steps=token_steps),
+        planner=PlannerConfig(schedule=Schedule(sampling_steps=2), samples=1, replan_steps=token_steps),
         tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
         belief=None,
         memory=MemoryConfig(
-            mix=mix, moves_from="effector_position", hold_tokens=0, observation_share=1.0, recall_level=0.02
+            mix=mix, moves_from="effector_position", hold_tokens=0, observation_share=1.0, recall_level=0.1
         ),
     )
 
