@@ -204,9 +204,13 @@ def title_of(entry: Report) -> str:
     imagined = entry["times"] * length - observed
     return (
         f"{episodes} episodes, {observed} tokens observed and {imagined} imagined; trained on "
-        f"sequences of {length} tokens, {length * entry['token_steps']} steps; actions told as "
-        f"{'places' if entry.get('moves_from') is None else 'moves'}"
+        f"sequences of {length} tokens, {length * entry['token_steps']} steps; actions told as {told_as(entry)}"
     )
+
+
+def told_as(entry: Report) -> str:
+    """How the networks were told what was done."""
+    return "places" if entry.get("moves_from") is None else "moves"
 
 
 def verdict(entries: Sequence[Report]) -> str | None:

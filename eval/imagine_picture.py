@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from forcing.eval.bench_imagine import DF, FULL, SEEN, STILL, TEACHER
+from forcing.eval.bench_imagine import DF, FULL, SEEN, STILL, TEACHER, told_as
 from forcing.eval.figures import (
     CAPTION_IN,
     EDGE_IN,
@@ -49,7 +49,7 @@ def draw_imagine(results: Path, path: Path) -> bool:
             for entry in entries:
                 _draw(axes, entry, curve)
             _finish(axes, entries[0])
-            add_caption(axes, CURVES[curve])
+            add_caption(axes, f"{CURVES[curve]}{'' if column else f' (told {told_as(entries[0])})'}")
         if row == 0:
             handles, labels = axes.get_legend_handles_labels()
             known = dict(zip(labels, handles, strict=True))  # several networks of a method are one line of it
@@ -61,9 +61,10 @@ def draw_imagine(results: Path, path: Path) -> bool:
                 bbox_to_anchor=(0.005, 1 - height),
                 ncols=len(known),
                 frameon=False,
-                fontsize=9,
+                fontsize=8,
                 labelcolor=INK,
-                columnspacing=1.2,
+                columnspacing=1.0,
+                handlelength=1.6,
             )
     save_png(figure, path)
     return True
