@@ -91,9 +91,10 @@ def _nested(hint: Any) -> Any:
 
 
 def _read(hint: Any, text: str, name: str) -> Any:
-    """`text` as a value of the type `hint`, the first of its alternatives that fits."""
+    """`text` as a value of the type `hint`, the first of its alternatives that fits; `none` is no name."""
     rules = []
-    for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]:
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
+    for kind in sorted(kinds, key=lambda kind: kind is str):
         try:
             return _parsed(kind, text)
         except ValueError as error:
