@@ -44,8 +44,9 @@ class Recipe:
 
     collect: makes them. env: the environment that the recording names as its own. observation_space, action_space: of
     what is recorded, None for the environment's. control_hz: steps a second. expert: who drives; noise: the standard
-    deviation of what is added to its actions. goal: the observation in which goals are given, None where there are none
-    or readers know the layout; units: of observations. bytes_a_step: of a Minari dataset, generously.
+    deviation of what is added to what it does, of swap's in OGBench's steps, else in the actions' units. goal: the
+    observation in which goals are given, None where there are none or readers know the layout; units: of observations.
+    bytes_a_step: of a Minari dataset, generously.
     """
 
     collect: Collect

@@ -31,18 +31,9 @@ from forcing.eval.figures import (
     new_figure,
 )
 from forcing.eval.files import replacing
-from forcing.eval.maze_axes import (
-    FLOOR_COLOR,
-    INK,
-    MUTED,
-    NOISE_COLORS,
-    NOISE_NORM,
-    WALL_COLOR,
-    draw_ends,
-    draw_maze,
-    panel_aspect,
-)
+from forcing.eval.maze_axes import FLOOR_COLOR, WALL_COLOR, draw_ends, draw_maze, panel_aspect
 from forcing.eval.maze_tasks import MazeTask
+from forcing.eval.palette import INK, MUTED, NOISE_COLORS, NOISE_NORM
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy
 from forcing.policy.schedules import Schedule

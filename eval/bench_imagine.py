@@ -53,11 +53,6 @@ class _Dreamer:
     tokenizer: Tokenizer
     how: Imagining
 
-    @property
-    def actions(self) -> Tensor:
-        """[S] bool."""
-        return torch.tensor([stream.role == "action" for stream in self.tokenizer.streams])
-
 
 def run_bench(bench: ImagineBench, *, report: Path | None, command: str, console: Console) -> None:
     """Errors of every policy's imagination, and of two yardsticks: nothing moves; what happened, coded and decoded.
@@ -118,7 +113,7 @@ def method_of(preset: Preset) -> str:
 def _dreamer(name: str) -> _Dreamer:
     policy = load_policy(name)
     memory, planner = policy.preset.memory, policy.history_planner
-    if memory is None or planner is None or memory.mix.known_actions < 1:
+    if memory is None or planner is None or memory.acts:
         raise ValueError(
             f"policy {name!r} must be a model of the world, trained with memory.mix.known_actions=1; "
             "train one: forcing train swap-world --data DATA"
@@ -141,7 +136,7 @@ def _common(dreamers: Sequence[_Dreamer]) -> tuple[int, int, str | None]:
 def _imagined(dreamer: _Dreamer, truth: Tensor, observed: int, seed: int) -> Tensor:
     assert dreamer.policy.history_planner is not None
     model = dreamer.policy.history_planner.model()
-    return imagine(model, truth, observed, dreamer.actions, dreamer.how, torch.Generator().manual_seed(seed))
+    return imagine(model, truth, observed, dreamer.tokenizer.actions, dreamer.how, torch.Generator().manual_seed(seed))
 
 
 def _still(truth: Tensor, observed: int) -> Tensor:

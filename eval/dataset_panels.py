@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from forcing.datasets.clocks import is_clock
-from forcing.eval.maze_axes import INK, MUTED
+from forcing.eval.palette import INK, MUTED
 from forcing.policy.types import Array, StreamSpec, Trajectories
 
 BAR, PALE, LIMIT = "#4a78a8", "#c9d9ea", "#c4503a"

@@ -34,7 +34,7 @@ from forcing.eval.figures import (
     new_figure,
     save_png,
 )
-from forcing.eval.maze_axes import INK
+from forcing.eval.palette import INK
 from forcing.policy.types import StreamSpec, Trajectories
 
 MOST_STREAMS, MOST_ENTRIES, MOST_ACTIONS, MOST_CAMERAS, MOST_TASKS = 6, 32, 16, 4, 6

@@ -152,14 +152,16 @@ def _at_its_server(spec: DriverSpec, console: Console) -> Iterator[DriverSpec]:
 
 
 def _check_streams(spec: DriverSpec, task: Task) -> None:
-    """Raises ValueError if the task lacks what the policy observes."""
+    """Raises ValueError if the task lacks what the policy observes, CheckpointError if the policy cannot act."""
     if spec.url is not None:
         with Client(spec.url) as client:
             needed = served_streams(client, spec.policy)
     elif spec.policy in BASELINES or is_clone(spec.policy):
         return
     else:
-        needed = [stream.name for stream in load_policy(spec.policy).spec.of_role("observation")]
+        policy = load_policy(spec.policy)
+        policy.check_acts()
+        needed = [stream.name for stream in policy.spec.of_role("observation")]
     if not set(needed) <= set(task.streams):
         raise ValueError(f"policy {spec.policy} needs {', '.join(needed)}; {task.name} has {', '.join(task.streams)}")
 

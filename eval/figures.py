@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from forcing.eval.files import replacing
-from forcing.eval.maze_axes import INK, MUTED, NOISE_COLORS, NOISE_NORM
+from forcing.eval.palette import INK, MUTED, NOISE_COLORS, NOISE_NORM
 
 WIDTH_IN, EDGE_IN, GAP_IN = 8.0, 0.16, 0.18
 CAPTION_IN, HEADING_IN, KEY_IN = 0.26, 0.7, 0.66

@@ -56,7 +56,7 @@ def held_out(source: str, *, token_steps: int, tokens: int, most: int, moves_fro
     recording, steps = open_recording(source), (tokens - 1) * token_steps
     if moves_from is not None:
         check_moves(recording.spec, moves_from)
-    found: list[tuple[int, dict[str, Array], Array]] = []
+    found: list[tuple[int, dict[str, Array], Array, Array]] = []
     number = -1
     for number, (streams, cubes) in enumerate(_episodes(recording, source)):
         if len(cubes) > steps:
@@ -66,23 +66,20 @@ def held_out(source: str, *, token_steps: int, tokens: int, most: int, moves_fro
             }
             done = streams[recording.spec.action.name][:steps]
             told = done if moves_from is None else moves(done, streams[moves_from][:steps])
-            found.append(
-                (number, {**every, "": told.reshape(tokens - 1, token_steps, -1)}, cubes[: steps + 1 : token_steps])
-            )
+            found.append((number, every, told.reshape(tokens - 1, token_steps, -1), cubes[: steps + 1 : token_steps]))
         if len(found) == most:
             break
     if not found:
         raise ValueError(
             f"{source}: no episode has the {steps} steps of {tokens} tokens; record longer ones, or lower times"
         )
-    streams = {name: np.stack([each[name] for _, each, _ in found]) for name in found[0][1]}
-    actions = streams.pop("")
+    numbers, observed, actions, cubes_m = zip(*found, strict=True)
     description = str(recording.provenance().get("description", source))
     return HeldOut(
-        streams=streams,
-        actions=actions,
-        cubes_m=np.stack([cubes for _, _, cubes in found]).astype(np.float64),
-        numbers=tuple(number for number, _, _ in found),
+        streams={name: np.stack([each[name] for each in observed]) for name in observed[0]},
+        actions=np.stack(actions),
+        cubes_m=np.stack(cubes_m).astype(np.float64),
+        numbers=numbers,
         left_out=number + 1 - len(found),
         description=description,
         descriptions=_descriptions(recording.provenance()) | {description},
@@ -100,7 +97,19 @@ def _episodes(recording: Recording, source: str) -> Iterator[tuple[Mapping[str, 
 
 
 def check_held_out(policy: Policy, held: HeldOut) -> None:
-    """Raises ValueError if the policy was trained on a recording that begins with the same episodes, however long."""
+    """Raises ValueError if the policy was trained on a recording that begins with the same episodes, however long, or
+    observes or is told what they lack."""
+    shown = {name: rows.shape[2:] for name, rows in held.streams.items()}
+    for stream in policy.spec.of_role("observation"):
+        if shown.get(stream.name) != stream.shape:
+            raise ValueError(
+                f"policy {policy.name!r} observes {stream.name!r} of shape {stream.shape}; the recording has {shown}"
+            )
+    if held.actions.shape[-1] != policy.spec.action.size:
+        raise ValueError(
+            f"policy {policy.name!r} is told actions of {policy.spec.action.size} numbers, the recording's have "
+            f"{held.actions.shape[-1]}"
+        )
     trained = {_NO_MATTER.sub("", said) for said in _descriptions(policy.card.get("data_provenance", {}))}
     if not trained.isdisjoint(_NO_MATTER.sub("", said) for said in held.descriptions):
         raise ValueError(

@@ -19,7 +19,7 @@ from forcing.eval.figures import (
     save_png,
 )
 from forcing.eval.imagine_table import RESULTS
-from forcing.eval.maze_axes import INK, MUTED
+from forcing.eval.palette import INK, MUTED
 from forcing.eval.report import Report
 from forcing.eval.result_files import read_entries
 

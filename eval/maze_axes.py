@@ -3,11 +3,10 @@
 Axes are in metres, as the maze is. Knows nothing of figures, files or policies.
 """
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
@@ -15,14 +14,12 @@ from numpy.typing import NDArray
 
 from forcing.envs.floor_plan import FloorPlan
 from forcing.envs.maze_grid import WALL
+from forcing.eval.palette import INK, NOISE_COLORS, NOISE_NORM
 from forcing.policy.types import Array, Plan
 
 POSITION = "position"
-INK, MUTED, WALL_COLOR, FLOOR_COLOR, CANDIDATE_COLOR = "#1c2430", "#66707c", "#c6ccd4", "#ffffff", "#7d8794"
+WALL_COLOR, FLOOR_COLOR, CANDIDATE_COLOR = "#c6ccd4", "#ffffff", "#7d8794"
 PATH_DOT_STEPS = 20
-# Perceptually uniform, without the end that would be too light on a white floor.
-NOISE_COLORS = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.86, 256)), name="noise")
-NOISE_NORM = Normalize(0.0, 1.0)
 
 # Lengths in cells.
 _MARGIN = 0.55

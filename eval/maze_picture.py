@@ -26,7 +26,6 @@ from forcing.eval.figures import (
 )
 from forcing.eval.maze_axes import (
     CANDIDATE_COLOR,
-    INK,
     PATH_DOT_STEPS,
     draw_ends,
     draw_maze,
@@ -35,6 +34,7 @@ from forcing.eval.maze_axes import (
     panel_aspect,
 )
 from forcing.eval.maze_tasks import MazeTask
+from forcing.eval.palette import INK
 from forcing.eval.rollout import Episode
 from forcing.policy.types import Plan
 

@@ -30,19 +30,9 @@ from forcing.eval.figures import (
     new_figure,
     save_png,
 )
-from forcing.eval.maze_axes import (
-    CANDIDATE_COLOR,
-    INK,
-    MUTED,
-    NOISE_COLORS,
-    NOISE_NORM,
-    draw_ends,
-    draw_maze,
-    draw_path,
-    draw_plan,
-    panel_aspect,
-)
+from forcing.eval.maze_axes import CANDIDATE_COLOR, draw_ends, draw_maze, draw_path, draw_plan, panel_aspect
 from forcing.eval.maze_tasks import MazeTask
+from forcing.eval.palette import INK, MUTED, NOISE_COLORS, NOISE_NORM
 from forcing.eval.rollout import Episode
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import Policy

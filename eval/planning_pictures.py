@@ -29,8 +29,8 @@ from forcing.eval.figures import (
     new_figure,
     save_png,
 )
-from forcing.eval.maze_axes import INK
 from forcing.eval.maze_tasks import MazeTask
+from forcing.eval.palette import INK
 from forcing.eval.plan_picture import dissect, draw_anatomy
 from forcing.eval.recording_picture import draw_recordings
 from forcing.eval.rollout import first_request, run_episode

@@ -31,7 +31,8 @@ from forcing.eval.figures import (
     new_figure,
     save_png,
 )
-from forcing.eval.maze_axes import INK, POSITION, draw_maze, panel_aspect
+from forcing.eval.maze_axes import POSITION, draw_maze, panel_aspect
+from forcing.eval.palette import INK
 from forcing.policy.support import visited_cells
 from forcing.policy.types import Trajectories
 from forcing.policy.world import trusted_dynamics

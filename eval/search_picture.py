@@ -17,7 +17,7 @@ from forcing.eval.figures import (
     new_figure,
     save_png,
 )
-from forcing.eval.maze_axes import INK, MUTED
+from forcing.eval.palette import INK, MUTED
 from forcing.eval.plan_tables import search_curves
 from forcing.eval.published import PUBLISHED
 from forcing.eval.report import Report

@@ -17,7 +17,7 @@ from forcing.eval.figures import (
     new_figure,
     save_png,
 )
-from forcing.eval.maze_axes import INK, MUTED
+from forcing.eval.palette import INK, MUTED
 from forcing.eval.report import Report
 from forcing.eval.result_files import read_entries
 from forcing.eval.spread_table import RESULTS

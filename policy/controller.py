@@ -34,7 +34,8 @@ class Controller:
     def __init__(self, policy: Policy, *, goal: Array | None, seed: int, doubting: bool = True) -> None:
         """goal: [*goal shape] in physical units. doubting: whether the policy's belief stands between readings and
         plans, if it has one; not where nobody knows what was sent between them. Raises ValueError on a goal that does
-        not fit the policy."""
+        not fit the policy, CheckpointError for one that cannot act."""
+        policy.check_acts()
         self.policy, self.seed, self.step = policy, seed, 0
         self._believer = policy.believer if doubting else None
         self.plan: Plan | None = None

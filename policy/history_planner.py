@@ -141,8 +141,7 @@ class HistoryPlanner:
 
     def _costs(self, ahead: Tensor) -> Tensor:
         """[N] how far the actions of each of N samples are from those of the others."""
-        actions = [index for index, stream in enumerate(self.tokenizer.streams) if stream.role == "action"]
-        features = torch.isin(self.tokenizer.stream_of_feature, torch.tensor(actions))
+        features = self.tokenizer.actions[self.tokenizer.stream_of_feature]
         played = ahead[:, :, features].flatten(1)
         return torch.cdist(played, played).sum(dim=1)
 

@@ -40,6 +40,8 @@ class Imagining:
             raise ValueError(f"passes must be at least 1, got {self.passes}")
         if not 0 <= self.stabilisation < 1:
             raise ValueError(f"stabilisation must be at least 0 and below 1, got {self.stabilisation}")
+        if self.noised and self.stabilisation > 0:
+            raise ValueError(f"stabilisation must be 0 with noised, where nothing is clean, got {self.stabilisation}")
 
 
 def imagining_of(layout: TokenLayout, memory: MemoryConfig, passes: int) -> Imagining:
@@ -49,7 +51,7 @@ def imagining_of(layout: TokenLayout, memory: MemoryConfig, passes: int) -> Imag
         length=layout.history + layout.horizon,
         fresh=layout.horizon,
         passes=passes,
-        stabilisation=memory.recall_level,
+        stabilisation=0.0 if memory.equal_levels else memory.recall_level,
         noised=memory.equal_levels,
     )
 

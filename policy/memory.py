@@ -92,10 +92,8 @@ class MemoryConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.moved_m < np.inf:
             raise ValueError(f"moved_m must be finite and at least 0, got {self.moved_m}")
-        if self.moves_from is not None and self.mix.known_actions < 1:
-            raise ValueError(
-                f"moves_from must be none unless actions are known (mix.known_actions 1), got {self.moves_from!r}"
-            )
+        if self.moves_from is not None:
+            self._check_moves(self.moves_from)
         for name in ("hold_tokens", "wait_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -105,6 +103,20 @@ class MemoryConfig:
             raise ValueError(f"recall_level must be at least 0 and below 1, got {self.recall_level}")
         if not 0 < self.false_alarms < 1:
             raise ValueError(f"false_alarms must be above 0 and below 1, got {self.false_alarms}")
+
+    @property
+    def acts(self) -> bool:
+        """Whether actions are guessed. A model of the world, which is told all of them, never learns to."""
+        return self.mix.known_actions < 1
+
+    def _check_moves(self, moves_from: str) -> None:
+        if self.acts:
+            raise ValueError(
+                f"moves_from must be none unless actions are known (mix.known_actions 1), got {moves_from!r}"
+            )
+        for name in ("moved_m", "hold_tokens", "wait_steps"):
+            if (value := getattr(self, name)) != 0:
+                raise ValueError(f"{name} must be 0 with moves_from, where an action is no place to be, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

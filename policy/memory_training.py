@@ -17,7 +17,7 @@ from forcing.policy.weights import loss_weight
 def streams_of(tokenizer: Tokenizer, cameras: frozenset[str]) -> Streams:
     """What each of the tokenizer's streams is. cameras: names of those that are latents of a camera's frames."""
     return Streams(
-        actions=tuple(stream.role == "action" for stream in tokenizer.streams),
+        actions=tuple(tokenizer.actions.tolist()),
         cameras=tuple(stream.name in cameras for stream in tokenizer.streams),
     )
 
@@ -67,5 +67,5 @@ def recall_loss(
 
 def _share_of_each(tokenizer: Tokenizer, observation_share: float) -> Tensor:
     """[D] what the error of each feature counts."""
-    is_action = torch.tensor([stream.role == "action" for stream in tokenizer.streams])[tokenizer.stream_of_feature]
+    is_action = tokenizer.actions[tokenizer.stream_of_feature]
     return torch.where(is_action, 1.0 / is_action.sum(), observation_share / (~is_action).sum().clamp(min=1))

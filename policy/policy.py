@@ -108,6 +108,14 @@ class Policy:
         """First 12 hex digits of the sha256 of the normaliser as JSON."""
         return hashlib.sha256(json.dumps(self.normaliser.to_json(), sort_keys=True).encode()).hexdigest()[:12]
 
+    def check_acts(self) -> None:
+        """Raises CheckpointError for a model of the world: what it made of actions would be no action."""
+        if self.preset.memory is not None and not self.preset.memory.acts:
+            raise CheckpointError(
+                f"policy {self.name!r} is a model of the world and cannot act; see what it imagines with: "
+                f"forcing bench imagine --policy {self.name} --data DATA"
+            )
+
     @property
     def planner(self) -> Planner:
         """That of a policy which plans to a goal from what it sees now. Raises ValueError for one that remembers."""

@@ -119,6 +119,10 @@ class Preset:
                     f"{name} must be at most {planned} with memory, the steps of a plan (layout.horizon tokens of "
                     f"layout.token_steps), got {steps}"
                 )
+        if self.denoiser.pointing and self.memory is not None and self.memory.moves_from is not None:
+            raise ValueError(
+                "denoiser.pointing must be false with memory.moves_from, where an action is no place to be"
+            )
         if not self.denoiser.causal:
             raise ValueError("denoiser.causal must be true with memory: no token sees later ones, got false")
         if self.levels != LevelMix():

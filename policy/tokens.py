@@ -118,6 +118,7 @@ class Tokenizer:
         self.width = int(bounds[-1])
         self.goal_index = None if spec.goal is None else [s.name for s in self.streams].index(spec.goal)
         self.stream_of_feature = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths))
+        self.actions = torch.tensor([stream.role == "action" for stream in self.streams])  # [S]
 
     def _every(self, stream: StreamSpec) -> int:
         """Control steps of one entry of a stream."""

@@ -110,10 +110,9 @@ class Trainer:
         self.preset, self.windows, self.seed, self.device = preset, windows, seed, torch.device(device)
         self.world, self.cameras = world, dict(cameras or {})
         self.tokenizer = Tokenizer(windows.spec, preset.layout, normaliser)
-        streams = self.tokenizer.streams
         self.shape = SequenceShape(
             history=preset.layout.history,
-            actions=tuple(stream.role == "action" for stream in streams),
+            actions=tuple(self.tokenizer.actions.tolist()),
             goal=self.tokenizer.goal_index,
         )
         if preset.memory is not None:

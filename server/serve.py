@@ -48,12 +48,15 @@ def run_server(
     port 0 takes a free one. certificate: None for HTTP without TLS. read_again: at SIGHUP, the policies that new
     sessions get from then on, of the same names; none that cannot be read or cannot plan. announce: told one line with
     the URL when the server is ready. Raises ValueError for a host other than loopback with neither a token nor
-    allow_remote, or for a certificate that is none; OSError if the port is taken, RuntimeError if the warm-up fails.
+    allow_remote, or for a certificate that is none; CheckpointError for a policy that cannot act; OSError if the port
+    is taken, RuntimeError if the warm-up fails.
     """
     names = ", ".join(policy.name for policy in policies)
     if read_again is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to swap
     settings = settings or ServerSettings()
+    for policy in policies:
+        policy.check_acts()
     _check(certificate)
     listener = _listen(host, port, allow_remote or settings.token is not None)
     url = _url(listener, certificate)
@@ -78,6 +81,8 @@ def serving(
     certificate: Certificate | None = None,
 ) -> Iterator[str]:
     """The URL of a server on loopback that runs in a thread, ready when the block begins, shut down when it ends."""
+    for policy in policies:
+        policy.check_acts()
     _check(certificate)
     ready = threading.Event()
     listener = _listen("127.0.0.1", port, remote=False)

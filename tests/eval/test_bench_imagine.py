@@ -28,6 +28,7 @@ from forcing.policy.cameras import encoded, fit_codecs, fit_normaliser, raw_spec
 from forcing.policy.checkpoint import save_policy
 from forcing.policy.config import override
 from forcing.policy.denoiser import DenoiserConfig
+from forcing.policy.moves import told_as_moves
 from forcing.policy.network import build_denoiser
 from forcing.policy.policy import Policy, load_policy
 from forcing.policy.preset import PRESETS, Preset
@@ -102,6 +103,8 @@ def _policy(folder: Path, data: str, preset: Preset, name: str) -> str:
     recorded = read_recording(data)
     cameras = fit_codecs(recorded, preset.vision)
     seen = encoded(recorded, cameras)
+    if preset.memory is not None and preset.memory.moves_from is not None:
+        seen = told_as_moves(seen, preset.memory.moves_from)
     tokenizer = Tokenizer(seen.spec, preset.layout, fit_normaliser(seen, cameras, preset.vision))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -349,6 +352,16 @@ def test_policies_that_act_are_refused(state: tuple[str, str, list[str]], tmp_pa
     acting = _policy(tmp_path, state[0], override(BASE, "memory.mix.known_actions=0.5"), "acting")
     with pytest.raises(ValueError, match="must be a model of the world"):
         _run([acting], state[1], None)
+
+
+def test_policies_that_observe_or_are_told_otherwise_are_refused(
+    state: tuple[str, str, list[str]], cameras: tuple[str, str]
+) -> None:
+    with pytest.raises(ValueError, match=r"observes 'front' of shape \(64, 64, 3\); the recording has .*red_position"):
+        _run([cameras[1]], state[1], None)
+    policy, held = load_policy(state[2][0]), held_out(state[1], token_steps=3, tokens=12, most=1)
+    with pytest.raises(ValueError, match="is told actions of 3 numbers, the recording's have 2"):
+        check_held_out(policy, replace(held, actions=held.actions[..., :2]))
 
 
 def test_sequences_of_different_lengths_are_not_compared(state: tuple[str, str, list[str]], tmp_path: Path) -> None:

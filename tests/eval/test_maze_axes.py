@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from forcing.envs.maze2d import MAZE_MAPS, floor_plan
-from forcing.eval.maze_axes import NOISE_COLORS, draw_ends, draw_maze, draw_path, draw_plan, panel_aspect
+from forcing.eval.maze_axes import draw_ends, draw_maze, draw_path, draw_plan, panel_aspect
+from forcing.eval.palette import NOISE_COLORS
 from forcing.policy.types import Array, Plan
 
 WHITE, GREY, INK = (255, 255, 255), (198, 204, 212), (28, 36, 48)

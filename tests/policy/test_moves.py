@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from forcing.policy.config import override
 from forcing.policy.memory import MemoryConfig, RecallMix
 from forcing.policy.moves import LONGEST_M, moves, told_as_moves
+from forcing.policy.preset import PRESETS
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 
 SPEC = TrajectorySpec(
@@ -17,6 +19,8 @@ SPEC = TrajectorySpec(
     ),
     control_hz=20.0,
 )
+
+TOLD = RecallMix(known_actions=1.0)
 
 
 def _recorded(lengths: tuple[int, ...] = (2, 3)) -> Trajectories:
@@ -77,4 +81,19 @@ def test_actions_that_are_no_place_are_refused() -> None:
 def test_a_policy_that_acts_is_not_told_moves() -> None:
     with pytest.raises(ValueError, match=r"moves_from must be none unless actions are known .*, got 'hand'"):
         MemoryConfig(moves_from="hand")
-    assert MemoryConfig(mix=RecallMix(known_actions=1.0), moves_from="hand").moves_from == "hand"
+    told = MemoryConfig(mix=TOLD, moves_from="hand", hold_tokens=0)
+    assert told.moves_from == "hand"
+    assert not told.acts
+
+
+@pytest.mark.parametrize(("name", "value"), [("moved_m", 0.1), ("hold_tokens", 24), ("wait_steps", 3)])
+def test_what_takes_actions_for_places_is_refused_with_moves(name: str, value: float) -> None:
+    with pytest.raises(
+        ValueError, match=f"{name} must be 0 with moves_from, where an action is no place to be, got {value}"
+    ):
+        override(PRESETS["swap-world"], f"memory.{name}={value}")
+
+
+def test_moves_are_not_pointed_at() -> None:
+    with pytest.raises(ValueError, match=r"pointing must be false with memory\.moves_from"):
+        override(PRESETS["swap-world"], "denoiser.pointing=true")

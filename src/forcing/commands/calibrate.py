@@ -53,7 +53,10 @@ def calibrate(
     with wrong_usage():
         harshness = Harshness(room=room) if contacts is None else Harshness(contacts=contacts, room=room)
     path = find_policy(policy)
-    remembers = load_policy_file(path).preset.memory is not None
+    memory = load_policy_file(path).preset.memory
+    remembers = memory is not None
+    if memory is not None and not memory.acts:
+        raise UsageError(f"policy {policy} is a model of the world, which is not asked how usual an observation is")
     if remembers != bool(data):
         raise UsageError(
             f"policy {policy} remembers: name what it was trained on with --data"

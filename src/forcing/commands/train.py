@@ -79,7 +79,7 @@ def train(
     from forcing.policy.cameras import fit_normaliser
     from forcing.policy.checkpoint import load_policy_file
     from forcing.policy.foreseeing import NothingForeseen
-    from forcing.policy.moves import told_as_moves
+    from forcing.policy.moves import check_moves, told_as_moves
     from forcing.policy.policy import FILE_NAME, find_policy
     from forcing.progress import train_watched
 
@@ -101,11 +101,14 @@ def train(
     begun = load_policy_file(folder / FILE_NAME) if resume and (folder / FILE_NAME).exists() else None
     if recipe is None:
         recipe = _inferred(recorded, set_) if begun is None else _resumed(begun, set_)
+    moves_from = None if recipe.memory is None else recipe.memory.moves_from
+    if moves_from is not None:
+        check_moves(recorded.spec, moves_from)  # before hours of learning to see
     seeing = begun or (None if eyes is None else load_policy_file(find_policy(eyes)))
     cameras = None if seeing is None else _cameras_of(seeing, recipe, recorded)
     trajectories, cameras = seen_by_networks(recorded, recipe.vision, cameras, seed=seed)
-    if recipe.memory is not None and recipe.memory.moves_from is not None:
-        trajectories = told_as_moves(trajectories, recipe.memory.moves_from)
+    if moves_from is not None:
+        trajectories = told_as_moves(trajectories, moves_from)
     trainer = training.Trainer(
         recipe,
         _learned_from(recipe, trajectories, [len(part.lengths) for part in recordings], shares),
@@ -133,7 +136,10 @@ def train(
             name: {"latents": c.latents, "explained": round(c.explained, 4)} for name, c in cameras.items()
         }
     path = train_watched(trainer, budget, folder, card, resume=resume)
-    if recipe.memory is not None and recipe.memory.mix.known_actions < 1:  # models of the world are not served
+    if recipe.memory is not None and not recipe.memory.acts:
+        print(f"wrote {path}; see what it imagines: forcing bench imagine --policy {path.parent} --data HELD_OUT")
+        return
+    if recipe.memory is not None:
         try:
             keep_usual(path, trajectories, recorded.frames, seed, f"{card['command']}")
         except NothingForeseen as reason:  # hours of training are not lost by that
