@@ -32,8 +32,11 @@ def _to_array(value: Any) -> NDArray[np.float64]:
 
 def _to_observed(value: Any) -> Array:
     """As `_to_array`, but whole numbers from 0 to 255 in the shape of a frame as uint8, however they were sent."""
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
-        return value
+    if isinstance(value, np.ndarray) and value.ndim == 3:
+        if value.dtype == np.uint8:
+            return value
+        if value.dtype == np.bool_:
+            raise ValueError("numbers: a picture of booleans is a mask, and nothing that a camera saw")
     array = _to_array(value)
     frame = as_bytes(array) if array.ndim == 3 else None
     return array if frame is None else frame

@@ -151,6 +151,13 @@ def test_keypoints_are_learnt_first_and_kept_by_a_run_that_goes_on(here: Path) -
     code, _, err = call(f"{line} parts --resume --stream picture=front")
     assert code == 2, err
     assert "cameras of the saved run are {'front': (" in err
+    code, out, err = call("train --data dots.zarr --steps 1 --set vision.steps=9 --eyes whole --out other")
+    assert code == 0, err
+    assert "learning to see" not in err
+    assert load_policy_file(here / "other/policy.safetensors").preset.vision == whole.preset.vision
+    code, _, err = call("train --data dots.zarr --steps 1 --stream picture=front --eyes whole --out another")
+    assert code == 2
+    assert "cameras of --eyes whole are {'front': (" in err
 
 
 def test_a_source_with_a_camera_that_is_no_store_becomes_one_first(here: Path, dots: Trajectories) -> None:

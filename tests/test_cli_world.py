@@ -67,3 +67,12 @@ def test_where_moves_begin_is_looked_for_before_anything_is_learned(here: Path, 
     assert refused.code != 0
     assert "moves_from must be an observation of a place, x, y, z in m, one of wrist_position" in refused.err
     assert not (here / "world/policy.safetensors").exists()
+
+
+def test_a_recipe_for_cameras_is_not_trained_on_a_recording_without(here: Path, forcing: Forcing) -> None:
+    refused = forcing("train swap-cameras-world --data arm.zarr --steps 1 --out world")
+    assert refused.code == 2
+    assert (
+        "preset swap-cameras-world is for cameras, and the recording has none, only effector_position, action"
+        in refused.err
+    )

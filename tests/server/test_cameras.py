@@ -130,6 +130,13 @@ def test_what_is_no_frame_of_this_camera_is_refused_by_name(
         assert (answer.status_code, answer.json()["errors"]) == (422, [{"field": "observation.front", **field}])
 
 
+def test_a_mask_is_no_frame(camera_url: str) -> None:
+    answer = _once(camera_url, array_map(np.ones(SHAPE, np.bool_)), "msgpack")
+    assert answer.status_code == 422
+    assert "a picture of booleans is a mask" in answer.text
+    assert "front" in answer.text
+
+
 def test_a_session_sees_goes_on_without_its_camera_and_shows_plans_in_latents(camera_url: str, seeing: Policy) -> None:
     with Client(camera_url) as client, client.open("seeing") as session:
         actions = [session.act({"arm": [0.0, 0.0], "front": _frame(column)}).action for column in (0, 30)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from forcing.commands.shared import TaskName, checked_workers, writable
+from forcing.commands.shared import TaskName, checked_folder, checked_workers
 from forcing.usage import at_least, known
 
 
@@ -26,7 +26,7 @@ def generate(task: TaskName, out: Path, steps: int = 1_000_000, seed: int = 0, w
     from forcing.progress import progress_bar
 
     recipe = known(task, RECIPES, "task")
-    writable(out=out)
+    checked_folder(out=out)
     # HDF5 does not survive a disk that fills up under it.
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     needed, free = steps * recipe.bytes_a_step, shutil.disk_usage(existing).free

@@ -1,8 +1,8 @@
 """What several commands share: types and checks of options, threads, the world that a recording shows."""
 
 import json
-import os
 import shlex
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,8 +120,12 @@ def writable(**named: Path | None) -> Path | None:
         there = next(place for place in path.absolute().parents if place.exists())
         if not there.is_dir():
             raise UsageError(f"{name} {path} must lie in a folder, and {there} is a file; name another place")
-        if not os.access(there, os.W_OK):
-            raise UsageError(f"{name} {path} cannot be written: you may not write to {there}; name another place")
+        try:  # a file system may refuse what its permissions allow
+            tempfile.TemporaryFile(dir=there).close()
+        except OSError as error:
+            raise UsageError(
+                f"{name} {path} cannot be written: nothing can be made in {there}; name another place"
+            ) from error
     return path
 
 

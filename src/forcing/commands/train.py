@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -47,6 +47,7 @@ def train(
     resume: bool = False,
     device: Literal["cpu", "cuda"] = "cpu",
     eyes: str | None = None,
+    usual: bool = True,
     reading: ReadingOptions = READING,
     set_: Settings = (),
 ) -> None:
@@ -69,6 +70,8 @@ def train(
             bit for bit: with steps always, with minutes if the learning rate had begun to fall.
         device: cpu or cuda.
         eyes: policy, or folder of one, of the same cameras, whose codecs see for this one too; it learns none itself.
+        usual: at its end, measure what is usual of what a policy that remembers observes, for some minutes; left out,
+            its replies tell no surprise until `forcing calibrate` has done so.
         set_: a setting of the recipe, such as denoiser.kind=recurrent or optimiser.weight=fused_snr; several --set may
             follow.
     """
@@ -80,7 +83,7 @@ def train(
     from forcing.policy.checkpoint import load_policy_file
     from forcing.policy.foreseeing import NothingForeseen
     from forcing.policy.moves import check_moves, told_as_moves
-    from forcing.policy.policy import FILE_NAME, find_policy
+    from forcing.policy.policy import FILE_NAME
     from forcing.progress import train_watched
 
     one_thread()
@@ -104,8 +107,7 @@ def train(
     moves_from = None if recipe.memory is None else recipe.memory.moves_from
     if moves_from is not None:
         check_moves(recorded.spec, moves_from)  # before hours of learning to see
-    seeing = begun or (None if eyes is None else load_policy_file(find_policy(eyes)))
-    cameras = None if seeing is None else _cameras_of(seeing, recipe, recorded)
+    recipe, cameras = _seeing(recipe, recorded, begun, eyes)
     trajectories, cameras = seen_by_networks(recorded, recipe.vision, cameras, seed=seed)
     if moves_from is not None:
         trajectories = told_as_moves(trajectories, moves_from)
@@ -139,7 +141,7 @@ def train(
     if recipe.memory is not None and not recipe.memory.acts:
         print(f"wrote {path}; see what it imagines: forcing bench imagine --policy {path.parent} --data HELD_OUT")
         return
-    if recipe.memory is not None:
+    if recipe.memory is not None and usual:
         try:
             keep_usual(path, trajectories, recorded.frames, seed, f"{card['command']}")
         except NothingForeseen as reason:  # hours of training are not lost by that
@@ -209,21 +211,47 @@ def _resumed(begun: "PolicyFile", settings: Sequence[str]) -> "Preset":
         return override(begun.preset, *settings)
 
 
-def _cameras_of(other: "PolicyFile", recipe: "Preset", recorded: "Trajectories") -> "Codecs":
-    """What made the latents of another run, or of this one before it was resumed. Raises UsageError if they are not the
-    recipe's, or not of the recording's cameras."""
-    for name, saved in asdict(other.preset.vision).items():
+def _seeing(
+    recipe: "Preset", recorded: "Trajectories", begun: "PolicyFile | None", eyes: str | None
+) -> "tuple[Preset, Codecs | None]":
+    """The recipe, with the vision of other eyes if there are any, and the codecs that are not to be learned. Raises
+    UsageError if the recording's cameras are not theirs, or it has none and the recipe is for cameras."""
+    from forcing.policy.checkpoint import load_policy_file
+    from forcing.policy.policy import find_policy
+    from forcing.policy.preset import Preset
+
+    if recipe.vision.kind != Preset(name="").vision.kind and not recorded.frames:
+        names = ", ".join(stream.name for stream in recorded.spec.streams)
+        raise UsageError(
+            f"preset {recipe.name} is for cameras, and the recording has none, only {names}; name one that has, or "
+            "train another preset"
+        )
+    if begun is not None:
+        _check_vision(begun, recipe)
+        return recipe, _cameras_of(begun, recorded, "the saved run")
+    if eyes is None:
+        return recipe, None
+    other = load_policy_file(find_policy(eyes))
+    return replace(recipe, vision=other.preset.vision), _cameras_of(other, recorded, f"--eyes {eyes}")
+
+
+def _check_vision(begun: "PolicyFile", recipe: "Preset") -> None:
+    """Raises UsageError if a run that is resumed did not begin to see as the recipe says."""
+    for name, saved in asdict(begun.preset.vision).items():
         if (present := getattr(recipe.vision, name)) != saved:
             raise UsageError(
                 f"vision.{name} of the saved run is {saved!r}, of this one {present!r}; "
                 "go on with the settings it began with, or let this run learn to see by itself"
             )
+
+
+def _cameras_of(other: "PolicyFile", recorded: "Trajectories", whose: str) -> "Codecs":
+    """What made the latents of another run, or of this one before it was resumed. Raises UsageError if they are not of
+    the recording's cameras."""
     known = {name: codec.shape for name, codec in other.cameras.items()}
     shown = {name: tuple(frames.shape[1:]) for name, frames in recorded.frames.items()}
     if known != shown:
-        raise UsageError(
-            f"cameras of the saved run are {known}, of this recording {shown}; name the data it began with"
-        )
+        raise UsageError(f"cameras of {whose} are {known}, of this recording {shown}; name data of the same cameras")
     return other.cameras
 
 
