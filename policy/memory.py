@@ -67,7 +67,7 @@ class MemoryConfig:
     world alone; None to tell them as they are recorded.
     hold_tokens: tokens at the most that an episode goes on after its end in training, its last observation and action
     held; 0 where an action is no place to be. observation_share: what an error of observations counts in the loss,
-    beside 1 of actions.
+    beside 1 of actions; streams_alike: whether each stream of them has an equal part in that, and not each number.
 
     In use: recall_level: level at which the past is declared, at least 0 and below 1. show_actions: whether past
     actions are known. equal_levels: whether the past is as noisy as what is sampled, as in full-sequence diffusion.
@@ -82,6 +82,7 @@ class MemoryConfig:
     moves_from: str | None = None
     hold_tokens: int = 24
     observation_share: float = 0.3
+    streams_alike: bool = False
     recall_level: float = 0.0
     show_actions: bool = False
     equal_levels: bool = False

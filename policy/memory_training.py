@@ -60,12 +60,16 @@ def recall_loss(
     counted = (guessed & used[..., None]).to(torch.float32)
     error, optimiser = (x0_hat - clean).square(), preset.optimiser
     weight = loss_weight(optimiser.weight, preset.noise.alpha_bar(levels), optimiser.snr_cap) * counted
-    each = _share_of_each(tokenizer, preset.memory.observation_share).to(device)
+    each = _share_of_each(tokenizer, preset.memory.observation_share, preset.memory.streams_alike).to(device)
     loss: Tensor = (weight[..., features] * each * error).sum() / counted.any(dim=-1).sum().clamp(min=1)
     return loss
 
 
-def _share_of_each(tokenizer: Tokenizer, observation_share: float) -> Tensor:
+def _share_of_each(tokenizer: Tokenizer, observation_share: float, streams_alike: bool) -> Tensor:
     """[D] what the error of each feature counts."""
-    is_action = tokenizer.actions[tokenizer.stream_of_feature]
-    return torch.where(is_action, 1.0 / is_action.sum(), observation_share / (~is_action).sum().clamp(min=1))
+    stream, is_action = tokenizer.stream_of_feature, tokenizer.actions
+    if streams_alike:
+        share = torch.where(is_action, 1.0 / is_action.sum(), observation_share / (~is_action).sum().clamp(min=1))
+        return (share / torch.bincount(stream))[stream]
+    acts = is_action[stream]
+    return torch.where(acts, 1.0 / acts.sum(), observation_share / (~acts).sum().clamp(min=1))

@@ -244,7 +244,12 @@ def _modelling(name: str, *, token_steps: int = 3, history: int = 5) -> Preset:
         tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
         belief=None,
         memory=MemoryConfig(
-            mix=mix, moves_from="effector_position", hold_tokens=0, observation_share=1.0, recall_level=0.1
+            mix=mix,
+            moves_from="effector_position",
+            hold_tokens=0,
+            observation_share=1.0,
+            streams_alike=True,
+            recall_level=0.1,
         ),
     )
 

@@ -129,7 +129,10 @@ def test_wrong_usage_is_one_line_and_exit_code_two(here: Path, line: str, messag
         ("bench serve --report notes.txt", "report notes.txt is there already and is no such report"),
         ("bench train --report other.json", "report other.json is there already and is no such report"),
         ("eval maze2d-umaze-multi --report notes.txt/r.json", "report notes.txt/r.json must lie in a folder, and "),
-        ("eval maze2d-umaze-multi --report /proc/nope/r.json", "report /proc/nope/r.json cannot be written: nothing can be"),
+        (
+            "eval maze2d-umaze-multi --report /proc/nope/r.json",
+            "report /proc/nope/r.json cannot be written: nothing",
+        ),
         ("bench plan --report notes.txt/r.json", "report notes.txt/r.json must lie in a folder, and "),
         ("data dream x --out notes.txt/dreamed.zarr", "out notes.txt/dreamed.zarr must lie in a folder, and "),
         ("data convert x --out notes.txt/x.zarr", "out notes.txt/x.zarr must lie in a folder, and "),

@@ -44,9 +44,9 @@ class Off:
 
 
 def _loss(
-    arm: Any, error: Tensor, mix: RecallMix, *, length: int = 3, share: float = 0.5, seed: int = 0
+    arm: Any, error: Tensor, mix: RecallMix, *, length: int = 3, share: float = 0.5, seed: int = 0, alike: bool = False
 ) -> tuple[float, Off]:
-    memory = MemoryConfig(mix=mix, observation_share=share)
+    memory = MemoryConfig(mix=mix, observation_share=share, streams_alike=alike)
     preset: Preset = replace(arm.preset, memory=memory)
     clean = torch.randn(64, 3, 9, generator=torch.Generator().manual_seed(1))
     histories, network = Histories(clean, torch.full((64,), length)), Off(clean, error)
@@ -60,6 +60,17 @@ def test_errors_of_actions_count_1_and_those_of_all_observations_together_their_
     """A mean over tokens of the mean squares; the first has no actions."""
     expected = (share * OBSERVED + 2 * (ACTIONS + share * OBSERVED)) / 3
     assert _loss(arm, ERROR, NOISE, share=share)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_streams_of_more_numbers_count_no_more_where_all_are_alike(arm: Any) -> None:
+    """Of the arm's observations one has two numbers, the other one."""
+    squares = {
+        stream.name: ERROR[arm.tokenizer.slices[stream.name]].square().mean() for stream in arm.tokenizer.streams
+    }
+    observed = float((squares["hand"] + squares["load"]) / 2)
+    assert observed != pytest.approx(OBSERVED, rel=0.05)
+    expected = (0.5 * observed + 2 * (ACTIONS + 0.5 * observed)) / 3
+    assert _loss(arm, ERROR, NOISE, alike=True)[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_tokens_behind_the_end_of_an_episode_do_not_count(arm: Any) -> None:
