@@ -23,7 +23,8 @@ class RecallMix:
     sequences of the other batches are noised as a whole: independent, shared, pyramid, as in `LevelMix`, sum to 1.
     Of a known past: slightly: level up to which every other sequence's is noisy; what a robot observes is never exact.
     lost: share of sequences in which some observations are missing from some token on; alone: the share of these in
-    which one is, a single camera where there are any, and not all; for_good: that in which they never come back.
+    which one is, a single camera where there are any, and not all; for_good: that in which they never come back; early:
+    that in which they are missing from a token on that is near the beginning, half of them within an eighth of it.
     actions_hidden: share of sequences in which past actions are missing. Of the tokens behind it: led: share whose
     actions are known, and where they lead is guessed. pure: share that are pure noise; the others have any level.
 
@@ -40,6 +41,7 @@ class RecallMix:
     lost: float = 0.3
     alone: float = 0.5
     for_good: float = 0.3
+    early: float = 0.0
     actions_hidden: float = 0.5
     led: float = 0.15
     pure: float = 0.1
@@ -211,7 +213,10 @@ def _lost(mix: RecallMix, streams: Streams, batch: int, length: int, generator: 
     one = numbers[torch.randint(len(numbers), (batch,), generator=generator)]
     alone = torch.arange(many) == one[:, None]
     some = torch.where(uniform(batch, 1) < mix.alone, alone, candidates)[:, None, :]
-    start = (uniform(batch, 1, 1) * length).floor()
+    start = uniform(batch, 1, 1)
+    if mix.early > 0:
+        start = torch.where(uniform(batch, 1, 1) < mix.early, start**3, start)
+    start = (start * length).floor()
     span = torch.where(uniform(batch, 1, 1) < mix.for_good, float(length), 1 + uniform(batch, 1, 1) ** 2 * 20)
     index = torch.arange(length).view(1, length, 1)
     return (uniform(batch, 1, 1) < mix.lost) & some & (index >= start) & (index < start + span)

@@ -174,6 +174,14 @@ def test_without_cameras_one_sensor_is_lost_as_often_as_all() -> None:
     torch.testing.assert_close(alone, torch.tensor([1.0, 1.0, 0.0, 1.0]) / 3, atol=0.05, rtol=0.0)
 
 
+def test_what_is_lost_early_is_lost_near_the_beginning() -> None:
+    mix = replace(PLAIN, lost=1.0, alone=0.0, for_good=1.0, early=1.0)
+    lost = (_later(_behind(mix, streams=BLIND, length=65)[0]) == 1).any(dim=2)
+    begins = 65 - lost.sum(dim=1)  # the token that is left out may be among them
+    assert float((begins <= 8).float().mean()) == pytest.approx(0.5, abs=0.06)
+    assert int(begins.max()) > 40
+
+
 def test_how_often_one_is_lost_alone_and_how_often_for_good_is_told() -> None:
     mix = replace(PLAIN, lost=1.0, alone=0.8, for_good=1.0)
     lost = _later(_behind(mix, streams=BLIND, length=40)[0]) == 1
