@@ -246,6 +246,8 @@ def find_policy(name_or_dir: str) -> Path:
     for path in (SHIPPED / name_or_dir / FILE_NAME, Path(name_or_dir) / FILE_NAME, Path(name_or_dir)):
         if path.is_file():
             return path
+    if Path(name_or_dir).is_dir():
+        raise UnknownPolicy(f"folder {name_or_dir} holds no {FILE_NAME}; name one in which a training has begun")
     names = shipped_policies()
     if name_or_dir in PRESETS:
         how = f"forcing train {name_or_dir} --data DATA"

@@ -62,6 +62,11 @@ def test_an_unknown_name_is_answered_by_the_nearest_or_by_all(name: str, hint: s
         load_policy(name)
 
 
+def test_a_folder_without_a_policy_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"folder .* holds no policy\.safetensors; name one in which"):
+        load_policy(str(tmp_path))
+
+
 def test_the_revision_changes_when_a_weight_changes_and_only_then(policy: Policy, tmp_path: Path) -> None:
     file = policy._file
     weights = {name: value.clone() for name, value in file.weights.items()}
