@@ -152,16 +152,14 @@ def _at_its_server(spec: DriverSpec, console: Console) -> Iterator[DriverSpec]:
 
 
 def _check_streams(spec: DriverSpec, task: Task) -> None:
-    """Raises ValueError if the task lacks what the policy observes, CheckpointError if the policy cannot act."""
+    """Raises ValueError if the task lacks what the policy observes."""
     if spec.url is not None:
         with Client(spec.url) as client:
             needed = served_streams(client, spec.policy)
     elif spec.policy in BASELINES or is_clone(spec.policy):
         return
     else:
-        policy = load_policy(spec.policy)
-        policy.check_acts()
-        needed = [stream.name for stream in policy.spec.of_role("observation")]
+        needed = [stream.name for stream in load_policy(spec.policy).spec.of_role("observation")]
     if not set(needed) <= set(task.streams):
         raise ValueError(f"policy {spec.policy} needs {', '.join(needed)}; {task.name} has {', '.join(task.streams)}")
 
@@ -176,7 +174,9 @@ def _revision(spec: DriverSpec, task: Task) -> str | None:
     if spec.policy in BASELINES:
         spec.build(task).close()
         return None
-    return load_policy(spec.policy).revision
+    policy = load_policy(spec.policy)
+    policy.check_acts()
+    return policy.revision
 
 
 def _draw(task: MazeTask, episodes: list[Episode], folder: Path, console: Console) -> None:

@@ -55,9 +55,7 @@ def run_server(
     if read_again is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to swap
     settings = settings or ServerSettings()
-    for policy in policies:
-        policy.check_acts()
-    _check(certificate)
+    _check(policies, certificate)
     listener = _listen(host, port, allow_remote or settings.token is not None)
     url = _url(listener, certificate)
 
@@ -81,9 +79,7 @@ def serving(
     certificate: Certificate | None = None,
 ) -> Iterator[str]:
     """The URL of a server on loopback that runs in a thread, ready when the block begins, shut down when it ends."""
-    for policy in policies:
-        policy.check_acts()
-    _check(certificate)
+    _check(policies, certificate)
     ready = threading.Event()
     listener = _listen("127.0.0.1", port, remote=False)
     url = _url(listener, certificate)
@@ -186,8 +182,11 @@ class _Server(uvicorn.Server):
             self.should_exit = True
 
 
-def _check(certificate: Certificate | None) -> None:
-    """Raises ValueError if its files are not there or do not fit together."""
+def _check(policies: Sequence[Policy], certificate: Certificate | None) -> None:
+    """Raises CheckpointError for a policy that cannot act, ValueError if the certificate's files are not there or do
+    not fit together."""
+    for policy in policies:
+        policy.check_acts()
     if certificate is not None:
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate.chain, certificate.key)

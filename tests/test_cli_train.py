@@ -155,6 +155,11 @@ def test_keypoints_are_learnt_first_and_kept_by_a_run_that_goes_on(here: Path) -
     assert code == 0, err
     assert "learning to see" not in err
     assert load_policy_file(here / "other/policy.safetensors").preset.vision == whole.preset.vision
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forcing.progress.stop_requests", lambda: nullcontext([signal.SIGINT]))
+        assert call("train --data dots.zarr --steps 4 --eyes whole --out begun")[0] == 1
+    code, _, err = call("train --data dots.zarr --steps 4 --eyes whole --out begun --resume")
+    assert code == 0, err
     code, _, err = call("train --data dots.zarr --steps 1 --stream picture=front --eyes whole --out another")
     assert code == 2
     assert "cameras of --eyes whole are {'front': (" in err

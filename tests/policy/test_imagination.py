@@ -167,7 +167,7 @@ def test_a_recipe_says_how_its_network_imagines() -> None:
         length=6, fresh=1, passes=5, stabilisation=0.03
     )
     whole = TokenLayout(token_steps=3, stride=3, history=2, horizon=4, chunks=True)
-    assert imagining_of(whole, MemoryConfig(equal_levels=True), passes=8) == Imagining(
+    assert imagining_of(whole, MemoryConfig(equal_levels=True, recall_level=0.1), passes=8) == Imagining(
         length=6, fresh=4, passes=8, noised=True
     )
 
@@ -179,6 +179,10 @@ def test_a_recipe_says_how_its_network_imagines() -> None:
         ({"fresh": 4}, "fresh must be at least 1 and below length 4, got 4"),
         ({"passes": 0}, "passes must be at least 1, got 0"),
         ({"stabilisation": 1.0}, "stabilisation must be at least 0 and below 1, got 1.0"),
+        (
+            {"stabilisation": 0.1, "noised": True},
+            "stabilisation must be 0 with noised, where nothing is clean, got 0.1",
+        ),
     ],
 )
 def test_a_way_that_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:

@@ -218,21 +218,21 @@ def _seeing(
     UsageError if the recording's cameras are not theirs, or it has none and the recipe is for cameras."""
     from forcing.policy.checkpoint import load_policy_file
     from forcing.policy.policy import find_policy
-    from forcing.policy.preset import Preset
+    from forcing.policy.vision import VisionConfig
 
-    if recipe.vision.kind != Preset(name="").vision.kind and not recorded.frames:
+    if recipe.vision.kind != VisionConfig().kind and not recorded.frames:
         names = ", ".join(stream.name for stream in recorded.spec.streams)
         raise UsageError(
             f"preset {recipe.name} is for cameras, and the recording has none, only {names}; name one that has, or "
             "train another preset"
         )
+    other = None if eyes is None else load_policy_file(find_policy(eyes))
+    if other is not None:
+        recipe = replace(recipe, vision=other.preset.vision)
     if begun is not None:
         _check_vision(begun, recipe)
         return recipe, _cameras_of(begun, recorded, "the saved run")
-    if eyes is None:
-        return recipe, None
-    other = load_policy_file(find_policy(eyes))
-    return replace(recipe, vision=other.preset.vision), _cameras_of(other, recorded, f"--eyes {eyes}")
+    return recipe, None if other is None else _cameras_of(other, recorded, f"--eyes {eyes}")
 
 
 def _check_vision(begun: "PolicyFile", recipe: "Preset") -> None:
