@@ -30,6 +30,7 @@ from forcing.policy.types import Array, EpisodeNote, StreamSpec, TrajectorySpec
 KEPT_METADATA = ("dataset_id", "algorithm_name", "description", "code_permalink", "author", "minari_version")
 OWN = "forcing"  # metadata of `minari_export`, which says what Minari has no place for
 ACTIONS: Leaf = ("actions",)
+INFOS = "infos"
 REWARDS: Leaf = ("rewards",)
 DESIRED: Leaf = ("observations", "desired_goal")
 
@@ -40,11 +41,18 @@ class MinariRecording:
     Images become uint8 [h, w, c]. What is no Box is left out and named in the provenance.
     """
 
-    def __init__(self, id_or_path: str | Path, *, control_hz: float | None = None, download: bool = False) -> None:
+    def __init__(
+        self,
+        id_or_path: str | Path,
+        *,
+        control_hz: float | None = None,
+        download: bool = False,
+        executed: str | None = None,
+    ) -> None:
         """id_or_path: the folder that holds `data/`, a folder with one such folder in it, or an id in Minari's local
         root. control_hz: steps a second; overrides what the dataset records, needed if it records nothing. download:
-        fetch an id that is not here. Raises ValueError naming the dataset, the rule and the remedy if it is absent,
-        broken or of another schema."""
+        fetch an id that is not here. executed: the info whose rows are read in place of the actions. Raises ValueError
+        naming the dataset, the rule and the remedy if it is absent, broken or of another schema."""
         self._folder = locate_minari(id_or_path, download=download)
         storage = _storage(self._folder)
         action, observation = storage.action_space, storage.observation_space
@@ -59,9 +67,10 @@ class MinariRecording:
             raise ValueError(f"{self._folder}: the action space must be a Box, got {action}")
         every = dict(leaves(observation, ("observations",)))
         boxes = {leaf: space for leaf, space in every.items() if isinstance(space, spaces.Box)}
-        self._boxes = {ACTIONS: action, **boxes}
+        self._actions: Leaf = ACTIONS if executed is None else (INFOS, executed)
+        self._boxes = {self._actions: action, **boxes}
         self._leaf_of = {"/".join(leaf): leaf for leaf in self._boxes}  # a name may have a slash of its own
-        first = next(self._rows(1))
+        first = self._first(executed, action.shape)
         self._goals, self._columns, self._left_out = GoalLog(), list[Column](), dict[str, str]()
         self._pointmaze = _is_pointmaze(observation, action, first)
         if not self._pointmaze:
@@ -88,7 +97,8 @@ class MinariRecording:
             for found in self._columns:
                 values = rows[self._leaf_of[found.source]]
                 observed[found.stream.name] = found.rows(values, f"{where}: {found.source}")
-            done = {"action": rows[ACTIONS], "reward": rows[REWARDS]}
+            # Of infos there is one row more, of the state that the last action led to.
+            done = {"action": rows[self._actions][: len(rows[REWARDS])], "reward": rows[REWARDS]}
             streams = {
                 s.name: observed[s.name] if s.role == "observation" else done[s.role] for s in self._spec.streams
             }
@@ -100,7 +110,24 @@ class MinariRecording:
         result = {"source": "minari", **kept, "env_id": self._environment.get("id"), "goals": self._goals.to_json()}
         if self._columns:
             result["source_names"] = {each.stream.name: _name(self._leaf_of[each.source]) for each in self._columns}
+        if self._actions != ACTIONS:
+            result["source_names"] = {**result.get("source_names", {}), "action": "/".join(self._actions)}
         return {**result, "left_out": self._left_out} if self._left_out else result
+
+    def _first(self, executed: str | None, shape: tuple[int, ...]) -> dict[Leaf, Array]:
+        """Of the first episode. Raises ValueError if the info of executed actions is not there or of another shape."""
+        if executed is None:
+            return next(self._rows(1))
+        try:
+            first = next(self._rows(1))
+        except ValueError as error:
+            raise ValueError(f"{self._folder}: no actions can be read from {INFOS}/{executed} ({error})") from error
+        if (got := first[self._actions].shape[1:]) != shape:
+            raise ValueError(
+                f"{self._folder}: {INFOS}/{executed} must have a row of shape {shape} a step, as actions have, to be "
+                f"read in their place, got {got}"
+            )
+        return first
 
     def _rows(self, count: int) -> Iterator[dict[Leaf, Array]]:
         return minari_rows(self._folder, self._metadata["data_format"], count, self._boxes)

@@ -30,6 +30,8 @@ SUPPORTED = (
     "folder of them)"
 )
 
+_OF_INFOS = "infos/"
+
 
 def read_recording(
     source: str | Path,
@@ -60,14 +62,18 @@ def open_recording(
     """What is at a path or under a Minari id, whatever its format, to be read episode by episode.
 
     control_hz: steps a second, for sources that do not record it, or wrongly; stores and journals know it. streams:
-    other names for some streams (`naming.renamed`). subset: of the episodes, those alone. download: fetch a Minari id
-    that is not here. Raises ValueError if nothing supported is there, or what is there cannot be read.
+    other names for some streams (`naming.renamed`); action=infos/NAME reads actions of a Minari dataset from that info,
+    such as what was executed in place of what was wanted. subset: of the episodes, those alone. download: fetch a
+    Minari id that is not here. Raises ValueError if nothing supported is there, or what is there cannot be read.
     """
-    recording = renamed(_opened(source, control_hz, download), streams or {})
+    names, executed = dict(streams or {}), None
+    if names.get("action", "").startswith(_OF_INFOS) and recognise(source) == "minari":
+        executed = names.pop("action").removeprefix(_OF_INFOS)
+    recording = renamed(_opened(source, control_hz, download, executed), names)
     return recording if subset is None else subset_of(recording, subset)
 
 
-def _opened(source: str | Path, control_hz: float | None, download: bool) -> Recording:
+def _opened(source: str | Path, control_hz: float | None, download: bool, executed: str | None) -> Recording:
     found = recognise(source)
     if found in ("store", "journal") and control_hz is not None:
         raise ValueError(f"{source}: a {found} knows its rate; leave out --control-hz, which is {control_hz:g}")
@@ -85,7 +91,7 @@ def _opened(source: str | Path, control_hz: float | None, download: bool) -> Rec
         case "lerobot":
             return open_lerobot(source, control_hz=control_hz)
         case "minari":
-            return MinariRecording(source, control_hz=control_hz, download=download)
+            return MinariRecording(source, control_hz=control_hz, download=download, executed=executed)
 
 
 def recognise(source: str | Path) -> Format:

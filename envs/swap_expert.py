@@ -14,7 +14,7 @@ from forcing.envs.arm_control import CUBES, after_step, pose, step_towards, targ
 from forcing.envs.held_episodes import Episode, Push, drive
 from forcing.envs.swap import Observation, Swap, resting_slot
 from forcing.envs.swap_layout import CUBE_HALF_M, HOME, HOME_SPREAD_M, HOME_YAW_RAD, SLOTS
-from forcing.envs.swap_pushes import Pushes
+from forcing.envs.swap_pushes import Bursts, Pushes
 
 # As ogbench's oracle has them, but for placing, which is a little closer.
 ABOVE_M, HOVER_M, CARRIED_M = 0.16, 0.20, 0.35
@@ -22,6 +22,7 @@ NEAR_M, ALIGNED_M = 0.04, 0.02
 OPEN_CONTACT, CLOSED_CONTACT = 0.1, 0.5
 OPEN, CLOSED = 0.0, 1.0
 LIFTED_M = 0.04
+LOW_M = 0.06  # an open gripper below this shoves cubes that it is pushed against
 # It aims well within a slot, and puts a cube again that lies nearer to the edge than this: who learns from it errs by
 # more.
 AIMED_M, PLACED_M, WELL_PLACED_M = 0.005, 0.014, 0.022
@@ -103,14 +104,14 @@ def demonstrate(
     *,
     seed: int,
     noise: float = 0.0,
-    bursts: bool = False,
+    bursts: Bursts | None = None,
     layout: tuple[int, int] | None = None,
     after: int = 10,
 ) -> Episode:
     """One episode of the expert, until `after` steps past the end of its work, or cut by the environment.
 
     noise: standard deviation of what is added to executed steps, in ogbench's; it fades over a few steps. bursts:
-    whether a few pushes besides make it miss or drop a cube (see `swap_pushes`). layout: of `LAYOUTS`, drawn if None.
+    pushes besides that make it miss, drop or shove cubes (see `swap_pushes`). layout: of `LAYOUTS`, drawn if None.
     Depends on the seed alone. Raises ValueError for a negative noise.
     """
     if noise < 0:
@@ -121,13 +122,13 @@ def demonstrate(
         expert,
         seed=seed,
         options=None if layout is None else {"layout": layout},
-        pushed=partial(_push, noise, bursts) if noise or bursts else None,
+        pushed=partial(_push, noise, bursts) if noise or bursts is not None else None,
         at_rest=lambda info: expert.done,
         after=after,
     )
 
 
-def _push(noise: float, bursts: bool, rng: np.random.Generator) -> Push:
+def _push(noise: float, bursts: Bursts | None, rng: np.random.Generator) -> Push:
     pushes = Pushes(rng, noise=noise, bursts=bursts)
     return lambda action, observation: _pushed(action, observation, pushes)
 
@@ -138,7 +139,8 @@ def _pushed(action: NDArray[np.float32], observation: Observation, pushes: Pushe
     closes = bool(action[5] > 0.5)
     carrying = closes and highest > LIFTED_M
     step = step_towards(action, at[:3], at[3], at[4])
-    return target_at(after_step(pushes.next(step, grasping=closes and not carrying, carrying=carrying), at))
+    low = not closes and at[2] < LOW_M
+    return target_at(after_step(pushes.next(step, grasping=closes and not carrying, carrying=carrying, low=low), at))
 
 
 def _cube(observation: Observation, cube: str) -> tuple[NDArray[np.float64], float]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
 from forcing.eval.drift import Drift, drift, shown
-from forcing.eval.held_out import check_held_out, held_out, tokens_of
+from forcing.eval.held_out import Told, check_held_out, held_out, tokens_of, told_to
 from forcing.eval.imagined_film import Reel, write_film
 from forcing.eval.report import Report, plus_minus, standard_error
 from forcing.policy.imagination import Imagining, imagine, imagining_of
@@ -61,11 +61,9 @@ def run_bench(bench: ImagineBench, *, report: Path | None, command: str, console
     these episodes, or if these are too short.
     """
     dreamers = [_dreamer(name) for name in bench.policies]
-    length, token_steps, moves_from = _common(dreamers)
+    length, token_steps, told = _common(dreamers)
     observed = min(dreamer.policy.preset.layout.history for dreamer in dreamers)
-    held = held_out(
-        bench.data, token_steps=token_steps, tokens=bench.times * length, most=bench.episodes, moves_from=moves_from
-    )
+    held = held_out(bench.data, token_steps=token_steps, tokens=bench.times * length, most=bench.episodes, told=told)
     for dreamer in dreamers:
         check_held_out(dreamer.policy, held)
     wanted = {
@@ -76,7 +74,7 @@ def run_bench(bench: ImagineBench, *, report: Path | None, command: str, console
         "length": length,
         "token_steps": token_steps,
         "observed": observed,
-        "moves_from": moves_from,
+        **asdict(told),
         "times": bench.times,
     }
     records = Records(report, wanted, console.print, needs="curves")
@@ -122,14 +120,14 @@ def _dreamer(name: str) -> _Dreamer:
     return _Dreamer(policy, planner.tokenizer, imagining_of(policy.preset.layout, memory, passes))
 
 
-def _common(dreamers: Sequence[_Dreamer]) -> tuple[int, int, str | None]:
-    """Tokens of a training sequence, control steps of a token, and what actions are told as moves from."""
+def _common(dreamers: Sequence[_Dreamer]) -> tuple[int, int, Told]:
+    """Tokens of a training sequence, control steps of a token, and how all were told what was done."""
     found = {(dreamer.how.length, dreamer.policy.preset.layout.token_steps) for dreamer in dreamers}
     if len(found) > 1:
         raise ValueError(f"policies must have tokens and sequences of one length, got (tokens, steps) {sorted(found)}")
-    told = {memory.moves_from for dreamer in dreamers if (memory := dreamer.policy.preset.memory) is not None}
+    told = {told_to(dreamer.policy) for dreamer in dreamers}
     if len(told) > 1:
-        raise ValueError(f"policies must be told actions alike, got memory.moves_from {sorted(map(str, told))}")
+        raise ValueError(f"policies must be told actions alike, got {', '.join(sorted(map(str, told)))}")
     return *found.pop(), told.pop()
 
 
@@ -204,8 +202,9 @@ def title_of(entry: Report) -> str:
 
 
 def told_as(entry: Report) -> str:
-    """How the networks were told what was done."""
-    return "places" if entry.get("moves_from") is None else "moves"
+    """How the networks were told what was done, and in which recorded actions if not in the recording's own."""
+    told, source = "places" if entry.get("moves_from") is None else "moves", entry.get("actions_from")
+    return told if source is None else f"{told}, {source}"
 
 
 def verdict(entries: Sequence[Report]) -> str | None:

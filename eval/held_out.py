@@ -48,14 +48,35 @@ class HeldOut:
     descriptions: frozenset[str]
 
 
-def held_out(source: str, *, token_steps: int, tokens: int, most: int, moves_from: str | None = None) -> HeldOut:
-    """The first `most` episodes that are long enough, or all. moves_from: as `MemoryConfig` says.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What was done, as policies were told it. actions_from: what a Minari dataset calls these actions, such as
+    `infos/executed`, None for its own. moves_from: as `MemoryConfig` says."""
+
+    actions_from: str | None = None
+    moves_from: str | None = None
+
+
+AS_RECORDED = Told()
+
+
+def told_to(policy: Policy) -> Told:
+    """How the policy was told what was done, in training."""
+    memory, names = policy.preset.memory, policy.card.get("data_provenance", {}).get("source_names", {})
+    return Told(
+        actions_from=names.get(policy.spec.action.name), moves_from=None if memory is None else memory.moves_from
+    )
+
+
+def held_out(source: str, *, token_steps: int, tokens: int, most: int, told: Told = AS_RECORDED) -> HeldOut:
+    """The first `most` episodes that are long enough, or all.
 
     Raises ValueError if the source cannot be read, none is long enough, or nothing tells where cubes were.
     """
-    recording, steps = open_recording(source), (tokens - 1) * token_steps
-    if moves_from is not None:
-        check_moves(recording.spec, moves_from)
+    recording = open_recording(source, streams={} if told.actions_from is None else {"action": told.actions_from})
+    steps = (tokens - 1) * token_steps
+    if told.moves_from is not None:
+        check_moves(recording.spec, told.moves_from)
     found: list[tuple[int, dict[str, Array], Array, Array]] = []
     number = -1
     for number, (streams, cubes) in enumerate(_episodes(recording, source)):
@@ -65,8 +86,9 @@ def held_out(source: str, *, token_steps: int, tokens: int, most: int, moves_fro
                 for stream in recording.spec.of_role("observation")
             }
             done = streams[recording.spec.action.name][:steps]
-            told = done if moves_from is None else moves(done, streams[moves_from][:steps])
-            found.append((number, every, told.reshape(tokens - 1, token_steps, -1), cubes[: steps + 1 : token_steps]))
+            if told.moves_from is not None:
+                done = moves(done, streams[told.moves_from][:steps])
+            found.append((number, every, done.reshape(tokens - 1, token_steps, -1), cubes[: steps + 1 : token_steps]))
         if len(found) == most:
             break
     if not found:

@@ -202,8 +202,19 @@ _GENERIC = Preset(
 )
 
 
+_NEARLY_CLEAN = RecallMix(slightly=0.05)
+# For who may lose one camera and must go on with the other: docs/experiments.md.
+_ONE_EYED = RecallMix(slightly=0.3, lost=0.5, alone=0.7, for_good=0.7, early=0.7)
+
+
 def _remembering(
-    name: str, *, history: int = 64, dropout: float = 0.15, hold_tokens: int = 24, wait_steps: int = 0
+    name: str,
+    *,
+    history: int = 64,
+    dropout: float = 0.15,
+    hold_tokens: int = 24,
+    wait_steps: int = 0,
+    mix: RecallMix = _NEARLY_CLEAN,
 ) -> Preset:
     """For demonstrations of an arm: chunks of actions from all that the episode has shown (docs/experiments.md)."""
     token_steps = 5
@@ -217,7 +228,7 @@ def _remembering(
         ),
         tracker=TrackerConfig(kind="actions", chunk_steps=token_steps),
         belief=None,
-        memory=MemoryConfig(mix=RecallMix(slightly=0.05), hold_tokens=hold_tokens, wait_steps=wait_steps),
+        memory=MemoryConfig(mix=mix, hold_tokens=hold_tokens, wait_steps=wait_steps),
     )
 
 
@@ -268,7 +279,7 @@ PRESETS = {
         _remembering("remembering"),
         _remembering("swap"),
         replace(
-            _remembering("swap-cameras", dropout=0.2, hold_tokens=32, wait_steps=100),
+            _remembering("swap-cameras", dropout=0.3, hold_tokens=32, wait_steps=100, mix=_ONE_EYED),
             vision=VisionConfig(kind="keypoints", counted=32.0),
         ),
         *(_pointing(f"cube-{kind}", hold_tokens=16) for kind in ("single", "double")),

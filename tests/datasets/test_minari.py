@@ -90,6 +90,32 @@ def test_pointmaze_becomes_position_velocity_action_and_reward(root: Path, episo
         assert np.array_equal(parts["reward"], episode["rewards"].astype(np.float32))
 
 
+def test_actions_are_read_from_an_info_that_is_asked_for(
+    root: Path, episodes: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    named = {"action": "infos/qpos"}  # two numbers a step, as actions are
+    read = read_recording(root / NAME, streams=named)
+    for index, episode in enumerate(episodes):
+        assert np.array_equal(read.episode(index)["action"], episode["infos"]["qpos"][:-1].astype(np.float32))
+    kept = write_store(read, tmp_path / "done.zarr")
+    assert np.array_equal(read_recording(kept, streams=named).streams["action"], read.streams["action"])
+    plain = write_store(read_recording(root / NAME), tmp_path / "plain.zarr")
+    with pytest.raises(ValueError, match="unknown stream 'infos/qpos'"):
+        read_recording(plain, streams=named)
+
+
+@pytest.mark.parametrize(
+    ("info", "error"),
+    [
+        ("executed", r"no actions can be read from infos/executed \(.*episode_0/infos/executed is missing"),
+        ("success", r"infos/success must have a row of shape \(2,\) a step, as actions have, .* got \(\)"),
+    ],
+)
+def test_an_info_that_cannot_be_actions_is_refused(root: Path, info: str, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        read_recording(root / NAME, streams={"action": f"infos/{info}"})
+
+
 def test_a_pointmaze_dataset_survives_the_store_exactly(root: Path, tmp_path: Path) -> None:
     read = read_recording(root / NAME)
     back = open_store(write_store(read, tmp_path / "maze.zarr"))

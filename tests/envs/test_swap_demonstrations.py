@@ -11,7 +11,9 @@ from forcing.datasets.recording import read_recording
 from forcing.envs import held_episodes, swap_demonstrations
 from forcing.envs.held_episodes import Episode
 from forcing.envs.rendering import use_headless
+from forcing.envs.swap import Swap
 from forcing.envs.swap_demonstrations import collect, observation_space
+from forcing.envs.swap_pushes import FEW, MANY, Bursts
 
 
 def recorded(steps: int, seed: int = 0, **options: Any) -> list[Episode]:
@@ -62,8 +64,10 @@ def test_an_attempt_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, epis
     assert len(set(seeds)) == 3
 
 
-def test_two_episodes_in_three_have_bursts(monkeypatch: pytest.MonkeyPatch, episodes: list[Episode]) -> None:
-    bursts: list[bool] = []
+def test_two_episodes_in_three_have_bursts_seen_by_cameras_five_in_six_more(
+    monkeypatch: pytest.MonkeyPatch, episodes: list[Episode]
+) -> None:
+    bursts: list[Bursts | None] = []
 
     def demonstrate(*_: Any, **options: Any) -> Any:
         bursts.append(options["bursts"])
@@ -71,7 +75,11 @@ def test_two_episodes_in_three_have_bursts(monkeypatch: pytest.MonkeyPatch, epis
 
     monkeypatch.setattr(swap_demonstrations, "demonstrate", demonstrate)
     recorded(6 * len(episodes[0]["actions"]))
-    assert bursts[:6] == [False, True, True, False, True, True]
+    assert bursts[:6] == [None, FEW, FEW, None, FEW, FEW]
+    del bursts[:]
+    monkeypatch.setattr(swap_demonstrations, "Swap", lambda cameras: Swap())
+    recorded(6 * len(episodes[0]["actions"]), cameras=True)
+    assert bursts[:7] == [None, *[MANY] * 5, None]
 
 
 def test_with_cameras_the_cubes_are_seen_and_not_told_or_the_error_says_what_to_install(

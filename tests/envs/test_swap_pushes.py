@@ -7,22 +7,37 @@ from numpy.typing import NDArray
 from forcing.envs.held_episodes import Episode
 from forcing.envs.swap import Swap
 from forcing.envs.swap_expert import demonstrate
-from forcing.envs.swap_pushes import Pushes
+from forcing.envs.swap_pushes import FEW, MANY, Bursts, Pushes
 
 CLOSING = np.array([0, 0, 0, 0, 0.5])
 
 
 def pushed(
-    steps: int, *, noise: float = 0.0, bursts: bool = True, seed: int = 0, grasping: int = 0, carrying: int = 0
+    steps: int,
+    *,
+    noise: float = 0.0,
+    bursts: Bursts | None = FEW,
+    seed: int = 0,
+    grasping: int = 0,
+    carrying: int = 0,
+    low: bool = False,
 ) -> NDArray[np.float64]:
-    """What is added to a step over and over: [steps, 5]. grasping, carrying: so many steps of them come first."""
+    """What is added to a step over and over: [steps, 5]. grasping, carrying: so many steps of them come first. low:
+    whether all others are."""
     pushes = Pushes(np.random.default_rng(seed), noise=noise, bursts=bursts)
-    at = [{"grasping": step < grasping, "carrying": grasping <= step < grasping + carrying} for step in range(steps)]
+    at = [
+        {
+            "grasping": step < grasping,
+            "carrying": grasping <= step < grasping + carrying,
+            "low": low and step >= grasping + carrying,
+        }
+        for step in range(steps)
+    ]
     return np.stack([pushes.next(CLOSING, **each) - CLOSING for each in at])
 
 
 def test_noise_has_the_spread_that_is_asked_for_lasts_a_few_steps_and_leaves_the_gripper_alone() -> None:
-    noise = pushed(20_000, noise=0.2, bursts=False)
+    noise = pushed(20_000, noise=0.2, bursts=None)
     np.testing.assert_allclose(noise[:, :4].std(0), 0.2, rtol=0.05)
     for axis in noise[:, :4].T:
         assert np.corrcoef(axis[:-1], axis[1:])[0, 1] == pytest.approx(0.8, abs=0.03)
@@ -30,11 +45,11 @@ def test_noise_has_the_spread_that_is_asked_for_lasts_a_few_steps_and_leaves_the
 
 
 def test_without_noise_and_bursts_nothing_is_added() -> None:
-    assert not pushed(200, noise=0.0, bursts=False).any()
+    assert not pushed(200, noise=0.0, bursts=None).any()
 
 
 def test_bursts_are_a_few_constant_pushes_of_five_to_fifteen_steps() -> None:
-    pushes = [pushed(300, seed=seed, noise=0.0, bursts=True) for seed in range(60)]
+    pushes = [pushed(300, seed=seed, noise=0.0) for seed in range(60)]
     runs = []
     for each in pushes:
         on = np.abs(each[:, :4]).max(axis=1) > 0
@@ -66,15 +81,28 @@ def test_bursts_come_at_grasps_too_and_with_a_cube_in_the_air_some_open_the_grip
     assert 25 <= in_the_air <= 70
 
 
+def test_who_is_pushed_low_is_pushed_along_the_table() -> None:
+    shoved = 0
+    for seed in range(100):
+        above, low = (pushed(60, seed=seed, bursts=MANY, grasping=6, low=low) for low in (False, True))
+        more = low - above
+        shoved += bool(more.any())
+        np.testing.assert_array_equal(more[:, 2], 0)
+    # Six bursts, a quarter of them low, a third of these from the first grasp on: 1 - (11/12)^6 = 0.41.
+    assert 25 <= shoved <= 55
+    assert not (pushed(60, low=True) - pushed(60)).any(), "of few bursts none waits for that"
+
+
 def failed_grasps(episode: Episode) -> int:
     """How often the gripper was to close, less the three times it must."""
     closed = episode["actions"][:, 5] > 0.5
     return int((closed[1:] & ~closed[:-1]).sum()) - 3
 
 
-def test_with_bursts_grasps_fail_are_tried_again_and_the_swap_holds() -> None:
+@pytest.mark.parametrize("bursts", [FEW, MANY])
+def test_with_bursts_grasps_fail_are_tried_again_and_the_swap_holds(bursts: Bursts) -> None:
     env = Swap()
-    episodes = [demonstrate(env, seed=seed, bursts=True) for seed in range(10)]
+    episodes = [demonstrate(env, seed=seed, bursts=bursts) for seed in range(10)]
     env.close()
     assert sum(failed_grasps(episode) > 0 for episode in episodes) >= 3
     assert all(episode["infos"]["success"][-1] for episode in episodes)

@@ -32,7 +32,8 @@ class Reading:
     Args:
         control_hz: steps a second, where the recording does not say or is wrong.
         stream: what its streams are called, such as observation=state for the one it calls state, or wrist= to leave
-            that one out; several with commas between, and several --stream, may follow.
+            that one out; action=infos/executed reads actions from that info of a Minari dataset; several with commas
+            between, and several --stream, may follow.
         subset: only the episodes in this subset, such as train.
         download: fetch a Minari dataset that is not here.
     """
