@@ -20,7 +20,7 @@ from forcing.datasets.columns import Column, observation_columns
 from forcing.datasets.episodes import Episode
 from forcing.datasets.goals import GoalLog
 from forcing.datasets.minari_places import locate_minari
-from forcing.datasets.minari_rows import Leaf, minari_rows
+from forcing.datasets.minari_rows import INFOS, Leaf, minari_rows
 from forcing.datasets.pointmaze import CONTROL_HZ, pointmaze_spec, pointmaze_streams
 from forcing.datasets.rows import check_rows
 from forcing.datasets.space_streams import leaves, limits
@@ -30,7 +30,6 @@ from forcing.policy.types import Array, EpisodeNote, StreamSpec, TrajectorySpec
 KEPT_METADATA = ("dataset_id", "algorithm_name", "description", "code_permalink", "author", "minari_version")
 OWN = "forcing"  # metadata of `minari_export`, which says what Minari has no place for
 ACTIONS: Leaf = ("actions",)
-INFOS = "infos"
 REWARDS: Leaf = ("rewards",)
 DESIRED: Leaf = ("observations", "desired_goal")
 

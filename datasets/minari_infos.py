@@ -3,12 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from gymnasium import spaces
 from minari.dataset.minari_storage import MinariStorage
 
 from forcing.datasets.minari_places import locate_minari
-from forcing.datasets.minari_rows import minari_rows
+from forcing.datasets.minari_rows import INFOS, Leaves, minari_rows
 from forcing.policy.types import Array
 
 
@@ -19,7 +17,6 @@ def minari_infos(id_or_path: str | Path, names: Sequence[str]) -> Iterator[dict[
     """
     folder = locate_minari(id_or_path)
     metadata = MinariStorage.read_raw_metadata(folder / "data")
-    number = spaces.Box(-np.inf, np.inf)
-    leaves: dict[tuple[str, ...], spaces.Box] = {("infos", name): number for name in names}
+    leaves: Leaves = {(INFOS, name): None for name in names}
     for rows in minari_rows(folder, metadata["data_format"], int(metadata["total_episodes"]), leaves):
-        yield {name: rows["infos", name] for name in names}
+        yield {name: rows[INFOS, name] for name in names}

@@ -14,6 +14,7 @@ from forcing.datasets.journal_recording import Journals
 from forcing.datasets.lerobot_files import holds_lerobot, open_lerobot
 from forcing.datasets.minari_files import MinariRecording
 from forcing.datasets.minari_places import holds_minari, is_minari_id
+from forcing.datasets.minari_rows import INFOS
 from forcing.datasets.naming import renamed
 from forcing.datasets.replay_buffer import ReplayBufferRecording, is_replay_buffer
 from forcing.datasets.robomimic_hdf5 import RobomimicRecording, is_robomimic_hdf5
@@ -30,7 +31,7 @@ SUPPORTED = (
     "folder of them)"
 )
 
-_OF_INFOS = "infos/"
+_OF_INFOS = f"{INFOS}/"
 
 
 def read_recording(

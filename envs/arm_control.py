@@ -26,6 +26,26 @@ def heading(yaw: float) -> NDArray[np.float64]:
     return np.array([np.cos(4 * yaw), np.sin(4 * yaw)])
 
 
+def yaw_of(heading: NDArray[Any]) -> float:
+    """Rad, -pi / 4 to pi / 4. heading: [2], of any length but 0."""
+    return float(np.arctan2(heading[1], heading[0])) / 4
+
+
+def state_spaces(cubes: int) -> dict[str, spaces.Box]:
+    """Of what `observed` says."""
+    place, turned = spaces.Box(-np.inf, np.inf, (3,), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32)
+    return {
+        "effector_position": place,
+        "effector_heading": turned,
+        "gripper": spaces.Box(0.0, 1.0, (2,), np.float32),
+        **{
+            f"{cube}_{part}": space
+            for cube in CUBES[:cubes]
+            for part, space in (("position", place), ("heading", turned))
+        },
+    }
+
+
 def observed(found: Mapping[str, NDArray[Any]], cubes: int) -> dict[str, NDArray[np.float32]]:
     """What ogbench says of the effector and of the first `cubes` of `CUBES`, by stream; see `swap.Swap`."""
     parts: dict[str, Any] = {
@@ -59,9 +79,8 @@ def step_towards(target: NDArray[Any], position: NDArray[Any], yaw: float, gripp
 def pose(observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
     """[5]: where effector and gripper are: x, y, z in m, yaw in rad, -pi / 4 to pi / 4, as quarters of a turn are all
     the same, and the gripper. observation: see `swap.Swap`."""
-    cosine, sine = observation["effector_heading"]
     place = observation["effector_position"].astype(np.float64)
-    return np.array([*place, np.arctan2(sine, cosine) / 4, observation["gripper"][0]])
+    return np.array([*place, yaw_of(observation["effector_heading"]), observation["gripper"][0]])
 
 
 def target_at(pose: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -81,6 +100,5 @@ def within_reach(target: NDArray[Any], observation: Mapping[str, NDArray[Any]]) 
     cut = np.asarray(target, np.float64).copy()
     place, facing = observation["effector_position"], observation["effector_heading"]
     cut[:3] = np.clip(cut[:3], place - STEP_M, place + STEP_M)
-    now = float(np.arctan2(facing[1], facing[0])) / 4
-    cut[3:5] = heading(now + float(np.clip(turn(cut[3:5], facing), -STEP_RAD, STEP_RAD)))
+    cut[3:5] = heading(yaw_of(facing) + float(np.clip(turn(cut[3:5], facing), -STEP_RAD, STEP_RAD)))
     return cut

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from forcing.envs.arm_control import ACTION, CUBES
+from forcing.envs.arm_control import ACTION, state_spaces
 from forcing.envs.extras import extra_needed
 from forcing.envs.rendering import Lookout, View
 
@@ -87,18 +87,9 @@ def observation_space(kind: Kind) -> spaces.Dict:
     """Of `Cube`. Raises ValueError for an unknown kind."""
     if kind not in MAX_STEPS:
         raise ValueError(f"kind must be one of {list(MAX_STEPS)}, got {kind!r}")
-    place = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-    turned = spaces.Box(-1.0, 1.0, (2,), np.float32)
-    cubes = CUBES[: list(MAX_STEPS).index(kind) + 1]
-    return spaces.Dict(
-        {
-            "effector_position": place,
-            "effector_heading": turned,
-            "gripper": spaces.Box(0.0, 1.0, (2,), np.float32),
-            **{f"{cube}_{part}": space for cube in cubes for part, space in (("position", place), ("heading", turned))},
-            "target": spaces.Box(-np.inf, np.inf, (3 * len(cubes),), np.float32),
-        }
-    )
+    cubes = list(MAX_STEPS).index(kind) + 1
+    target = spaces.Box(-np.inf, np.inf, (3 * cubes,), np.float32)
+    return spaces.Dict({**state_spaces(cubes), "target": target})
 
 
 def units(kind: Kind) -> dict[str, str]:

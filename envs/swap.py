@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from forcing.envs.arm_control import ACTION, CUBES
+from forcing.envs.arm_control import ACTION, CUBES, state_spaces
 from forcing.envs.extras import extra_needed
 from forcing.envs.rendering import use_headless
 from forcing.envs.swap_distractors import Distractor, Disturbance
@@ -29,14 +29,7 @@ LIFTED_M = 0.005
 RELEASED_M = 0.05
 STILL_M_S = 0.05
 
-_PLACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-_TURN = spaces.Box(-1.0, 1.0, (2,), np.float32)
-STATE: dict[str, spaces.Space[Any]] = {
-    "effector_position": _PLACE,
-    "effector_heading": _TURN,
-    "gripper": spaces.Box(0.0, 1.0, (2,), np.float32),
-    **{f"{cube}_{part}": space for cube in CUBES for part, space in (("position", _PLACE), ("heading", _TURN))},
-}
+STATE: dict[str, spaces.Space[Any]] = {**state_spaces(len(CUBES))}
 UNITS = {name: "m" for name in STATE if name.endswith("position")}
 
 Observation = dict[str, NDArray[Any]]

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.envs.arm_control import CUBES, after_step, pose, step_towards, target_at
+from forcing.envs.arm_control import CUBES, after_step, pose, step_towards, target_at, yaw_of
 from forcing.envs.held_episodes import Episode, Push, drive
 from forcing.envs.swap import Observation, Swap, resting_slot
 from forcing.envs.swap_layout import CUBE_HALF_M, HOME, HOME_SPREAD_M, HOME_YAW_RAD, SLOTS
@@ -145,8 +145,7 @@ def _pushed(action: NDArray[np.float32], observation: Observation, pushes: Pushe
 
 def _cube(observation: Observation, cube: str) -> tuple[NDArray[np.float64], float]:
     """Its position [3] in m and its yaw in rad, -pi / 4 to pi / 4."""
-    cosine, sine = observation[f"{cube}_heading"]
-    return observation[f"{cube}_position"].astype(np.float64), float(np.arctan2(sine, cosine) / 4)
+    return observation[f"{cube}_position"].astype(np.float64), yaw_of(observation[f"{cube}_heading"])
 
 
 def _nearest_turn(yaw: float, to: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from forcing.envs import cube, fetch, metaworld, swap
+from forcing.envs import cube, fetch, metaworld, swap, swap_demonstrations
 from forcing.envs.arm_control import CUBES
 from forcing.envs.cube_expert import CubeExpert
 from forcing.envs.fetch_expert import FetchExpert
@@ -22,20 +22,21 @@ from forcing.eval.distractors import DISTRACTORS
 from forcing.eval.task import Env, Expert, Observation, Outcome, Task
 from forcing.policy.types import Array
 
+EFFECTOR = "effector_position"  # of every arm's observations: where its end is, in m
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmTask(Task):
     """env: makes the environment, told whether it shall show what happens: by its cameras, or where it has none by
     `render`; its info says `success` after every step.
     scripted: makes the expert, which sees all that the environment observes. observed: what policies may see of that.
-    effector: the observation that says where the arm's end is, in m. cameras: observations that are frames, whether
-    policies see them or not. units: of observations. distractors: by name, seed of an episode -> what the environment's
-    reset takes as its `distractor`. telling: where things lie, in words."""
+    cameras: observations that are frames, whether policies see them or not. units: of observations. distractors: by
+    name, seed of an episode -> what the environment's reset takes as its `distractor`. telling: where things lie, in
+    words."""
 
     env: Callable[[bool], Env]
     scripted: Callable[[], Expert]
     observed: tuple[str, ...]
-    effector: str
     cameras: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     distractors: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class ArmTask(Task):
 
     def position(self, observation: Observation) -> NDArray[np.float64]:
         """[3] of the arm's end, in m."""
-        return np.asarray(observation[self.effector], dtype=np.float64)
+        return np.asarray(observation[EFFECTOR], dtype=np.float64)
 
     def goal(self, observation: Observation) -> None:
         return None
@@ -87,16 +88,14 @@ def arm_tasks() -> list[ArmTask]:
 
 
 def _swap(*, cameras: bool) -> ArmTask:
-    name = "swap-cameras" if cameras else "swap"
-    seen = (*(part for part in swap.STATE if not part.startswith(CUBES)), *CAMERAS) if cameras else tuple(swap.STATE)
+    name, recorded = "swap-cameras" if cameras else "swap", swap_demonstrations.observation_space(cameras=cameras)
     return ArmTask(
         name=name,
         policy=name,
         control_hz=swap.CONTROL_HZ,
         env=swap.Swap,
         scripted=SwapExpert,
-        observed=seen,
-        effector="effector_position",
+        observed=tuple(part for part in (*swap.STATE, *CAMERAS) if part in recorded.spaces),
         cameras=tuple(CAMERAS),
         units=swap.UNITS,
         distractors=DISTRACTORS if cameras else {},
@@ -114,7 +113,6 @@ def _cube(kind: cube.Kind) -> ArmTask:
         env=lambda shown: cube.Cube(kind, _mode(shown)),
         scripted=CubeExpert,
         observed=tuple(cube.observation_space(kind)),
-        effector="effector_position",
         units=cube.units(kind),
     )
 
@@ -128,7 +126,6 @@ def _metaworld() -> ArmTask:
         env=lambda shown: metaworld.MetaWorld(render_mode=_mode(shown)),
         scripted=MetaWorldExpert,
         observed=tuple(metaworld.OBSERVATION),
-        effector="effector_position",
         units=metaworld.UNITS,
         telling=lambda observation: metaworld.TASKS[int(observation["task"].argmax())],
     )
@@ -143,7 +140,6 @@ def _fetch(kind: fetch.Kind) -> ArmTask:
         env=lambda shown: fetch.Fetch(kind, _mode(shown)),
         scripted=FetchExpert,
         observed=tuple(fetch.OBSERVATION[kind]),
-        effector="effector_position",
         units=fetch.UNITS,
     )
 
@@ -153,7 +149,5 @@ def _mode(shown: bool) -> str | None:
 
 
 def _where_cubes_lie(observation: Observation) -> str:
-    slots = {
-        cube: swap.resting_slot(observation[f"{cube}_position"], observation["effector_position"]) for cube in CUBES
-    }
+    slots = {cube: swap.resting_slot(observation[f"{cube}_position"], observation[EFFECTOR]) for cube in CUBES}
     return ", ".join(f"{cube}: {'in none' if slot is None else f'slot {slot}'}" for cube, slot in slots.items())

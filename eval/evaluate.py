@@ -46,7 +46,7 @@ def evaluate_policy(
     fit together, CheckpointError on an unknown policy, ServerUnreachable or ServerProblem from a server.
     """
     driver.check(task)  # says here what a worker process could only die of
-    _warn_of_another_task(driver, task, console)
+    _note_what_is_odd(driver, task, console)
     scored, finished = score(
         task, driver, served=served, episodes=episodes, seed=seed, workers=workers, command=command, console=console
     )
@@ -133,9 +133,13 @@ def watch(
     return finished
 
 
-def _warn_of_another_task(spec: DriverSpec, task: Task, console: Console) -> None:
+def _note_what_is_odd(spec: DriverSpec, task: Task, console: Console) -> None:
+    """Tells if the policy was trained for another task, or not to the end of its run."""
     if spec.url is None and spec.policy not in BASELINES and not is_clone(spec.policy):
-        trained_for = load_policy(spec.policy).card.get("task")
+        policy = load_policy(spec.policy)
+        if policy.unfinished is not None:
+            console.print(f"note: {policy.unfinished}")
+        trained_for = policy.card.get("task")
         if trained_for in {other.policy for other in TASKS.values()} - {task.policy}:
             console.print(f"note: {spec.policy} was trained for {trained_for}, {task.name} wants {task.policy}")
 

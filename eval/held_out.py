@@ -61,10 +61,21 @@ AS_RECORDED = Told()
 
 
 def told_to(policy: Policy) -> Told:
-    """How the policy was told what was done, in training."""
-    memory, names = policy.preset.memory, policy.card.get("data_provenance", {}).get("source_names", {})
+    """How the policy was told what was done, in training.
+
+    Raises ValueError if its recordings told it in several ways.
+    """
+    memory, provenance = policy.preset.memory, policy.card.get("data_provenance", {})
+    name = policy.spec.action.name
+    read_from = {each.get("source_names", {}).get(name, name) for each in provenance.get("recordings", [provenance])}
+    if len(read_from) > 1:
+        raise ValueError(
+            f"policy {policy.name!r} was told actions from {', '.join(sorted(read_from))}, by one recording so and by "
+            "another so; imagine with one that was told them in one way"
+        )
+    (source,) = read_from
     return Told(
-        actions_from=names.get(policy.spec.action.name), moves_from=None if memory is None else memory.moves_from
+        actions_from=None if source == name else source, moves_from=None if memory is None else memory.moves_from
     )
 
 

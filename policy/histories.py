@@ -84,10 +84,10 @@ class HistorySource:
         episodes, begin, lengths = episodes[chosen], begin[chosen], lengths[chosen]
         tokens = self._tokens(episodes, begin, int(lengths.max()))
         if self.config.moved_m > 0:
-            tokens = tokens + self._moves(rng.normal(0.0, self.config.moved_m, (count, 2)))[:, None]
+            tokens = tokens + self._displaced(rng.normal(0.0, self.config.moved_m, (count, 2)))[:, None]
         return Histories(tokens, torch.from_numpy(lengths))
 
-    def _moves(self, floor: NDArray[np.float64]) -> Tensor:
+    def _displaced(self, floor: NDArray[np.float64]) -> Tensor:
         """[B, D] what features grow by, normalised, where all places are moved by `floor` [B, 2], x and y in m."""
         columns = []
         for stream in self.tokenizer.streams:

@@ -28,9 +28,8 @@ def told_as_moves(trajectories: Trajectories, observation: str) -> Trajectories:
     """
     spec = trajectories.spec
     check_moves(spec, observation)
-    episodes = np.repeat(np.arange(len(trajectories.lengths)), trajectories.lengths)
-    before = np.arange(len(episodes)) + episodes  # an episode has one observation more than actions
-    told = moves(trajectories.streams[spec.action.name], trajectories.streams[observation][before])
+    places = trajectories.streams[observation][trajectories.before_steps()]
+    told = moves(trajectories.streams[spec.action.name], places)
     streams = tuple(_limited(stream) if stream.role == "action" else stream for stream in spec.streams)
     return replace(
         trajectories,

@@ -103,6 +103,14 @@ class Policy:
         """What a process of ours needs to have the same policy."""
         return type(self), (self.name, self._file)
 
+    @property
+    def unfinished(self) -> str | None:
+        """What to tell people of a policy whose training goes on, or was stopped; None of one that was trained to its
+        end."""
+        if (reached := self.card.get("unfinished")) is None:
+            return None
+        return f"policy {self.name!r} is of an unfinished run, {reached}; if it was stopped, --resume goes on with it"
+
     @cached_property
     def normaliser_hash(self) -> str:
         """First 12 hex digits of the sha256 of the normaliser as JSON."""

@@ -202,6 +202,7 @@ _GENERIC = Preset(
 )
 
 
+_EYES = VisionConfig(kind="keypoints", steps=12000, counted=32.0)
 _NEARLY_CLEAN = RecallMix(slightly=0.05)
 # For who may lose one camera and must go on with the other: docs/experiments.md.
 _ONE_EYED = RecallMix(slightly=0.3, lost=0.5, alone=0.7, for_good=0.7, early=0.7)
@@ -280,12 +281,12 @@ PRESETS = {
         _remembering("swap"),
         replace(
             _remembering("swap-cameras", dropout=0.3, hold_tokens=32, wait_steps=100, mix=_ONE_EYED),
-            vision=VisionConfig(kind="keypoints", counted=32.0),
+            vision=_EYES,
         ),
         *(_pointing(f"cube-{kind}", hold_tokens=16) for kind in ("single", "double")),
         _pointing("metaworld", hold_tokens=8, history=40),
         *(_pointing(f"fetch-{kind}", hold_tokens=2, history=10) for kind in ("push", "pick-and-place")),
         _modelling("swap-world"),
-        replace(_modelling("swap-cameras-world"), vision=VisionConfig(kind="keypoints", counted=32.0)),
+        replace(_modelling("swap-cameras-world"), vision=_EYES),
     )
 }

@@ -304,6 +304,8 @@ def _save(trainer: Trainer, budget: Budget, out: Path, card: dict[str, object]) 
     save_training_state(snapshot(trainer, budget), out / "resume.safetensors")
     path = out / "policy.safetensors"
     card = {**card, "steps": trainer.step, "minutes": round(trainer.elapsed_s / 60, 2), "windows": trainer.windows_seen}
+    if trainer.step < (total := trainer.total_steps(budget)):
+        card["unfinished"] = f"step {trainer.step} of {total}"
     weights = {name: value.cpu() for name, value in trainer.ema.items()}
     save_policy(
         path,

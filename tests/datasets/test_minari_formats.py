@@ -15,6 +15,7 @@ import pytest
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
+from forcing.datasets.minari_infos import minari_infos
 from forcing.datasets.recording import open_recording, read_recording
 
 NAME = "lab/bench/arm-v0"
@@ -65,7 +66,10 @@ def buffer(steps: int, seed: int) -> EpisodeBuffer:
         rewards=rng.uniform(0, 1, steps),
         terminations=np.zeros(steps, bool),
         truncations=np.arange(steps) == steps - 1,
-        infos={"counter": np.arange(steps + 1)},  # of one dimension: Minari's Arrow reader fails on it
+        infos={
+            "counter": np.arange(steps + 1),  # of one dimension: Minari's Arrow reader fails on it
+            "executed": np.arange(4.0 * (steps + 1)).reshape(-1, 4),
+        },
     )
 
 
@@ -82,6 +86,18 @@ def write(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Path:
             **options,
         )
     return root / NAME
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_infos_have_a_row_more_than_actions_and_can_be_read_in_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_format: str
+) -> None:
+    write(tmp_path, monkeypatch, data_format=data_format)
+    for steps, infos in zip((5, 9), minari_infos(NAME, ["counter", "executed"]), strict=True):
+        np.testing.assert_array_equal(infos["counter"], np.arange(steps + 1))
+        np.testing.assert_array_equal(infos["executed"], np.arange(4.0 * (steps + 1)).reshape(-1, 4))
+    read = read_recording(NAME, control_hz=25, streams={"action": "infos/executed"})
+    np.testing.assert_array_equal(read.episode(1)["action"], np.arange(36.0).reshape(-1, 4))
 
 
 @pytest.mark.parametrize("data_format", FORMATS)

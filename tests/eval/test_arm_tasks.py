@@ -1,6 +1,7 @@
 """Arms as tasks: what policies are told, what counts, and that a server between them and the arm changes nothing."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from forcing.eval.drivers import sensed
 from forcing.eval.report import goals_table
 from forcing.eval.rollout import DriverSpec, Episode, rollout
 from forcing.eval.tasks import find_maze, find_task
+from forcing.policy.checkpoint import load_policy_file, save_policy
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 
 TASK = find_task("swap")
@@ -70,6 +72,22 @@ def here(policy: Path) -> list[Episode]:
     return list(
         rollout(TASK, DriverSpec(policy=str(policy), under=Conditions(most_steps=STEPS)), episodes=2, seed=3, workers=1)
     )
+
+
+def test_who_drives_with_an_unfinished_run_is_told_so(policy: Path, tmp_path: Path, forcing: Command) -> None:
+    file = load_policy_file(policy / "policy.safetensors")
+    save_policy(
+        tmp_path / "policy.safetensors",
+        file.preset,
+        file.spec,
+        file.normaliser,
+        file.weights,
+        {**file.card, "unfinished": "step 1 of 2"},
+    )
+    told = re.compile(r"note: policy '\S+' is of an unfinished run, step 1 of 2; if it was stopped, --resume")
+    driven = "eval swap --episodes 1 --workers 1 --most-steps 2 --policy"
+    assert told.search(" ".join(forcing(driven, tmp_path).out.split()))
+    assert "note: policy" not in forcing(driven, policy).out
 
 
 def test_what_was_done_and_undone_again_is_no_success() -> None:

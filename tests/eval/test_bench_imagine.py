@@ -323,6 +323,31 @@ def test_actions_are_told_as_they_were_executed_if_policies_learned_them_so(
         _run([names[0], told], test, None)
 
 
+@pytest.mark.parametrize(
+    ("provenance", "actions_from"),
+    [
+        ({}, None),
+        ({"source_names": {"action": "action", "hand": "effector_position"}}, None),
+        ({"source_names": {"action": "infos/executed"}}, "infos/executed"),
+        ({"recordings": [{"source_names": {"action": "infos/executed"}}] * 2}, "infos/executed"),
+        ({"recordings": [{}, {"source_names": {"hand": "wrist"}}]}, None),
+    ],
+)
+def test_how_actions_were_told_is_known_of_one_recording_and_of_several(
+    provenance: dict[str, Any], actions_from: str | None, state: tuple[str, str, list[str]]
+) -> None:
+    policy = load_policy(state[2][0])
+    policy.card = {"data_provenance": provenance}
+    assert told_to(policy) == Told(actions_from=actions_from)
+
+
+def test_recordings_that_told_actions_in_two_ways_are_refused(state: tuple[str, str, list[str]]) -> None:
+    policy = load_policy(state[2][0])
+    policy.card = {"data_provenance": {"recordings": [{}, {"source_names": {"action": "infos/executed"}}]}}
+    with pytest.raises(ValueError, match="was told actions from action, infos/executed, by one recording so"):
+        told_to(policy)
+
+
 def test_a_model_that_is_told_moves_imagines_from_moves_and_is_compared_with_its_like(
     state: tuple[str, str, list[str]], tmp_path: Path
 ) -> None:

@@ -302,10 +302,12 @@ def test_a_stopped_run_saves_the_step_it_was_at_and_goes_on_to_the_same_weights(
         train(stopped, Budget(steps=30), tmp_path, {}, stop=lambda: stopped.step == 13)
     assert load_training_state(tmp_path / "resume.safetensors").facts["step"] == 13
     assert load_policy_file(tmp_path / "policy.safetensors").card["steps"] == 13
+    assert load_policy_file(tmp_path / "policy.safetensors").card["unfinished"] == "step 13 of 30"
     train(resumed, Budget(steps=30), tmp_path, {}, resume=True)
     train(whole, Budget(steps=30), tmp_path / "whole", {})
     _assert_same_state(resumed, whole)
     policies = [load_policy_file(folder / "policy.safetensors") for folder in (tmp_path, tmp_path / "whole")]
+    assert all("unfinished" not in policy.card for policy in policies)
     assert all(torch.equal(value, policies[1].weights[name]) for name, value in policies[0].weights.items())
     assert torch.equal(policies[0].weights["head.bias"], whole.ema["head.bias"])
 

@@ -99,6 +99,8 @@ def serve(
     loaded = [load_policy(name) for name in policy]
     with wrong_usage():
         served = [Adjusted(set_)(entry) for entry in loaded]
+    for told in filter(None, (entry.unfinished for entry in loaded)):
+        print(f"note: {told}", flush=True)
     run_server(
         served,
         host,

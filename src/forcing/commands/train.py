@@ -117,7 +117,7 @@ def train(
         fit_normaliser(trajectories, cameras, recipe.vision),
         seed=seed,
         device=device,
-        world=None if recipe.memory is not None else world_for(recipe, trajectories, cameras),
+        world=world_for(recipe, trajectories, cameras),
         cameras=cameras,
     )
     named = "".join(f" --data {shlex.quote(source)}" for source in data)
