@@ -30,7 +30,7 @@ from forcing.eval.figures import (
     inch_axes,
     new_figure,
 )
-from forcing.eval.files import replacing
+from forcing.eval.gif import save_gif
 from forcing.eval.maze_axes import FLOOR_COLOR, WALL_COLOR, draw_ends, draw_maze, panel_aspect
 from forcing.eval.maze_tasks import MazeTask
 from forcing.eval.palette import INK, MUTED, NOISE_COLORS, NOISE_NORM
@@ -58,7 +58,9 @@ def animate_denoising(policy: Policy, request: PlanRequest, task: MazeTask, path
     origin = np.asarray(request.frames[policy.spec.goal or ""][-1], dtype=np.float64)
     scene = _Scene(task, policy.preset.planner.schedule, passes, origin, request.goal)
     frames, durations_ms = zip(*scene.frames(), strict=True)
-    _write_gif(frames, durations_ms, path)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(_palette())
+    save_gif(frames, durations_ms, path, palette)
 
 
 class _Scene:
@@ -153,16 +155,6 @@ def _marks() -> list[Line2D]:
         robot,
         Line2D([], [], color=INK, marker="*", linestyle="none", markersize=11, label="goal"),
     ]
-
-
-def _write_gif(frames: Sequence[Image.Image], durations_ms: Sequence[int], path: Path) -> None:
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(_palette())
-    images = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    with replacing(path) as beside:
-        images[0].save(
-            beside, format="GIF", save_all=True, append_images=images[1:], duration=list(durations_ms), loop=0
-        )
 
 
 def _palette() -> list[int]:

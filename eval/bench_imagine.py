@@ -18,7 +18,7 @@ from forcing.eval.bench_records import Records
 from forcing.eval.console import rows_table
 from forcing.eval.drift import Drift, drift, shown
 from forcing.eval.held_out import Told, check_held_out, held_out, tokens_of, told_to
-from forcing.eval.imagined_film import Reel, write_film
+from forcing.eval.imagined_film import Reel, write_imagined_film
 from forcing.eval.report import Report, plus_minus, standard_error
 from forcing.policy.imagination import Imagining, imagine, imagining_of
 from forcing.policy.policy import Policy, load_policy
@@ -95,7 +95,7 @@ def run_bench(bench: ImagineBench, *, report: Path | None, command: str, console
         console.print(said)
     if bench.film is not None and dreamers[0].policy.cameras:
         real = Reel("what happened", {name: held.streams[name][0] for name in dreamers[0].policy.cameras}, None)
-        write_film([real, *reels], token_steps / dreamers[0].policy.spec.control_hz, observed, bench.film)
+        write_imagined_film([real, *reels], token_steps / dreamers[0].policy.spec.control_hz, observed, bench.film)
         console.print(f"wrote {bench.film}")
 
 

@@ -25,6 +25,14 @@ from forcing.server.serve import serving
 from forcing.server.service import ServerSettings
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C when some episodes, but not all, had finished. finished: these, in order. report: of these, by `score`."""
+
+    def __init__(self, finished: Sequence[Episode]) -> None:
+        super().__init__()
+        self.finished, self.report = finished, Report()
+
+
 def evaluate_policy(
     task: Task,
     driver: DriverSpec,
@@ -43,22 +51,25 @@ def evaluate_policy(
 
     served: by a server of our own, over HTTP. pictures: folder, of mazes alone. film: of the episodes that the driver's
     conditions say. With faults nothing is driven straight, which needs all readings. Raises ValueError on what does not
-    fit together, CheckpointError on an unknown policy, ServerUnreachable or ServerProblem from a server.
+    fit together, CheckpointError on an unknown policy, ServerUnreachable or ServerProblem from a server, and Stopped
+    once what had finished is printed and its report written.
     """
     driver.check(task)  # says here what a worker process could only die of
     _note_what_is_odd(driver, task, console)
-    scored, finished = score(
-        task, driver, served=served, episodes=episodes, seed=seed, workers=workers, command=command, console=console
-    )
+    try:
+        scored, finished = score(
+            task, driver, served=served, episodes=episodes, seed=seed, workers=workers, command=command, console=console
+        )
+    except Stopped as stopped:
+        console.print(f"stopped after {len(stopped.finished)} of {episodes} episodes; what follows is of these")
+        _tell(task, [stopped.report], report, console)
+        raise
     reports = [scored]
     if isinstance(task, MazeTask) and driver.policy not in BASELINES and not driver.under.faults:
         straight = DriverSpec(policy="straight", under=driver.under)
         driven = list(rollout(task, straight, episodes, seed, workers))
         reports.append(build_report(task, "straight", None, seed, driven, command))
-    _print(task, reports, console)
-    if report is not None:
-        write_report(reports[0], report)
-        console.print(f"report: {report}")
+    _tell(task, reports, report, console)
     if pictures is not None and isinstance(task, MazeTask):
         _draw(task, finished[:12], pictures, console)
     if film is not None:
@@ -80,12 +91,20 @@ def score(
     console: Console,
 ) -> tuple[Report, list[Episode]]:
     """The driver's report, and its episodes. Raises as `evaluate_policy`."""
+
+    def report(finished: Sequence[Episode]) -> Report:
+        how = _how(driver) | {"served": driving.url is not None}
+        return build_report(task, driver.policy, revision, seed, finished, command) | how
+
     with _at_its_server(driver, console) if served else nullcontext(driver) as driving:
         revision = _revision(driving, task)
         _check_streams(driving, task)
-        finished = watch(task, driving, episodes, seed, workers, console)
-    how = _how(driver) | {"served": driving.url is not None}
-    return build_report(task, driver.policy, revision, seed, finished, command) | how, finished
+        try:
+            finished = watch(task, driving, episodes, seed, workers, console)
+        except Stopped as stopped:
+            stopped.report = report(stopped.finished) | {"stopped_of": episodes}
+            raise
+    return report(finished), finished
 
 
 def _how(driver: DriverSpec) -> Report:
@@ -101,7 +120,8 @@ def _how(driver: DriverSpec) -> Report:
     }
 
 
-def _print(task: Task, reports: Sequence[Report], console: Console) -> None:
+def _tell(task: Task, reports: Sequence[Report], path: Path | None, console: Console) -> None:
+    """Prints all reports and writes the first."""
     console.print(table_of(reports) if isinstance(task, MazeTask) else arm_table(reports))
     first = reports[0]
     if first["faults"]:
@@ -110,26 +130,35 @@ def _print(task: Task, reports: Sequence[Report], console: Console) -> None:
         console.print(f"cameras disturbed: {first['distractor']}, {first['handling']}")
     if first["goals"]:
         console.print(goals_table(task, first))
+    if path is not None:
+        write_report(first, path)
+        console.print(f"report: {path}")
 
 
 def watch(
     task: Task, driver: DriverSpec, episodes: int, seed: int, workers: int | None, console: Console
 ) -> list[Episode]:
-    """All episodes, with a progress bar and the time left, or a line now and then where nobody watches."""
+    """All episodes, with a progress bar and the time left, or a line now and then where nobody watches. Raises Stopped,
+    or KeyboardInterrupt before any has finished."""
     finished: list[Episode] = []
     name = f"{task.name}: {Path(driver.policy).name}"
     started = printed = time.monotonic()
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console, transient=True) as bar:
         progress = bar.add_task(name, total=episodes)
-        for episode in rollout(task, driver, episodes, seed, workers):
-            finished.append(episode)
-            bar.advance(progress)
-            now = time.monotonic()
-            if not console.is_terminal and now - printed >= LINE_EVERY_S:
-                printed = now
-                left = (now - started) / len(finished) * (episodes - len(finished)) / 60
-                succeeded = sum(episode.success for episode in finished)
-                console.print(f"{name}: {len(finished)} of {episodes}, {succeeded} succeeded, {left:.1f} min left")
+        try:
+            for episode in rollout(task, driver, episodes, seed, workers):
+                finished.append(episode)
+                bar.advance(progress)
+                now = time.monotonic()
+                if not console.is_terminal and now - printed >= LINE_EVERY_S:
+                    printed = now
+                    left = (now - started) / len(finished) * (episodes - len(finished)) / 60
+                    succeeded = sum(episode.success for episode in finished)
+                    console.print(f"{name}: {len(finished)} of {episodes}, {succeeded} succeeded, {left:.1f} min left")
+        except KeyboardInterrupt:
+            if finished:
+                raise Stopped(finished) from None
+            raise
     return finished
 
 

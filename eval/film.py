@@ -5,7 +5,6 @@ Pixels depend on the episodes alone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from forcing.eval.arm_tasks import ArmTask
 from forcing.eval.files import replacing
+from forcing.eval.gif import save_gif, side_by_side
+from forcing.eval.palette import BAD, GOOD, INK, MUTED, PAPER
 from forcing.eval.task import Env, Info, Observation
 
 SUFFIXES = (".gif", ".mp4")
@@ -23,7 +24,6 @@ FILMED = 3  # episodes
 GIF_HZ, GIF_SPEED = 10.0, 2.0  # twice as fast as it was, so that the file stays small
 LEAST, GAP, LINE = 240, 8, 18  # pixels across a view; between things; a line of text
 HOLD_S = 2.0  # of the last picture
-PAPER, INK, MUTED, GOOD, BAD = (255, 255, 255), (28, 36, 48), (102, 112, 124), (21, 128, 61), (185, 28, 28)
 
 Frame = NDArray[np.uint8]
 
@@ -71,8 +71,11 @@ def write_film(takes: Sequence[Take], control_hz: float, path: Path) -> None:
     hz, stride = (GIF_HZ, max(1, round(GIF_SPEED * control_hz / GIF_HZ))) if moving else (control_hz, 1)
     pictures = list(_pictures(takes, control_hz, stride))
     pictures += [pictures[-1]] * round(HOLD_S * hz)
+    if moving:
+        save_gif(pictures, [round(1000 / GIF_HZ)] * len(pictures), path)
+        return
     with replacing(path) as beside:
-        (_write_gif if moving else partial(_write_mp4, hz=round(hz)))(pictures, beside)
+        _write_mp4(pictures, beside, hz=round(hz))
 
 
 def check_film(path: Path) -> None:
@@ -86,12 +89,7 @@ def _pictures(takes: Sequence[Take], control_hz: float, stride: int) -> Iterator
     longest = max(len(take.shots) for take in takes) - 1
     for step in (*range(0, longest, stride), longest):
         columns = [_column(take, min(step, len(take.shots) - 1), control_hz) for take in takes]
-        # Whole numbers of 16 pixels, as video codecs have them.
-        width, height = (16 * -(-size // 16) for size in (sum(c.width for c in columns), columns[0].height))
-        picture = Image.new("RGB", (width, height), PAPER)
-        for index, column in enumerate(columns):
-            picture.paste(column, (sum(c.width for c in columns[:index]), 0))
-        yield picture
+        yield side_by_side(columns, multiple=16)  # as video codecs have them
 
 
 def _column(take: Take, step: int, control_hz: float) -> Image.Image:
@@ -124,21 +122,10 @@ def _enlarged(frame: Frame) -> Image.Image:
     return Image.fromarray(frame).resize((scale * width, scale * height), Image.Resampling.NEAREST)
 
 
-def _verdict(take: Take, step: int) -> tuple[str, tuple[int, int, int]]:
+def _verdict(take: Take, step: int) -> tuple[str, str]:
     if step == len(take.shots) - 1:
         return ("held to the end", GOOD) if take.held else ("no success at the end", BAD)
     return ("success", GOOD) if take.shots[step].success else ("", MUTED)
-
-
-def _write_gif(pictures: Sequence[Image.Image], path: Path) -> None:
-    """With one palette for all pictures, taken from some of them."""
-    some = pictures[:: max(1, len(pictures) // 12)]
-    strip = Image.new("RGB", (some[0].width, sum(picture.height for picture in some)))
-    for index, picture in enumerate(some):
-        strip.paste(picture, (0, index * picture.height))
-    palette = strip.quantize(128)
-    images = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=round(1000 / GIF_HZ), loop=0)
 
 
 def _write_mp4(pictures: Sequence[Image.Image], path: Path, *, hz: int) -> None:

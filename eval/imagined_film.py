@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from forcing.eval.files import replacing
+from forcing.eval.gif import save_gif, side_by_side
+from forcing.eval.palette import GOOD, INK, MUTED, PAPER
 
 SCALE, GAP, LINE = 2, 8, 16  # pixels of the film to one of a camera; between things; a line of text
 LAST_MS = 2000
-PAPER, INK, MUTED, OBSERVED = (255, 255, 255), (28, 36, 48), (102, 112, 124), (21, 128, 61)
-COLORS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +25,17 @@ class Reel:
     object_mm: NDArray[np.float64] | None
 
 
-def write_film(reels: Sequence[Reel], token_s: float, observed: int, path: Path) -> None:
+def write_imagined_film(reels: Sequence[Reel], token_s: float, observed: int, path: Path) -> None:
     """Writes a GIF at the robot's speed, a picture a token; what was observed is framed.
 
     token_s: seconds of a token. observed: tokens that were.
     """
     total = len(next(iter(reels[0].frames.values())))
-    pictures = [_picture(reels, token, token * token_s, token < observed) for token in range(total)]
-    # One palette for all, of pictures from all over, so that still things do not flicker.
-    sample = np.concatenate([np.asarray(pictures[token]) for token in np.linspace(0, total - 1, 8).astype(int)])
-    palette = Image.fromarray(sample).quantize(COLORS, method=Image.Quantize.MEDIANCUT)
-    images = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    durations_ms = [round(1000 * token_s)] * (total - 1) + [LAST_MS]
-    with replacing(path) as beside:
-        images[0].save(beside, format="GIF", save_all=True, append_images=images[1:], duration=durations_ms, loop=0)
-
-
-def _picture(reels: Sequence[Reel], token: int, time_s: float, observed: bool) -> Image.Image:
-    columns = [_column(reel, token, time_s, observed) for reel in reels]
-    picture = Image.new("RGB", (sum(column.width for column in columns), columns[0].height), PAPER)
-    for number, column in enumerate(columns):
-        picture.paste(column, (sum(each.width for each in columns[:number]), 0))
-    return picture
+    pictures = [
+        side_by_side([_column(reel, token, token * token_s, token < observed) for reel in reels])
+        for token in range(total)
+    ]
+    save_gif(pictures, [round(1000 * token_s)] * (total - 1) + [LAST_MS], path)
 
 
 def _column(reel: Reel, token: int, time_s: float, observed: bool) -> Image.Image:
@@ -62,11 +50,11 @@ def _column(reel: Reel, token: int, time_s: float, observed: bool) -> Image.Imag
     draw, font = ImageDraw.Draw(column), ImageFont.load_default(12)
     draw.text((GAP, GAP), reel.title, INK, font)
     said = f"{time_s:4.1f} s" if reel.object_mm is None else f"{reel.object_mm[token]:.0f} mm off"
-    draw.text((GAP, GAP + LINE), "observed" if observed else said, OBSERVED if observed else MUTED, font)
+    draw.text((GAP, GAP + LINE), "observed" if observed else said, GOOD if observed else MUTED, font)
     top = GAP + 2 * LINE + 2
     for view in views:
         column.paste(view, (GAP, top))
         if observed:
-            draw.rectangle((GAP, top, GAP + view.width - 1, top + view.height - 1), outline=OBSERVED, width=2)
+            draw.rectangle((GAP, top, GAP + view.width - 1, top + view.height - 1), outline=GOOD, width=2)
         top += view.height + GAP
     return column

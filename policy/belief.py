@@ -27,7 +27,7 @@ from forcing.policy.particles import (
 )
 from forcing.policy.spread import COVERED, NORMAL
 from forcing.policy.tokens import Normaliser
-from forcing.policy.types import Array, Reading, SensorReport, TrajectorySpec
+from forcing.policy.types import Array, Believed, Reading, SensorReport, TrajectorySpec
 
 LATEST_S = 0.3  # readings that are later than this, and do not say so, are taken for noise
 OLDEST_S = 2.0  # a reading that says it is older is left aside: every act would have to go over all the time since
@@ -59,18 +59,6 @@ class BeliefConfig:
     def __post_init__(self) -> None:
         if self.particles < 2:
             raise ValueError(f"particles must be at least 2, got {self.particles}")
-
-
-@dataclass(frozen=True, slots=True)
-class Believed:
-    """What is believed now. values: stream -> [*shape], physical units, of streams that are known at all. noise: stream
-    -> standard error of its value, 0 where a reading is taken as it is. sensors: of every stream. late: control steps
-    that readings seem to be late, or are said to be."""
-
-    values: dict[str, Array]
-    noise: dict[str, float]
-    sensors: dict[str, SensorReport]
-    late: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from forcing.policy.belief import OLDEST_S, Belief, Believed
+from forcing.policy.belief import OLDEST_S, Belief
 from forcing.policy.planner import PlanRequest
 from forcing.policy.policy import FARTHEST, Policy
 from forcing.policy.readings import checked, shaped, unbelievable
 from forcing.policy.recalling import frames_of, recalled
 from forcing.policy.tracker import Tracker
-from forcing.policy.types import Array, Decision, Obstacles, Plan, Reading, SensorReport, Source
+from forcing.policy.types import Array, Believed, Decision, Obstacles, Plan, Reading, SensorReport, Source
 from forcing.policy.waiting import Waiting
 from forcing.policy.watching import surprises, with_surprises
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from forcing.policy.cameras import Codecs
+from forcing.policy.histories import rows_of
 from forcing.policy.history_planner import HistoryPlanner, between
 from forcing.policy.memory import may_lack
 from forcing.policy.surprise import AFTER, Residuals, Surprise, residuals_of
@@ -95,13 +96,7 @@ class _Moments:
     def __init__(self, planner: HistoryPlanner, trajectories: Trajectories) -> None:
         self._planner, tokenizer = planner, planner.tokenizer
         self._token, self._ahead = tokenizer.layout.token_steps, tokenizer.layout.horizon * tokenizer.layout.token_steps
-        self._starts = {stream.name: trajectories.starts(stream.role) for stream in tokenizer.streams}
-        self._values = {
-            stream.name: tokenizer.normaliser.apply(
-                stream.name, trajectories.streams[stream.name].reshape(-1, stream.size)
-            )
-            for stream in tokenizer.streams
-        }
+        self._recorded = rows_of(trajectories, tokenizer)
         # From whose tokens on all that is planned was recorded.
         counts = np.maximum(0, (trajectories.lengths - self._ahead) // self._token + 1)
         if not counts.any():
@@ -147,7 +142,7 @@ class _Moments:
         tokens = torch.zeros(len(episodes), len(past), tokenizer.width)
         levels = torch.ones(len(episodes), len(past), len(tokenizer.streams))
         for index, stream in enumerate(tokenizer.streams):
-            where, first = tokenizer.slices[stream.name], self._starts[stream.name][episodes][:, None]
+            where, first = tokenizer.slices[stream.name], self._recorded.starts[stream.name][episodes][:, None]
             if stream.role == "action":
                 if planner.memory.show_actions and len(past) > 1:
                     rows = first + np.arange(past[0], past[-1])
@@ -160,7 +155,7 @@ class _Moments:
         ahead = planner.foreseen(tokens, levels, generator).numpy().astype(np.float64)
         result = {}
         for stream in tokenizer.spec.of_role("observation"):
-            first = self._starts[stream.name][episodes][:, None] + past[-1]
+            first = self._recorded.starts[stream.name][episodes][:, None] + past[-1]
             start = self._rows(stream.name, first)[:, 0].numpy().astype(np.float64)
             if stream.name in hidden.streams:
                 start = np.full_like(start, np.nan)
@@ -170,4 +165,4 @@ class _Moments:
         return result
 
     def _rows(self, name: str, rows: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(self._values[name][rows])
+        return torch.from_numpy(self._recorded.values[name][rows])

@@ -3,6 +3,7 @@
 Knows no network, no noise and no file.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +40,24 @@ class Histories:
     lengths: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A recording's streams, normalised. starts: stream -> [E] first row of each episode. values: -> [rows, size]."""
+
+    starts: Mapping[str, NDArray[np.int64]]
+    values: Mapping[str, NDArray[np.float32]]
+
+
+def rows_of(trajectories: Trajectories, tokenizer: Tokenizer) -> Rows:
+    """Of a recording whose streams are numbers in memory."""
+    starts, values = dict[str, NDArray[np.int64]](), dict[str, NDArray[np.float32]]()
+    for stream in tokenizer.streams:
+        starts[stream.name] = trajectories.starts(stream.role)
+        flat = trajectories.streams[stream.name].reshape(-1, stream.size)
+        values[stream.name] = tokenizer.normaliser.apply(stream.name, flat)
+    return Rows(starts, values)
+
+
 class HistorySource:
     """Draws sequences of a recording whose streams are numbers in memory."""
 
@@ -55,13 +74,7 @@ class HistorySource:
             )
         weights = np.where(self._lengths >= layout.token_steps, self._lengths if shares is None else shares, 0.0)
         self._shares = weights / weights.sum()
-        self._starts = {stream.name: trajectories.starts(stream.role) for stream in tokenizer.streams}
-        self._values = {
-            stream.name: tokenizer.normaliser.apply(
-                stream.name, trajectories.streams[stream.name].reshape(-1, stream.size)
-            )
-            for stream in tokenizer.streams
-        }
+        self._rows = rows_of(trajectories, tokenizer)
 
     def draw(self, rng: np.random.Generator, count: int, alike: int = ALIKE) -> Histories:
         """`count` sequences of as many tokens as the longest of them has, at most history and horizon together.
@@ -103,11 +116,11 @@ class HistorySource:
         token = self.tokenizer.layout.token_steps
         steps, columns = self._lengths[episodes][:, None], []
         for stream in self.tokenizer.streams:
-            first = self._starts[stream.name][episodes][:, None]
+            first = self._rows.starts[stream.name][episodes][:, None]
             if stream.role == "observation":
                 rows = np.minimum(begin[:, None] + token * np.arange(length), steps)
             else:  # those that led to a token's observation; before the first nobody knows
                 rows = begin[:, None] + np.arange(-token, token * (length - 1))
                 rows = np.clip(rows, 0, steps - 1)
-            columns.append(self._values[stream.name][first + rows].reshape(len(episodes), length, -1))
+            columns.append(self._rows.values[stream.name][first + rows].reshape(len(episodes), length, -1))
         return torch.from_numpy(np.concatenate(columns, axis=-1))

@@ -67,8 +67,7 @@ class HistoryPlanner:
                     levels[0, 1:, index] = torch.where(told, self.memory.recall_level, 1.0)
                 continue
             noise, known = recalled.noise[stream.name], np.isfinite(recalled.noise[stream.name])
-            scale = float(np.mean(tokenizer.normaliser.std[stream.name]))  # as `Policy.level_of`
-            level = self._schedule.level_of(torch.from_numpy(noise / scale))
+            level = self._schedule.level_of(torch.from_numpy(noise / tokenizer.normaliser.scale(stream.name)))
             levels[0, :, index] = level.clamp(min=self.memory.recall_level).to(levels)
             values = np.where(known.reshape(-1, *[1] * len(stream.shape)), recalled.values[stream.name], 0.0)
             tokens[0, :, where] = tokenizer.encode_frames(stream.name, values)

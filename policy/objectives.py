@@ -92,7 +92,7 @@ def avoid(tokenizer: Tokenizer, obstacles: Obstacles, stream: str) -> Objective:
 
     Depth in standard deviations of the stream. A frame exactly at a centre has no gradient: every way out is as long.
     """
-    size, unit = tokenizer.spec[stream].size, _unit(tokenizer, stream)
+    size, unit = tokenizer.spec[stream].size, tokenizer.normaliser.scale(stream)
     centres = torch.from_numpy(np.asarray(obstacles.centres, dtype=np.float64))
     reach_of = torch.from_numpy(np.asarray(obstacles.radii, dtype=np.float64) + obstacles.margin)
     if centres.shape[1] != size:
@@ -115,7 +115,7 @@ def smooth(tokenizer: Tokenizer, stream: str) -> Objective:
     rate leads from the frame before (trapezoid rule), if it has a rate, and second differences. The newest frame of
     the history is where the plan starts: its value counts, it gets no gradient.
     """
-    spec, unit = tokenizer.spec, _unit(tokenizer, stream)
+    spec, unit = tokenizer.spec, tokenizer.normaliser.scale(stream)
     rate = spec.rate(stream)
     dt_s = tokenizer.layout.stride / spec.control_hz
 
@@ -163,10 +163,6 @@ def to_physical(tokenizer: Tokenizer, tokens: Tensor) -> dict[str, Tensor]:
 
 def _moments(tokenizer: Tokenizer) -> tuple[Mapping[str, tuple[float, ...]], Mapping[str, tuple[float, ...]]]:
     return tokenizer.normaliser.mean, tokenizer.normaliser.std
-
-
-def _unit(tokenizer: Tokenizer, stream: str) -> float:
-    return float(np.mean(tokenizer.normaliser.std[stream]))
 
 
 def _goal_name(tokenizer: Tokenizer) -> str:

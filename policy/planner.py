@@ -165,7 +165,7 @@ class Planner:
         self.model, self.tokenizer, self.config = model, tokenizer, config
         usual = math.inf
         if tokenizer.spec.goal is not None:
-            usual = 0.2 * float(np.mean(tokenizer.normaliser.std[tokenizer.spec.goal]))
+            usual = 0.2 * tokenizer.normaliser.scale(tokenizer.spec.goal)
         self.hold_distance = config.hold_distance or usual
         self.selector = Selector(
             tokenizer,
@@ -344,8 +344,7 @@ class Planner:
         """Level at which a stream's value with the standard error `sigma`, in its units, enters."""
         if sigma == 0:  # of most values at most steps, and torch is slow at single numbers
             return 0.0
-        scale = float(np.mean(self.tokenizer.normaliser.std[name]))
-        return float(self.model.schedule.level_of(torch.tensor(sigma / scale)))
+        return float(self.model.schedule.level_of(torch.tensor(sigma / self.tokenizer.normaliser.scale(name))))
 
     def _guide(self, request: PlanRequest) -> Guidance | None:
         """What steers the candidates, None if nothing does."""
@@ -353,7 +352,7 @@ class Planner:
         if request.goal is not None:
             if config.goal_by == "guidance":
                 terms.append((config.guidance_scale, reach(self.tokenizer, request.goal)))
-            spread = float(np.mean(self.tokenizer.normaliser.std[self._goal_name]))
+            spread = self.tokenizer.normaliser.scale(self._goal_name)
             terms.append((config.sooner_scale, sooner(self.tokenizer, request.goal, radius=spread)))
         terms.append((config.smooth_scale, smooth(self.tokenizer, self.selector.name)))
         if request.obstacles is not None:

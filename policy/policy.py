@@ -191,8 +191,7 @@ class Policy:
 
     def level_of(self, name: str, sigma: float) -> float:
         """Level at which a stream's value with the standard error `sigma`, in its units, enters."""
-        scale = float(np.mean(self.normaliser.std[name]))
-        return float(self.preset.noise.level_of(torch.tensor(sigma / scale)))
+        return float(self.preset.noise.level_of(torch.tensor(sigma / self.normaliser.scale(name))))
 
     def away(self, name: str, value: Array) -> float:
         """How far a stream's value, as it is `seen`, is from the mean of the recordings, in standard deviations.

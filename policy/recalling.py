@@ -5,9 +5,8 @@ from itertools import takewhile
 
 import numpy as np
 
-from forcing.policy.belief import Believed
 from forcing.policy.policy import Policy
-from forcing.policy.types import Array, Reading, Recalled
+from forcing.policy.types import Array, Believed, Reading, Recalled
 
 
 def recalled(policy: Policy, history: Sequence[Believed], sent: Sequence[Array]) -> Recalled:

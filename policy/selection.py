@@ -50,7 +50,7 @@ class Selector:
         spec = tokenizer.spec
         self.name = spec.goal or spec.of_role("observation")[0].name
         if support is not None:
-            most = FARTHEST_OUTSIDE * float(np.mean(tokenizer.normaliser.std[self.name]))
+            most = FARTHEST_OUTSIDE * tokenizer.normaliser.scale(self.name)
             self._outside = support.distance(most)
 
     def choose(

@@ -38,6 +38,10 @@ class Normaliser:
             std[stream.name] = tuple(np.where(spread > 1e-6, spread, 1.0).tolist())
         return cls(mean=mean, std=std)
 
+    def scale(self, name: str) -> float:
+        """A stream's standard deviation in one number, in its units: the mean of its entries'."""
+        return float(np.mean(self.std[name]))
+
     def apply(self, name: str, values: Array) -> NDArray[np.float32]:
         """[..., size] physical to [..., size] normalised."""
         scaled = (values - np.asarray(self.mean[name])) / np.asarray(self.std[name])

@@ -356,6 +356,18 @@ class SensorReport:
     surprise: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """What is believed now. values: stream -> [*shape], physical units, of streams that are known at all. noise: stream
+    -> standard error of its value, 0 where a reading is taken as it is. sensors: of every stream. late: control steps
+    that readings seem to be late, or are said to be."""
+
+    values: dict[str, Array]
+    noise: dict[str, float]
+    sensors: dict[str, SensorReport]
+    late: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What a controller is told to do at one control step.

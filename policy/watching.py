@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from forcing.policy.belief import Believed
 from forcing.policy.memory import may_lack
 from forcing.policy.policy import Policy
 from forcing.policy.surprise import Seen
-from forcing.policy.types import Plan, Reading
+from forcing.policy.types import Believed, Plan, Reading
 
 
 def surprises(

@@ -1,14 +1,11 @@
 """A small recording in each format that we read, of the same kind of robot; and commands, run in this process."""
 
-import io
 import json
-import shlex
 import shutil
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +21,8 @@ import zarr
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
+from tests.command_line import Said, call
 
-import forcing.cli as cli
 from forcing.datasets.recorder import Recorder
 from forcing.datasets.store import write_store
 from forcing.policy.types import EpisodeNote, StreamSpec, Trajectories, TrajectorySpec
@@ -34,15 +31,6 @@ LENGTHS = (40, 36, 44, 40)
 D4RL_LENGTHS = (120, 100, 140, 120)
 SIDE, HZ = 24, 20
 SAMPLES = Path(__file__).parent / "datasets" / "samples"
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command left with: its exit code and its lines."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +45,8 @@ class Recorded:
 
 @pytest.fixture(scope="session")
 def forcing() -> Callable[..., Said]:
-    """(words) -> what `forcing WORDS` said, run in this process; an error that it lets through is raised."""
-
-    def run(*words: object) -> Said:
-        out, err = io.StringIO(), io.StringIO()
-        arguments = [part for word in words for part in (shlex.split(word) if isinstance(word, str) else [str(word)])]
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.setattr(sys, "argv", ["forcing", *arguments])
-            with pytest.raises(SystemExit) as left:
-                cli.main()
-        assert isinstance(left.value.code, int)
-        return Said(left.value.code, out.getvalue(), err.getvalue())
-
-    return run
+    """`call`, for tests that name its type alone."""
+    return call
 
 
 def frame(dot: NDArray[Any], rng: np.random.Generator) -> NDArray[np.uint8]:

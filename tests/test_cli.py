@@ -1,6 +1,5 @@
 """The command line: exit codes, one clear line where something is wrong, and the whole chain from data to score."""
 
-import io
 import json
 import os
 import shlex
@@ -11,14 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from tests.command_line import Said, call
 
-import forcing.cli as cli
 from forcing.policy import policy as policy_module
 from forcing.policy.checkpoint import load_policy_file, load_training_state
 from forcing.policy.policy import Policy
@@ -28,25 +26,6 @@ FORCING = Path(sys.executable).with_name("forcing")
 UMAZE_MIN, UMAZE_MAX = 23.85, 161.86
 
 
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-def call(line: str) -> Answer:
-    """`forcing LINE` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["forcing", *shlex.split(line)])
-        patch.setattr("forcing.eval.console.WIDTH_WITHOUT_TERMINAL", 200)
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    assert isinstance(left.value.code, int)
-    return Answer(left.value.code, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, in which commands run."""
@@ -54,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _assert_one_line(answer: Answer, code: int, *parts: str) -> None:
+def _assert_one_line(answer: Said, code: int, *parts: str) -> None:
     """Exit code, and on stderr nothing but one line with all these parts."""
     assert answer.code == code
     assert answer.err.startswith("forcing: ")
@@ -234,7 +213,7 @@ def test_findings_of_a_check_are_its_output_and_errors_among_them_its_exit_code(
 )
 def test_the_installed_command_leaves_as_its_function_does(line: str, code: int, message: str) -> None:
     run = subprocess.run([FORCING, *shlex.split(line)], capture_output=True, text=True, check=False)
-    _assert_one_line(Answer(run.returncode, run.stdout, run.stderr), code, message)
+    _assert_one_line(Said(run.returncode, run.stdout, run.stderr), code, message)
 
 
 @dataclass(frozen=True)
@@ -242,7 +221,7 @@ class Chain:
     """A folder in which everything was run once, and what was answered."""
 
     folder: Path
-    answers: dict[str, Answer]
+    answers: dict[str, Said]
 
 
 COMMANDS = {
@@ -445,7 +424,7 @@ def test_ctrl_c_ends_an_evaluation_with_one_line_and_no_process_left(here: Path,
             time.sleep(1.5)
         os.killpg(run.pid, signal.SIGINT)
         out, err = run.communicate(timeout=30)
-        _assert_one_line(Answer(run.returncode, out, err), 1, "forcing: stopped")
+        _assert_one_line(Said(run.returncode, out, err), 1, "forcing: stopped")
         patience = time.monotonic() + 5
         while _alive(run.pid) and time.monotonic() < patience:
             time.sleep(0.05)

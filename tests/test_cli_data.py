@@ -1,37 +1,15 @@
 """`forcing data check --fix` and `forcing data picture` as they are typed."""
 
-import io
 import json
-import shlex
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.command_line import call
 
-import forcing.cli as cli
 from forcing.datasets.store import open_store, write_store
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-def call(line: str) -> Answer:
-    """`forcing LINE` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["forcing", *shlex.split(line)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    assert isinstance(left.value.code, int)
-    return Answer(left.value.code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,8 @@
 """`forcing train` on recordings that nobody has tuned for, with a camera and without, up to an action from a server."""
 
-import io
-import shlex
 import shutil
 import signal
-import sys
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import ArrayLike, NDArray
+from tests.command_line import call
 
-import forcing.cli as cli
 from forcing.datasets.episodes import InMemory
 from forcing.datasets.minari_export import export_minari
 from forcing.datasets.minari_writer import write_minari
@@ -31,17 +28,6 @@ from forcing.server.client import Client
 from forcing.server.serve import serving
 
 SIDE, STEPS, EPISODES = 48, 40, 12
-
-
-def call(line: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `forcing LINE` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["forcing", *shlex.split(line)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    assert isinstance(left.value.code, int)
-    return left.value.code, out.getvalue(), err.getvalue()
 
 
 def _frame(dot: ArrayLike) -> NDArray[np.uint8]:

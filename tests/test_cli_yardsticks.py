@@ -1,37 +1,21 @@
 """Dreams and yardsticks on the command line: `data dream`, `clone`, and `eval` with --policy mpc and with a clone."""
 
-import io
 import json
 import os
-import shlex
 import signal
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.command_line import call
 
-import forcing.cli as cli
 from forcing.datasets import dream as dream_module
 from forcing.datasets.store import open_store, write_store
 from forcing.eval.rollout import DriverSpec, Episode, rollout
 from forcing.eval.tasks import find_task
 from forcing.policy.clone import load_clone
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
-
-
-def call(line: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `forcing LINE` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["forcing", *shlex.split(line)])
-        patch.setattr("forcing.eval.console.WIDTH_WITHOUT_TERMINAL", 200)
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    assert isinstance(left.value.code, int)
-    return left.value.code, out.getvalue(), err.getvalue()
 
 
 def cart() -> Trajectories:

@@ -90,6 +90,23 @@ def test_who_drives_with_an_unfinished_run_is_told_so(policy: Path, tmp_path: Pa
     assert "note: policy" not in forcing(driven, policy).out
 
 
+@pytest.mark.parametrize("served", ["", "--served"])
+def test_ctrl_c_keeps_the_episodes_that_had_finished(
+    policy: Path, served: str, tmp_path: Path, forcing: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*arguments: Any) -> Iterator[Episode]:
+        yield next(rollout(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("forcing.eval.evaluate.rollout", pressed)
+    driven = "eval swap --episodes 5 --workers 1 --most-steps 2 --report", tmp_path / "kept.json", "--policy", policy
+    said = forcing(*driven, served)
+    assert (said.code, said.err) == (1, "forcing: stopped\n")
+    assert "stopped after 1 of 5 episodes; what follows is of these" in said.out
+    report = json.loads((tmp_path / "kept.json").read_text())
+    assert (report["episodes"], report["stopped_of"], len(report["episodes_detail"])) == (1, 5, 1)
+
+
 def test_what_was_done_and_undone_again_is_no_success() -> None:
     for successes, held, first in (
         ([False, True, True], True, 2),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from forcing.policy.belief import Belief, BeliefConfig, Believed, Believer
-from forcing.policy.types import Reading
+from forcing.policy.belief import Belief, BeliefConfig, Believer
+from forcing.policy.types import Believed, Reading
 
 STEPS = 150
 Readings = dict[str, Reading]
