@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
+from tests.envs.observations import same
 
 from forcing.envs.arm_control import heading, step_towards, turn, within_reach
 from forcing.envs.cube import MAX_STEPS, Cube, Kind, Observation, environment_spec, observation_space
@@ -42,10 +43,6 @@ def wandered(env: Cube, seed: int) -> list[Observation]:
     space: Any = env.action_space
     actions = rng.uniform(space.low, space.high, (20, 6))
     return [env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)]
-
-
-def same(one: list[Observation], other: list[Observation]) -> bool:
-    return all(np.array_equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
 
 
 def test_the_same_seed_gives_the_same_episode_to_the_bit_and_another_seed_another(double: Cube) -> None:

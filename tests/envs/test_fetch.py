@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from tests.envs.observations import same
 
 from forcing.cli import main
 from forcing.datasets.recording import open_recording
@@ -29,10 +30,6 @@ def envs() -> Iterator[dict[Kind, Fetch]]:
 def wandered(env: Fetch, kind: Kind, seed: int) -> list[Observation]:
     actions = np.random.default_rng(0).uniform(ACTION[kind].low, ACTION[kind].high, (20, len(ACTION[kind].low)))
     return [env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)]
-
-
-def same(one: list[Observation], other: list[Observation]) -> bool:
-    return all(np.array_equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
+from tests.envs.observations import same
 
 from forcing.cli import main
 from forcing.datasets.recording import open_recording
@@ -32,10 +33,6 @@ def wandered(env: MetaWorld, seed: int, task_id: int) -> list[Observation]:
     actions = np.random.default_rng(0).uniform(ACTION.low, ACTION.high, (25, 4))
     first, _ = env.reset(seed=seed, options={"task_id": task_id})
     return [first, *(env.step(action)[0] for action in actions)]
-
-
-def same(one: list[Observation], other: list[Observation]) -> bool:
-    return all(np.array_equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
 
 
 @pytest.mark.parametrize("task_id", range(1, 9))

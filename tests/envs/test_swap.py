@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
+from tests.envs.observations import same
 
 from forcing.envs.arm_control import heading, pose, step_towards
 from forcing.envs.held_episodes import Episode
@@ -54,10 +55,6 @@ def episodes(env: Swap) -> list[Episode]:
 def wandered(env: Swap, seed: int) -> list[Observation]:
     actions = np.random.default_rng(0).uniform(env.action_space.low, env.action_space.high, (20, 6))  # type: ignore[attr-defined]
     return [env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)]
-
-
-def same(one: list[Observation], other: list[Observation]) -> bool:
-    return all(np.array_equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
 
 
 def test_the_same_seed_gives_the_same_episode_to_the_bit_and_another_seed_another(env: Swap) -> None:

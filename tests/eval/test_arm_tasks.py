@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from forcing.datasets.recording import read_recording
@@ -27,15 +26,6 @@ from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
 TASK = find_task("swap")
 Command = Callable[..., Any]
 STEPS = 12
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the command line and the workers have it: the order of sums is part of the result."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def wandering(lengths: tuple[int, ...]) -> Trajectories:

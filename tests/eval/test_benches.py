@@ -12,7 +12,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from forcing.eval import bench_plan, bench_serve, bench_train, plan_rows
@@ -32,15 +31,6 @@ from forcing.policy.policy import load_policy
 from forcing.policy.preset import PRESETS
 from forcing.policy.training import Budget, Trainer, train
 from forcing.policy.types import StreamSpec, Trajectories, TrajectorySpec
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As the command line and the workers have it: several are slower for networks this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _read(path: Path) -> Any:

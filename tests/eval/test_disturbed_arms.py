@@ -9,7 +9,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from forcing.datasets.store import write_store
@@ -30,15 +29,6 @@ from forcing.server.serve import serving
 TASK = find_task("swap-cameras")
 Command = Callable[..., Any]
 STEPS, FROM, FOR = 6, 2, 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the command line and the workers have it: the order of sums is part of the result."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from multiprocessing import active_children
 from pathlib import Path
@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from forcing.envs.maze2d import GOAL_RADIUS_M
@@ -28,15 +27,6 @@ from forcing.server.serve import serving
 TASK = find_maze("maze2d-umaze-multi")
 assert isinstance(TASK, Maze2D)
 EPISODE_STEPS = TASK.definition.episode_steps
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the command line and the workers have it: the order of sums is part of the result."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _episode(index: int, rewards: Sequence[float]) -> Episode:
