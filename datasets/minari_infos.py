@@ -11,7 +11,8 @@ from forcing.policy.types import Array
 
 
 def minari_infos(id_or_path: str | Path, names: Sequence[str]) -> Iterator[dict[str, Array]]:
-    """Of each episode of L steps, one after another, the named infos, [L + 1, *shape] numbers.
+    """Of each episode of L steps, one after another, the named infos, [L + 1, *shape] numbers;
+    what is one number a step is [L + 1, 1] in Arrow and Parquet files.
 
     Raises ValueError naming the dataset if it is not there, or the file and the info that is not in it.
     """

@@ -8,7 +8,7 @@ of all the rest, and Minari's own Arrow reader cannot always read them back. Kno
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ def _hdf5_leaf(episode: h5py.Group, leaf: Leaf, box: spaces.Box | None, path: Pa
     where = f"{path}: {episode.name[1:]}/{'/'.join(leaf)}"
     stored = episode.get("/".join(leaf))
     if not isinstance(stored, h5py.Dataset):
+        if leaf[0] == INFOS:
+            raise _no_info(where, leaf, list(episode.get(INFOS, {})))
         raise ValueError(f"{where} is missing; {CUT_SHORT}")
     encoded = h5py.check_vlen_dtype(stored.dtype) == np.uint8 or (
         box is not None and stored.dtype == np.uint8 and stored.shape[1:] != box.shape and stored.ndim == 2
@@ -78,6 +80,8 @@ def _arrow_leaf(table: Any, leaf: Leaf, box: spaces.Box | None, path: Path) -> A
     column = table.column(leaf[0]).combine_chunks()
     for name in leaf[1:]:
         if not pyarrow.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
+            if leaf[0] == INFOS:
+                raise _no_info(where, leaf, [field.name for field in column.type])
             raise ValueError(f"{where} is missing; {CUT_SHORT}")
         column = column.field(name)
     if leaf[0] not in ("observations", INFOS):
@@ -93,6 +97,10 @@ def _arrow_leaf(table: Any, leaf: Leaf, box: spaces.Box | None, path: Path) -> A
             )
         return _numbers(column.flatten().to_numpy(zero_copy_only=False), where).reshape(len(column), *shape)
     return _numbers(column.to_numpy(zero_copy_only=False), where)
+
+
+def _no_info(where: str, leaf: Leaf, known: Sequence[str]) -> ValueError:
+    return ValueError(f"{where} is missing; there are {', '.join(known) or 'none'}")
 
 
 def _numbers(values: Array, where: str) -> Array:

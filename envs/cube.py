@@ -5,6 +5,7 @@ be instead of how it shall move, an episode depends on its seed alone, and succe
 imported when it is first needed. Knows nothing of policies or recordings.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import gymnasium
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from forcing.envs.arm_control import ACTION, state_spaces
 from forcing.envs.extras import extra_needed
 from forcing.envs.rendering import Lookout, View
+from forcing.envs.reset_options import asked
 
 Kind = Literal["single", "double"]
 CONTROL_HZ = 20.0
@@ -55,12 +57,12 @@ class Cube(gymnasium.Env[Observation, NDArray[Any]]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
-        options = options or {}
-        task_id = options.get("task_id", int(self.np_random.integers(1, TASKS + 1)))
+        wanted = asked(options, "task_id", "starts", "goals")
+        task_id = wanted.get("task_id", int(self.np_random.integers(1, TASKS + 1)))
         if task_id not in range(1, TASKS + 1):
             raise ValueError(f"task_id must be 1 to {TASKS}, got {task_id}")
         official = self._scene.official(task_id, self.np_random)
-        self._scene.starts, self._scene.goals = _asked(options, *official)
+        self._scene.starts, self._scene.goals = _placed(wanted, *official)
         # ogbench would draw a task of its own from numpy's global generator.
         state, _ = self._scene.reset(seed=int(self.np_random.integers(2**31)), options={"task_id": task_id})
         self._steps = 0
@@ -102,7 +104,7 @@ def environment_spec(kind: Kind) -> EnvSpec:
     return EnvSpec(id=f"forcing/cube-{kind}-v0", entry_point="forcing.envs.cube:Cube", kwargs={"kind": kind})
 
 
-def _asked(options: dict[str, Any], *official: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+def _placed(options: Mapping[str, Any], *official: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Starts and goals, of the options or else the official ones."""
     asked = []
     for name, places in zip(("starts", "goals"), official, strict=True):

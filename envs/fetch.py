@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from forcing.envs.arm_control import heading
 from forcing.envs.rendering import Lookout, View, without_display
+from forcing.envs.reset_options import asked
 
 Kind = Literal["push", "pick-and-place"]
 CONTROL_HZ = 25.0
@@ -75,6 +76,7 @@ class Fetch(gymnasium.Env[Observation, NDArray[Any]]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
+        asked(options)
         state, _ = self._simulator.reset(seed=int(self.np_random.integers(2**31)))
         self._steps = 0
         return self._observed(state), {"success": self._succeeded(state)}

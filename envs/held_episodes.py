@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from forcing.envs.shards import check_request, run_shards
 
-SHARD_EPISODES = 10
+SHARD_EPISODES = 5
 
 Env = gymnasium.Env[Any, Any]
 Push = Callable[[NDArray[np.float32], Any], NDArray[np.float32]]  # action wanted, observation -> action executed

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from forcing.envs.extras import extra_needed
 from forcing.envs.rendering import Lookout, View
+from forcing.envs.reset_options import asked
 
 Task = Literal[
     "reach",
@@ -86,7 +87,7 @@ class MetaWorld(gymnasium.Env[Observation, NDArray[Any]]):
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         drawn = int(self.np_random.integers(1, len(self._tasks) + 1))
-        number = (options or {}).get("task_id", drawn)
+        number = asked(options, "task_id").get("task_id", drawn)
         if number not in range(1, len(self._tasks) + 1):
             raise ValueError(f"task_id must be 1 to {len(self._tasks)}, got {number}")
         self._task = self._tasks[number - 1]

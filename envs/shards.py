@@ -5,9 +5,10 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context
-from typing import TypeVar
+from multiprocessing import active_children, get_context
+from typing import Any, TypeVar
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -32,9 +33,8 @@ def run_shards(work: Callable[[Shard], Result], shards: Sequence[Shard], workers
     if workers == 1:
         yield from map(work, shards)
         return
-    # Workers leave Ctrl-C to the caller, and only a few shards wait for a caller that is slower than they are.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    try:
+    with process_pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:  # Ctrl-C is the caller's
+        # Only a few shards wait for a caller that is slower than they are.
         waiting = iter(shards)
         pending: deque[Future[Result]] = deque()
         pending.extend(pool.submit(work, shard) for shard in islice(waiting, 2 * workers))
@@ -42,5 +42,21 @@ def run_shards(work: Callable[[Shard], Result], shards: Sequence[Shard], workers
             result = pending.popleft().result()
             pending.extend(pool.submit(work, shard) for shard in islice(waiting, 1))
             yield result
+
+
+@contextmanager
+def process_pool(
+    workers: int, initialise: Callable[..., Any], arguments: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes, each initialised. None is left when the block ends; where it ends by an error, by Ctrl-C or as
+    nobody wants the rest, they are ended in the midst of what they do."""
+    others = set(active_children())
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initialise, arguments)
+    try:
+        yield pool
+    except BaseException:
+        for process in set(active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)

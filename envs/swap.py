@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from forcing.envs.arm_control import ACTION, CUBES, state_spaces
 from forcing.envs.extras import extra_needed
 from forcing.envs.rendering import use_headless
+from forcing.envs.reset_options import asked
 from forcing.envs.swap_distractors import Distractor, Disturbance
 from forcing.envs.swap_layout import CAMERAS, CUBE_HALF_M, IMAGE_SIZE, SLOT_RADIUS_M, SLOTS
 
@@ -94,14 +95,14 @@ class Swap(gymnasium.Env[Observation, NDArray[Any]]):
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         drawn = LAYOUTS[int(self.np_random.integers(len(LAYOUTS)))]
-        options = options or {}
-        layout = tuple(options.get("layout", drawn))
+        wanted = asked(options, "layout", "distractor")
+        layout = tuple(wanted.get("layout", drawn))
         if layout not in LAYOUTS:
             raise ValueError(f"layout must be two different slots of 0, 1 and 2, got {layout}")
         self._scene.slots = layout
         state, _ = self._scene.reset(seed=int(self.np_random.integers(2**31)))
         self._progress, self._steps = Progress(layout), 0
-        distractor = _checked(options.get("distractor", self._distractor), bool(self._cameras))
+        distractor = _checked(wanted.get("distractor", self._distractor), bool(self._cameras))
         self._disturbance = Disturbance(distractor) if distractor else None
         observation = self._observed(state)
         return observation, self._info()

@@ -63,6 +63,8 @@ def run_bench(bench: ImagineBench, *, report: Path | None, command: str, console
     dreamers = [_dreamer(name) for name in bench.policies]
     length, token_steps, told = _common(dreamers)
     observed = min(dreamer.policy.preset.layout.history for dreamer in dreamers)
+    if bench.film is not None and not dreamers[0].policy.cameras:
+        raise ValueError(f"film shows what cameras see, and policy {dreamers[0].policy.name!r} has none; leave it out")
     held = held_out(bench.data, token_steps=token_steps, tokens=bench.times * length, most=bench.episodes, told=told)
     for dreamer in dreamers:
         check_held_out(dreamer.policy, held)
@@ -93,7 +95,11 @@ def run_bench(bench: ImagineBench, *, report: Path | None, command: str, console
     console.print(rows_table(title_of(records.entries[0]), HEADER, map(drift_row, records.entries)))
     if (said := verdict(records.entries)) is not None:
         console.print(said)
-    if bench.film is not None and dreamers[0].policy.cameras:
+    if held.left_out:
+        console.print(f"{held.left_out} of the episodes before the last of them were too short")
+    if report is not None:
+        console.print(f"report: {report}")
+    if bench.film is not None:
         real = Reel("what happened", {name: held.streams[name][0] for name in dreamers[0].policy.cameras}, None)
         write_imagined_film([real, *reels], token_steps / dreamers[0].policy.spec.control_hz, observed, bench.film)
         console.print(f"wrote {bench.film}")

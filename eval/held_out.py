@@ -89,8 +89,9 @@ def held_out(source: str, *, token_steps: int, tokens: int, most: int, told: Tol
     if told.moves_from is not None:
         check_moves(recording.spec, told.moves_from)
     found: list[tuple[int, dict[str, Array], Array, Array]] = []
-    number = -1
+    number, longest = -1, 0
     for number, (streams, cubes) in enumerate(_episodes(recording, source)):
+        longest = max(longest, len(cubes) - 1)
         if len(cubes) > steps:
             every = {
                 stream.name: streams[stream.name][: steps + 1 : token_steps]
@@ -104,7 +105,8 @@ def held_out(source: str, *, token_steps: int, tokens: int, most: int, told: Tol
             break
     if not found:
         raise ValueError(
-            f"{source}: no episode has the {steps} steps of {tokens} tokens; record longer ones, or lower times"
+            f"{source}: no episode has the {steps} steps of {tokens} tokens, the longest {longest}; record longer "
+            "ones, or imagine fewer with a lower --times"
         )
     numbers, observed, actions, cubes_m = zip(*found, strict=True)
     description = str(recording.provenance().get("description", source))

@@ -6,10 +6,8 @@ An episode depends on its seed alone: neither on how many workers there are nor 
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import active_children, get_context
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from forcing.envs.faults import truth_of, with_faults
+from forcing.envs.shards import process_pool
 from forcing.eval.adjust import Adjusted
 from forcing.eval.arm_tasks import ArmTask
 from forcing.eval.conditions import Conditions
@@ -225,18 +224,10 @@ def rollout(task: Task, driver: DriverSpec, episodes: int, seed: int, workers: i
     if workers == 1:
         yield from _run_range(task.name, driver, range(episodes), seed)
         return
-    others = set(active_children())
-    pool = ProcessPoolExecutor(min(workers, episodes), get_context("spawn"), _initialise, (task.name, driver))
-    with _deaf_children():
-        finished = pool.map(_run_one, range(episodes), [seed] * episodes)
-    try:
+    with process_pool(min(workers, episodes), _initialise, (task.name, driver)) as pool:
+        with _deaf_children():
+            finished = pool.map(_run_one, range(episodes), [seed] * episodes)
         yield from finished
-    except BaseException:
-        for process in set(active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

@@ -121,7 +121,7 @@ class Policy:
         if self.preset.memory is not None and not self.preset.memory.acts:
             raise CheckpointError(
                 f"policy {self.name!r} is a model of the world and cannot act; see what it imagines with: "
-                f"forcing bench imagine --policy {self.name} --data DATA"
+                "forcing bench imagine --policy RUN --data DATA, RUN its folder"
             )
 
     @property

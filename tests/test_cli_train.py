@@ -301,3 +301,17 @@ def test_a_run_that_converted_its_data_goes_on_with_that_data_alone(here: Path, 
     assert "resume must be with the data that the run began with" in error
     assert "first-v0, got" in error
     assert call("train --data data/me/first-v0 --steps 2 --out seeing --resume")[0] == 0
+
+
+def test_ctrl_c_while_learning_to_see_says_that_nothing_of_it_is_kept(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("forcing.policy.cameras.fit_codecs", pressed)
+    said = call("train --data dots.zarr --steps 3 --out runs/blind --set vision.kind=keypoints")
+    assert said.code == 1
+    assert said.err.endswith(
+        "forcing: stopped while learning to see, of which nothing is kept; begin again, without --resume\n"
+    )

@@ -154,3 +154,11 @@ def test_an_episode_of_mpc_depends_on_its_seed_alone(folder: Path, driven: list[
     spec = DriverSpec(policy="mpc", data=str(folder / MAZE))
     (second,) = rollout(task, spec, episodes=1, seed=12, workers=1)
     np.testing.assert_array_equal(second.positions, driven[1].positions)
+
+
+def test_a_wrong_value_of_an_option_is_refused_with_the_nearest() -> None:
+    code, _, err = call("eval swap-cameras --handling declraed")
+    assert (code, err) == (
+        2,
+        "forcing: handling must be one of trusted, declared, detected, got 'declraed'; did you mean 'declared'?\n",
+    )

@@ -123,4 +123,9 @@ def watched(name: str, train: Training) -> Path:
                 rate, left = f"{now.windows_per_s:.0f} windows/s", f"{now.remaining_s / 60:.1f} min left"
                 print(f"step {now.step} of {now.total_steps}, loss {now.loss:.3f}, {rate}, {left}", flush=True)
 
-        return train(report, lambda: bool(asked))
+        path = train(report, lambda: bool(asked))
+        if (task := progress.tasks[bar]).total is None:  # over before there was anything to report
+            progress.update(bar, completed=1, total=1)
+        elif not asked:
+            progress.update(bar, completed=task.total)
+        return path

@@ -62,8 +62,19 @@ def _parse(app: SubcommandApp, description: str, arguments: Sequence[str] | None
         if leaving.code != 2:
             raise
         lines = (re.sub(r"[\s\u2500-\u257f]+", " ", line).strip() for line in said.getvalue().splitlines())
-        raise UsageError("; ".join(line for line in lines if line)) from leaving
+        told = [line for line in lines if line]
+        raise UsageError(_wrong_choice(" ".join(told)) or "; ".join(told)) from leaving
     return bound
+
+
+def _wrong_choice(told: str) -> str | None:
+    """What the parser says of a value that is none of an option's, in the words of all other refusals."""
+    found = re.search(r"invalid choice '(.*)' for argument '--(.*?)'\. Expected one of \((.*?)\)", told)
+    if found is None:
+        return None
+    value, option, choices = found.groups()
+    known = re.findall(r"'(.*?)'", choices)
+    return f"{option} must be one of {', '.join(known)}, got {value!r}; {did_you_mean(value, known, 'see --help')}"
 
 
 def _leave(code: int, message: str) -> None:

@@ -94,8 +94,10 @@ def test_infos_have_a_row_more_than_actions_and_can_be_read_in_their_place(
 ) -> None:
     write(tmp_path, monkeypatch, data_format=data_format)
     for steps, infos in zip((5, 9), minari_infos(NAME, ["counter", "executed"]), strict=True):
-        np.testing.assert_array_equal(infos["counter"], np.arange(steps + 1))
+        np.testing.assert_array_equal(infos["counter"].reshape(-1), np.arange(steps + 1))
         np.testing.assert_array_equal(infos["executed"], np.arange(4.0 * (steps + 1)).reshape(-1, 4))
+    with pytest.raises(ValueError, match="infos/execute is missing; there are counter, executed"):
+        next(minari_infos(NAME, ["execute"]))
     read = read_recording(NAME, control_hz=25, streams={"action": "infos/executed"})
     np.testing.assert_array_equal(read.episode(1)["action"], np.arange(36.0).reshape(-1, 4))
 

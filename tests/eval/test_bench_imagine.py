@@ -302,6 +302,14 @@ def test_a_film_shows_every_token_of_what_happened_and_what_was_imagined(
     assert np.abs(view - real).mean() < 10  # a palette of few colours
 
 
+def test_a_film_of_a_model_without_cameras_is_refused_before_anything_is_imagined(
+    state: tuple[str, str, list[str]], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"film shows what cameras see, and policy .* has none"):
+        _run(state[2][:1], state[1], tmp_path / "none.json", film=tmp_path / "film.gif")
+    assert not (tmp_path / "none.json").exists()
+
+
 def test_actions_are_told_as_moves_from_where_the_hand_was_at_each_step(state: tuple[str, str, list[str]]) -> None:
     held = held_out(state[1], token_steps=3, tokens=12, most=2, told=Told(moves_from="effector_position"))
     np.testing.assert_allclose(held.actions, np.broadcast_to(MOVE, (2, 11, 3, 3)), atol=1e-5)

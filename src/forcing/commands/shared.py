@@ -148,7 +148,8 @@ def seen_by_networks(
     """The recording in numbers alone, latents in place of its cameras' frames, and what made them.
 
     codecs: of the run that is gone on with, which stay as they are; fitted to the recording if not given. seed: of
-    fitting them. Raises ValueError if a goal is given in a camera's stream, or frames are not of uint8.
+    fitting them. Raises ValueError if a goal is given in a camera's stream, or frames are not of uint8,
+    RuntimeError at Ctrl-C while eyes are learned.
     """
     from forcing.policy.cameras import encoded, fit_codecs
     from forcing.progress import counted
@@ -159,13 +160,18 @@ def seen_by_networks(
         codecs = fit_codecs(recorded, vision, seed=seed)
     elif codecs is None:
         every = list(recorded.frames)
-        with counted("learning to see", vision.steps * len(every)) as report:
-            codecs = fit_codecs(
-                recorded,
-                vision,
-                seed=seed,
-                report=lambda camera, done: report(every.index(camera) * vision.steps + done),
-            )
+        try:
+            with counted("learning to see", vision.steps * len(every)) as report:
+                codecs = fit_codecs(
+                    recorded,
+                    vision,
+                    seed=seed,
+                    report=lambda camera, done: report(every.index(camera) * vision.steps + done),
+                )
+        except KeyboardInterrupt:
+            raise RuntimeError(
+                "stopped while learning to see, of which nothing is kept; begin again, without --resume"
+            ) from None
     with counted("looking at frames", sum(frames.shape[0] for frames in recorded.frames.values())) as report:
         trajectories = encoded(recorded, codecs, report)
     for name, codec in codecs.items():

@@ -146,6 +146,11 @@ def train(
             keep_usual(path, trajectories, recorded.frames, seed, f"{card['command']}")
         except NothingForeseen as reason:  # hours of training are not lost by that
             print(f"replies will not tell how surprising readings are: {reason}")
+        except KeyboardInterrupt:
+            raise RuntimeError(
+                f"stopped before it was known what is usual; {path.parent} is trained to its end and can be served, "
+                "and --resume, or forcing calibrate, goes on with what is usual"
+            ) from None
     print(f"wrote {path}; serve it: forcing serve --policy {path.parent}")
     if trainer.world is not None and trajectories.spec.goal is not None:
         print(f"its plans tell how far the robot will be from them after: forcing calibrate {path.parent}")
